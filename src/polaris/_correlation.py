@@ -1,0 +1,32 @@
+"""The one context variable that ties events, logs, spans and errors of a causal chain together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from uuid import uuid4
+
+_correlation_id: ContextVar[str | None] = ContextVar("polaris_correlation_id", default=None)
+
+CORRELATION_ID_CHARS_MAX = 128
+
+
+def current_correlation_id() -> str | None:
+    """The correlation id of the running task or thread, or None outside any scope."""
+    return _correlation_id.get()
+
+
+@contextmanager
+def correlation_scope(correlation_id: str | None = None) -> Iterator[str]:
+    """Run the body under a correlation id and restore the former one afterwards, whatever happens.
+
+    Without an argument the surrounding id is kept, and a new one is made only when there is none. Tasks started inside
+    inherit the id (PEP 567). Ids longer than 128 characters are cut.
+    """
+    chosen = correlation_id or _correlation_id.get() or uuid4().hex
+    token = _correlation_id.set(chosen[:CORRELATION_ID_CHARS_MAX])
+    try:
+        yield chosen[:CORRELATION_ID_CHARS_MAX]
+    finally:
+        _correlation_id.reset(token)

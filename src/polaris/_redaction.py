@@ -1,0 +1,185 @@
+"""Keeps secrets out of everything that is written down: bounded, JSON-safe, redacted copies of arbitrary values."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time, timedelta
+from enum import Enum
+from pathlib import PurePath
+from uuid import UUID
+
+REDACTED = "[redacted]"
+TRUNCATED = "[truncated]"
+
+DEPTH_MAX = 6
+ITEMS_MAX = 64
+NODES_MAX = 512
+TEXT_CHARS_MAX = 2048
+KEY_CHARS_MAX = 128
+INT_BITS_MAX = 64
+
+_SECRET_KEY = re.compile(
+    r"pass(?:word|wd|phrase)?$|^pass|secret|token|credential|api[-_ ]?key|access[-_ ]?key|private[-_ ]?key|"
+    r"authorization|cookie|session[-_ ]?id|nkey|seed$|\bjwt\b|bearer|signature$|\bdsn\b",
+    re.IGNORECASE,
+)
+_SECRET_TEXT = (
+    # PEM blocks, whole; a cut-off block is redacted to the end.
+    (re.compile(r"-----BEGIN [A-Z0-9 ]*-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)", re.DOTALL), REDACTED),
+    # user:password@ in a URL; the user may be a token, so both go.
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@]*@"), rf"\1{REDACTED}@"),
+    # JSON Web Tokens (RFC 7519 compact form).
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), REDACTED),
+    # Authorization schemes.
+    (re.compile(r"(?i)\b(bearer|basic|digest)\s+[A-Za-z0-9+/._~=-]{6,}"), rf"\1 {REDACTED}"),
+    # key=value and "key": "value" with a telling key.
+    (
+        re.compile(
+            r"(?i)([\"']?[\w-]*(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credential)[\w-]*"
+            r"[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;&}\]\)]+)"
+        ),
+        rf"\1{REDACTED}",
+    ),
+    # NATS nkey seeds.
+    (re.compile(r"\bS[OACUNX][A-Z2-7]{54,58}\b"), REDACTED),
+)
+# A cheap test that rules the expensive ones out for nearly all text.
+_SUSPICIOUS = re.compile(
+    r"(?i)-----BEGIN|://[^\s/@]*@|\beyJ|bearer|basic|digest|passw|passphrase|secret|token|api[-_]?key|"
+    r"access[-_]?key|private[-_]?key|credential|\bS[OACUNX][A-Z2-7]{20}"
+)
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether a field of this name holds a secret by its name alone."""
+    return _SECRET_KEY.search(key) is not None
+
+
+def redact_text(text: str, *, chars_max: int = TEXT_CHARS_MAX) -> str:
+    """`text` with secrets replaced by a marker, cut to `chars_max` characters.
+
+    Secrets are removed before the cut, so that a cut never hides the end of a secret from the patterns.
+    Texts of over a million characters are cut there first.
+    """
+    if len(text) > 1_000_000:
+        text = text[:1_000_000]
+    if _SUSPICIOUS.search(text):
+        for pattern, replacement in _SECRET_TEXT:
+            text = pattern.sub(replacement, text)
+    if len(text) > chars_max:
+        text = text[: max(0, chars_max - len(TRUNCATED))] + TRUNCATED
+    # Lone surrogates cannot be written as UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode() if not text.isascii() else text
+
+
+class _Copier:
+    """Copies one value; counts its nodes so that wide and deep structures end."""
+
+    __slots__ = ("_nodes", "_path")
+
+    def __init__(self) -> None:
+        self._nodes = 0
+        self._path: set[int] = set()
+
+    def copy(self, value: object, depth: int) -> object:
+        self._nodes += 1
+        if self._nodes > NODES_MAX:
+            return TRUNCATED
+        scalar = _scalar(value)
+        if scalar is not _NOT_SCALAR:
+            return scalar
+        if depth >= DEPTH_MAX:
+            return TRUNCATED
+        if id(value) in self._path:
+            return "[cycle]"
+        self._path.add(id(value))
+        try:
+            if isinstance(value, Mapping):
+                return self._copy_mapping(value, depth)
+            if isinstance(value, (Sequence, AbstractSet)):
+                return self._copy_items(value, depth)
+        except Exception as error:  # boundary: a hostile container must not break the reporting of another error
+            return f"[unreadable {type(value).__name__}: {type(error).__name__}]"
+        finally:
+            self._path.discard(id(value))
+        return _safe_repr(value)
+
+    def _copy_mapping(self, value: Mapping[object, object], depth: int) -> dict[str, object]:
+        copy: dict[str, object] = {}
+        for key, item in value.items():
+            if len(copy) >= ITEMS_MAX or self._nodes > NODES_MAX:
+                copy["..."] = f"{len(value) - len(copy)} more"
+                break
+            name = redact_text(key if isinstance(key, str) else _safe_repr(key), chars_max=KEY_CHARS_MAX)
+            copy[name] = REDACTED if is_secret_key(name) else self.copy(item, depth + 1)
+        return copy
+
+    def _copy_items(self, value: Sequence[object] | AbstractSet[object], depth: int) -> list[object]:
+        copy: list[object] = []
+        for item in value:
+            if len(copy) >= ITEMS_MAX or self._nodes > NODES_MAX:
+                copy.append(f"... {len(value) - len(copy)} more")
+                break
+            copy.append(self.copy(item, depth + 1))
+        return copy
+
+
+_NOT_SCALAR = object()
+
+
+def _scalar(value: object) -> object:
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return redact_text(value.value if isinstance(value, Enum) else value)
+    if isinstance(value, Enum):
+        return redact_text(str(value.value))
+    if isinstance(value, int):
+        return int(value) if value.bit_length() <= INT_BITS_MAX else f"[integer of {value.bit_length()} bits]"
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else repr(float(value))
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"[{len(value)} bytes]"
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (UUID, PurePath)):
+        return redact_text(str(value))
+    if isinstance(value, type):
+        return value.__qualname__
+    if isinstance(value, BaseException):
+        return redact_text(f"{type(value).__name__}: {_safe_str(value)}")
+    return _NOT_SCALAR
+
+
+def _safe_str(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # boundary: user code in __str__
+        return f"[unprintable {type(value).__name__}: {type(error).__name__}]"
+
+
+def _safe_repr(value: object) -> str:
+    try:
+        return redact_text(repr(value), chars_max=256)
+    except Exception as error:  # boundary: user code in __repr__
+        return f"[unprintable {type(value).__name__}: {type(error).__name__}]"
+
+
+def redact(value: object) -> object:
+    """A JSON-safe copy of any value: secrets out, cycles cut, depth, width and length bounded. Never raises.
+
+    Bounds: depth 6, 64 items per container, 512 nodes in all, 2 048 characters per text. Non-finite numbers become
+    their names, bytes their length, unknown objects their redacted `repr`.
+    """
+    return _Copier().copy(value, 0)
+
+
+def redact_fields(fields: Mapping[str, object]) -> dict[str, object]:
+    """`redact` for the fields of one record; a field with a telling name loses its value whatever that is."""
+    copy = _Copier().copy(fields, 0)
+    return copy if isinstance(copy, dict) else {"fields": copy}

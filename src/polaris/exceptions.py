@@ -1,0 +1,611 @@
+"""Every error of POLARIS: typed, with stable codes, safe to print, to pickle and to send.
+
+    PolarisException                          polaris.error
+    ├── InvalidValueError (ValueError)        polaris.value.invalid
+    ├── ConfigurationError                    polaris.configuration
+    ├── ConnectorError                        polaris.connector
+    │   └── ActionNotSupportedError           polaris.connector.action_not_supported
+    ├── AdaptationError                       polaris.adaptation
+    ├── CircuitBreakerError                   polaris.circuit_breaker
+    │   └── CircuitBreakerOpenException       polaris.circuit_breaker.open
+    ├── BulkheadError                         polaris.bulkhead
+    │   └── BulkheadRejectedException         polaris.bulkhead.rejected
+    ├── RetryExhaustedError                   polaris.retry.exhausted
+    ├── DeadlineExceededError (TimeoutError)  polaris.deadline_exceeded
+    ├── MessageBusError                       polaris.bus
+    │   ├── BusConnectionError                polaris.bus.connection
+    │   ├── PublishError                      polaris.bus.publish              nothing stored
+    │   │   └── PayloadTooLargeError          polaris.bus.payload_too_large    nothing sent
+    │   ├── UnconfirmedPublishError           polaris.bus.publish_unconfirmed  maybe stored; repeat with the same id
+    │   ├── MessageDecodeError                polaris.bus.decode
+    │   │   └── UnknownEventTypeError         polaris.bus.unknown_event_type
+    │   ├── InvalidTopicError (ValueError)    polaris.bus.invalid_topic
+    │   ├── SubscriptionError                 polaris.bus.subscription
+    │   └── RequestTimeoutError               polaris.bus.request_timeout
+    ├── DataStoreError                        polaris.store
+    │   ├── StoreConnectionError              polaris.store.connection
+    │   ├── StoreFullError                    polaris.store.full
+    │   ├── StoreCorruptError                 polaris.store.corrupt
+    │   ├── StoreLockedError                  polaris.store.locked
+    │   ├── ConflictError                     polaris.store.conflict
+    │   ├── QueryError                        polaris.store.query
+    │   ├── MigrationError                    polaris.store.migration
+    │   └── UnitOfWorkError                   polaris.store.unit_of_work
+    └── DependencyInjectionError              polaris.di
+        ├── ServiceNotRegisteredException     polaris.di.not_registered
+        └── DependencyResolutionException     polaris.di.resolution
+
+Outcomes are kept apart: *not done* (PublishError), *unknown* (UnconfirmedPublishError), and done, which is no error.
+`retryable` is the one answer that retry policies, breakers and the redelivery of the bus ask: True, False, or None
+where the policy of the caller decides.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar, cast, overload
+
+from polaris._correlation import current_correlation_id
+from polaris._redaction import redact, redact_fields, redact_text
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MESSAGE_CHARS_MAX = 2048
+
+
+class PolarisException(Exception):
+    """The root of all errors of POLARIS.
+
+    `message` and `context` are redacted and bounded when the error is made, so no later printing, logging, pickling or
+    sending of it can leak a secret: at most 2 048 characters of message; the context holds JSON types only (see
+    `polaris._redaction.redact` for its bounds). `cause` becomes `__cause__`.
+
+    Class attributes: `code` is stable across releases and safe to match on; `retryable` says whether repeating the same
+    call may help (True), cannot (False), or depends on the caller's policy (None).
+    """
+
+    code: ClassVar[str] = "polaris.error"
+    retryable: ClassVar[bool | None] = None
+    title: ClassVar[str] = "Internal error"
+    """The public summary of the class of errors: shown to clients that may not see the message."""
+    http_status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        message: str = "",
+        context: Mapping[str, object] | None = None,
+        *,
+        cause: BaseException | None = None,
+    ) -> None:
+        self.message: str = redact_text(message, chars_max=MESSAGE_CHARS_MAX) if message else self.title
+        self.context: dict[str, Any] = redact_fields(context) if context else {}
+        self.correlation_id: str | None = current_correlation_id()
+        self._stamp: float = time.time()
+        super().__init__(self.message)
+        if cause is not None:
+            self.__cause__ = cause
+
+    @property
+    def timestamp(self) -> datetime:
+        """When the error was made, timezone-aware UTC."""
+        return datetime.fromtimestamp(self._stamp, UTC)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r}, code={self.code!r})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything about the error as JSON types: for logs, dead letters and stores, not for untrusted clients."""
+        cause = self.__cause__
+        return {
+            "type": type(self).__name__,
+            "code": self.code,
+            "message": self.message,
+            "retryable": self.retryable,
+            "timestamp": self.timestamp.isoformat(),
+            "correlation_id": self.correlation_id,
+            "context": self.context,
+            "cause": None if cause is None else redact(cause),
+        }
+
+    def to_problem(self, *, instance: str | None = None) -> dict[str, Any]:
+        """The public form: an RFC 9457 problem object. It shows neither message, context nor cause."""
+        problem: dict[str, Any] = {
+            "type": f"urn:polaris:error:{self.code}",
+            "title": self.title,
+            "status": self.http_status,
+            "code": self.code,
+        }
+        if instance is not None:
+            problem["instance"] = instance
+        if self.correlation_id is not None:
+            problem["correlation_id"] = self.correlation_id
+        return problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(self.__dict__)
+        return _rebuild, (type(self), self.args, state, self.__cause__, self.__suppress_context__)
+
+    def __copy__(self) -> Self:
+        return cast(Self, _rebuild(*self.__reduce__()[1]))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # The state holds JSON types and immutable values only; the cause stays the same object.
+        clone = cast(Self, _rebuild(*self.__reduce__()[1]))
+        clone.context = redact_fields(self.context) if self.context else {}
+        memo[id(self)] = clone
+        return clone
+
+
+def _rebuild(
+    cls: type[PolarisException],
+    args: tuple[Any, ...],
+    state: dict[str, Any],
+    cause: BaseException | None,
+    suppress: bool,
+) -> PolarisException:
+    """Bring an error back without running its constructor: subclasses may take any arguments."""
+    error = cls.__new__(cls)
+    error.args = args
+    for name, value in state.items():
+        setattr(error, name, value)
+    error.__cause__ = cause
+    error.__suppress_context__ = suppress
+    return error
+
+
+class InvalidValueError(PolarisException, ValueError):
+    """A value was refused; nothing was done. Names the field, the type found and the limit."""
+
+    code = "polaris.value.invalid"
+    retryable = False
+    title = "Invalid value"
+    http_status = 422
+
+    def __init__(self, field: str, expected: str, value: object = None, *, cause: BaseException | None = None) -> None:
+        self.field = field
+        self.expected = expected
+        found = type(value).__name__
+        super().__init__(
+            f"{field}: expected {expected}, got {found}",
+            {"field": field, "expected": expected, "type": found},
+            cause=cause,
+        )
+
+
+class ConfigurationError(PolarisException):
+    """The configuration is refused as a whole; `problems` lists every mistake, and nothing was started."""
+
+    code = "polaris.configuration"
+    retryable = False
+    title = "Invalid configuration"
+
+    def __init__(
+        self,
+        message: str = "",
+        context: Mapping[str, object] | None = None,
+        *,
+        problems: Sequence[str] = (),
+        cause: BaseException | None = None,
+    ) -> None:
+        self.problems: tuple[str, ...] = tuple(redact_text(problem) for problem in problems)
+        if not message and self.problems:
+            message = "; ".join(self.problems)
+        super().__init__(message, context, cause=cause)
+
+
+class ConnectorError(PolarisException):
+    """A managed system could not be reached, read or changed."""
+
+    code = "polaris.connector"
+    title = "Managed system unavailable"
+    http_status = 502
+
+
+class ActionNotSupportedError(ConnectorError):
+    """The connector does not know this action type or refuses its parameters; nothing was done to the system."""
+
+    code = "polaris.connector.action_not_supported"
+    retryable = False
+    title = "Action not supported"
+    http_status = 422
+
+
+class AdaptationError(PolarisException):
+    """An adaptation action was not carried out, or its outcome is not known; the message says which."""
+
+    code = "polaris.adaptation"
+    title = "Adaptation failed"
+
+
+class CircuitBreakerError(PolarisException):
+    """A circuit breaker stood between the caller and the call."""
+
+    code = "polaris.circuit_breaker"
+    title = "Circuit breaker error"
+    http_status = 503
+
+
+class CircuitBreakerOpenException(CircuitBreakerError):
+    """The breaker is open, isolated, or has no half-open permit left; the function was not called.
+
+    `retry_after` is the time in seconds until the breaker may admit a call again, None when that is not known.
+    """
+
+    code = "polaris.circuit_breaker.open"
+    retryable = True
+    title = "Dependency temporarily unavailable"
+
+    def __init__(self, name: str, *, state: str = "open", retry_after: float | None = None) -> None:
+        self.name = name
+        self.state = state
+        self.retry_after = retry_after
+        wait = "" if retry_after is None else f", retry after {retry_after:.3g} s"
+        super().__init__(
+            f"circuit breaker {name!r} is {state}{wait}",
+            {"name": name, "state": state, "retry_after": retry_after},
+        )
+
+
+class BulkheadError(PolarisException):
+    """A bulkhead stood between the caller and the call."""
+
+    code = "polaris.bulkhead"
+    title = "Bulkhead error"
+    http_status = 503
+
+
+class BulkheadRejectedException(BulkheadError):
+    """The bulkhead and its queue are full, or the wait for a permit took too long; the function was not called."""
+
+    code = "polaris.bulkhead.rejected"
+    retryable = True
+    title = "Too many concurrent calls"
+
+    def __init__(self, name: str, *, active: int, queued: int, reason: str = "full") -> None:
+        self.name = name
+        self.active = active
+        self.queued = queued
+        self.reason = reason
+        super().__init__(
+            f"bulkhead {name!r} rejected the call: {reason} ({active} active, {queued} queued)",
+            {"name": name, "active": active, "queued": queued, "reason": reason},
+        )
+
+
+class RetryExhaustedError(PolarisException):
+    """Every permitted attempt failed; `__cause__` is the last error, with its traceback."""
+
+    code = "polaris.retry.exhausted"
+    retryable = False
+    title = "Operation failed repeatedly"
+    http_status = 503
+
+    def __init__(self, operation: str, *, attempts: int, reason: str = "attempts", cause: BaseException) -> None:
+        self.operation = operation
+        self.attempts = attempts
+        self.reason = reason
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        super().__init__(
+            f"{operation or 'operation'} failed after {tries} ({reason}): {cause}",
+            {"operation": operation, "attempts": attempts, "reason": reason},
+            cause=cause,
+        )
+
+
+class DeadlineExceededError(PolarisException, TimeoutError):
+    """The time allowed ran out; what was running was cancelled, and its outcome is unknown."""
+
+    code = "polaris.deadline_exceeded"
+    title = "Deadline exceeded"
+    http_status = 504
+
+    def __init__(
+        self, operation: str = "", *, timeout_s: float | None = None, cause: BaseException | None = None
+    ) -> None:
+        self.operation = operation
+        self.timeout_s = timeout_s
+        limit = "" if timeout_s is None else f" after {timeout_s:g} s"
+        super().__init__(
+            f"{operation or 'operation'} exceeded its deadline{limit}",
+            {"operation": operation, "timeout_s": timeout_s},
+            cause=cause,
+        )
+
+
+class MessageBusError(PolarisException):
+    """The bus could not do what was asked."""
+
+    code = "polaris.bus"
+    title = "Message bus error"
+    http_status = 503
+
+
+class BusConnectionError(MessageBusError):
+    """There is no connection to the broker, and none could be made within the time allowed."""
+
+    code = "polaris.bus.connection"
+    retryable = True
+    title = "Message bus unavailable"
+
+
+class PublishError(MessageBusError):
+    """The event was not stored and will not be delivered."""
+
+    code = "polaris.bus.publish"
+    retryable = True
+    title = "Event not published"
+
+
+class PayloadTooLargeError(PublishError):
+    """The encoded event is over the broker's limit; it was refused before anything was sent."""
+
+    code = "polaris.bus.payload_too_large"
+    retryable = False
+    title = "Event too large"
+    http_status = 413
+
+    def __init__(self, topic: str, *, payload_bytes: int, payload_bytes_max: int) -> None:
+        self.payload_bytes = payload_bytes
+        self.payload_bytes_max = payload_bytes_max
+        super().__init__(
+            f"event for {topic!r} has {payload_bytes} bytes, the limit is {payload_bytes_max} bytes",
+            {"topic": topic, "payload_bytes": payload_bytes, "payload_bytes_max": payload_bytes_max},
+        )
+
+
+class UnconfirmedPublishError(MessageBusError):
+    """No acknowledgement came: the event may or may not be stored. Publishing it again with the same id is safe."""
+
+    code = "polaris.bus.publish_unconfirmed"
+    retryable = True
+    title = "Event not confirmed"
+
+
+class MessageDecodeError(MessageBusError):
+    """The bytes of a message are not a valid event; decoding them again cannot help."""
+
+    code = "polaris.bus.decode"
+    retryable = False
+    title = "Undecodable message"
+    http_status = 400
+
+
+class UnknownEventTypeError(MessageDecodeError):
+    """The message is well formed but of an event type that nobody registered."""
+
+    code = "polaris.bus.unknown_event_type"
+    title = "Unknown event type"
+
+
+class InvalidTopicError(MessageBusError, ValueError):
+    """The topic, pattern or id cannot be expressed as a legal subject; nothing was sent or subscribed."""
+
+    code = "polaris.bus.invalid_topic"
+    retryable = False
+    title = "Invalid topic"
+    http_status = 422
+
+
+class SubscriptionError(MessageBusError):
+    """The subscription was refused; nothing is subscribed."""
+
+    code = "polaris.bus.subscription"
+    retryable = False
+    title = "Invalid subscription"
+
+
+class RequestTimeoutError(MessageBusError, TimeoutError):
+    """No reply came in time; whether the request was handled is unknown."""
+
+    code = "polaris.bus.request_timeout"
+    title = "No reply in time"
+    http_status = 504
+
+
+class DataStoreError(PolarisException):
+    """The data store could not do what was asked; the transaction it happened in is rolled back."""
+
+    code = "polaris.store"
+    title = "Data store error"
+    http_status = 503
+
+
+class StoreConnectionError(DataStoreError):
+    """The store is not connected or cannot be reached."""
+
+    code = "polaris.store.connection"
+    retryable = True
+    title = "Data store unavailable"
+
+
+class StoreFullError(DataStoreError):
+    """The disk or the configured size limit is full; nothing of the transaction was written."""
+
+    code = "polaris.store.full"
+    retryable = True
+    title = "Data store full"
+    http_status = 507
+
+
+class StoreCorruptError(DataStoreError):
+    """The store's file is damaged; nothing was written."""
+
+    code = "polaris.store.corrupt"
+    retryable = False
+    title = "Data store damaged"
+
+
+class StoreLockedError(DataStoreError):
+    """Another runtime owns the store; nothing was opened."""
+
+    code = "polaris.store.locked"
+    retryable = False
+    title = "Data store in use"
+
+
+class ConflictError(DataStoreError):
+    """A unique key exists already, or a version is not the expected one; nothing was written."""
+
+    code = "polaris.store.conflict"
+    retryable = False
+    title = "Conflict"
+    http_status = 409
+
+
+class QueryError(DataStoreError, ValueError):
+    """The query cannot be understood: an unknown operator, a bad field, range or limit. Nothing was read."""
+
+    code = "polaris.store.query"
+    retryable = False
+    title = "Invalid query"
+    http_status = 422
+
+
+class MigrationError(DataStoreError):
+    """The store's schema is not one that this version can use; nothing was changed."""
+
+    code = "polaris.store.migration"
+    retryable = False
+    title = "Data store schema mismatch"
+
+
+class UnitOfWorkError(DataStoreError):
+    """The unit of work was used outside its life or across engines; its transaction is rolled back."""
+
+    code = "polaris.store.unit_of_work"
+    retryable = False
+    title = "Invalid unit of work"
+
+
+class DependencyInjectionError(PolarisException):
+    """The container was wired or used wrongly."""
+
+    code = "polaris.di"
+    retryable = False
+    title = "Service wiring error"
+
+
+class ServiceNotRegisteredException(DependencyInjectionError):
+    """Nobody registered the service; `path` is the chain of services that asked for it, outermost first."""
+
+    code = "polaris.di.not_registered"
+    title = "Service not registered"
+
+    def __init__(
+        self, service: str, *, path: Sequence[str] = (), suggestions: Sequence[str] = (), hint: str = ""
+    ) -> None:
+        self.service = service
+        self.path: tuple[str, ...] = tuple(path)
+        self.suggestions: tuple[str, ...] = tuple(suggestions)
+        lines = [f"{service} is not registered" + (f" ({hint})" if hint else "")]
+        if self.path:
+            lines.append(draw_path((*self.path, service)))
+        if self.suggestions:
+            lines.append("did you mean " + " or ".join(self.suggestions) + "?")
+        super().__init__(
+            "\n".join(lines), {"service": service, "path": list(self.path), "suggestions": list(suggestions)}
+        )
+
+
+class DependencyResolutionException(DependencyInjectionError):
+    """A service could not be built; `path` is the chain that led to it, outermost first; `reason` says why."""
+
+    code = "polaris.di.resolution"
+    title = "Service could not be built"
+
+    def __init__(self, reason: str, *, path: Sequence[str] = (), cause: BaseException | None = None) -> None:
+        self.reason = reason
+        self.path: tuple[str, ...] = tuple(path)
+        message = reason if not self.path else f"{reason}\n{draw_path(self.path)}"
+        super().__init__(message, {"path": list(self.path)}, cause=cause)
+
+
+def draw_path(path: Sequence[str]) -> str:
+    """A dependency path as an indented drawing, outermost first, one service a line."""
+    return "\n".join(f"{'   ' * depth}{'└─ ' if depth else ''}{name}" for depth, name in enumerate(path))
+
+
+class ErrorContext:
+    """Helpers that turn foreign errors into `PolarisException` with a context, at a boundary of the caller's choice."""
+
+    @staticmethod
+    def create_context(operation: str, **fields: object) -> dict[str, Any]:
+        """The operation, the UTC time, the current correlation id and the redacted fields, as JSON types."""
+        context: dict[str, Any] = redact_fields(fields)
+        context["operation"] = operation
+        context["timestamp"] = datetime.now(UTC).isoformat()
+        context["correlation_id"] = current_correlation_id()
+        return context
+
+    @overload
+    @staticmethod
+    def wrap_exception(function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    @staticmethod
+    def wrap_exception(
+        operation: str | None = None, /, *, error: type[PolarisException] = PolarisException, **fields: object
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    @staticmethod
+    def wrap_exception(
+        operation: Callable[P, R] | str | None = None,
+        /,
+        *,
+        error: type[PolarisException] = PolarisException,
+        **fields: object,
+    ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a sync or async function so that it raises only `PolarisException`, cancellation and exit.
+
+        A `PolarisException` passes unchanged; any other `Exception` becomes `error` with the context and `__cause__`.
+        `BaseException`s that are no `Exception` (cancellation, KeyboardInterrupt, SystemExit) are never wrapped.
+        `error` must take `(message, context, *, cause)`.
+        """
+        if callable(operation):
+            return _wrapped(operation, operation.__qualname__, error, fields)
+        name = operation
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            return _wrapped(function, name or function.__qualname__, error, fields)
+
+        return decorate
+
+
+def _wrapped(
+    function: Callable[P, R], operation: str, error: type[PolarisException], fields: Mapping[str, object]
+) -> Callable[P, R]:
+    def translate(foreign: Exception) -> PolarisException:
+        context = ErrorContext.create_context(operation, **fields)
+        return error(f"{operation} failed: {type(foreign).__name__}: {foreign}", context, cause=foreign)
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return await function(*args, **kwargs)
+            except PolarisException:
+                raise
+            except Exception as foreign:  # boundary: this decorator is one, by request
+                raise translate(foreign) from foreign
+
+        return cast(Callable[P, R], call_async)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except PolarisException:
+            raise
+        except Exception as foreign:  # boundary: this decorator is one, by request
+            raise translate(foreign) from foreign
+
+    return call

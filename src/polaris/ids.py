@@ -1,0 +1,43 @@
+"""Identifiers that sort by time of creation."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+_lock = threading.Lock()
+_last_ms = 0
+_counter = 0
+_COUNTER_BITS = 12 + 14  # rand_a and the head of rand_b: the monotonic counter of RFC 9562 section 6.2, method 1
+
+
+def new_id() -> str:
+    """A UUID version 7 (RFC 9562) in canonical text form, 36 characters.
+
+    Ids made by one process sort in the order of the calls, also within a millisecond and when the wall clock goes
+    back; 48 random bits per id keep ids of several processes apart. Safe from any thread and after a fork.
+    """
+    global _last_ms, _counter  # noqa: PLW0603 - the counter is the point
+    random = int.from_bytes(os.urandom(10))
+    with _lock:
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms > _last_ms:
+            _last_ms = now_ms
+            _counter = random >> 55  # 25 random bits: the top bit stays free, so that counting up cannot overflow soon
+        else:
+            _counter += 1
+            if _counter >> _COUNTER_BITS:
+                _last_ms += 1
+                _counter = 0
+        milliseconds, counter = _last_ms, _counter
+    value = (
+        milliseconds << 80
+        | 0x7 << 76
+        | (counter >> 14) << 64
+        | 0x2 << 62
+        | (counter & 0x3FFF) << 48
+        | random & 0xFFFF_FFFF_FFFF
+    )
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
