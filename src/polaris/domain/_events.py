@@ -1,0 +1,237 @@
+"""The events that travel on the bus, and the registry that gives each type its name and version on the wire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from polaris._correlation import current_correlation_id
+from polaris.clock import utc_now
+from polaris.domain._actions import AdaptationAction, ExecutionResult
+from polaris.domain._checks import check_id, check_text, check_tree, utc
+from polaris.domain._frozen import EMPTY, frozen
+from polaris.domain._states import HealthStatus, Id, MetricValue, Quality, SystemState, Timestamp
+from polaris.exceptions import ConfigurationError, InvalidValueError, UnknownEventTypeError
+from polaris.ids import new_id
+
+E = TypeVar("E", bound="PolarisEvent")
+
+SOURCE_DEFAULT = "polaris"
+EVENT_TYPE_NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)+")
+BATCH_SAMPLES_MAX = 10_000
+
+
+class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The envelope of every event. Derive from it and decorate with `event_type` to make an event of your own.
+
+    `event_id` is unique for ever and the key of deduplication. `correlation_id` ties a causal chain together; it
+    defaults to the id of the running scope. `source` names the producer, a URI reference (CloudEvents 1.0.2).
+
+    Raises `InvalidValueError` naming the field.
+    """
+
+    event_id: Id = msgspec.field(default_factory=new_id)
+    timestamp: Timestamp = msgspec.field(default_factory=utc_now)
+    correlation_id: str | None = msgspec.field(default_factory=current_correlation_id)
+    source: Id = SOURCE_DEFAULT
+
+    def __post_init__(self) -> None:
+        check_id("event_id", self.event_id)
+        if self.timestamp.__class__ is not datetime or self.timestamp.tzinfo is not UTC:
+            force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
+        if self.correlation_id is not None:
+            check_text("correlation_id", self.correlation_id, chars_max=256)
+        check_id("source", self.source)
+
+
+class EventType(msgspec.Struct, frozen=True):
+    """The name and version under which an event class travels."""
+
+    name: str
+    version: int
+    event_class: type[PolarisEvent]
+
+    @property
+    def schema_uri(self) -> str:
+        """The `dataschema` of the event on the wire; it carries the version."""
+        return f"urn:polaris:schema:{self.name}:{self.version}"
+
+
+class EventRegistry:
+    """Names to event classes and back. Registering the same pair twice is harmless; a clash is refused.
+
+    Readers find the class by name whatever the version says: unknown fields of a newer version are tolerated.
+    """
+
+    def __init__(self, *, parent: EventRegistry | None = None) -> None:
+        self._parent = parent
+        self._by_name: dict[str, EventType] = {}
+        self._by_class: dict[type[PolarisEvent], EventType] = {}
+
+    def register(self, event_class: type[PolarisEvent], name: str, *, version: int = 1) -> EventType:
+        """Let `event_class` travel as `name`, a dotted lower-case name such as `acme.order.shipped`.
+
+        Raises `ConfigurationError` when the name or the class is taken by another; nothing is registered then.
+        """
+        if not EVENT_TYPE_NAME.fullmatch(name) or len(name) > 128:
+            raise InvalidValueError("name", "a dotted lower-case name of at most 128 characters", name)
+        if version < 1:
+            raise InvalidValueError("version", "an integer of at least 1", version)
+        entry = EventType(name, version, event_class)
+        for known in (self.find(name), self._by_class.get(event_class)):
+            if known is not None and known != entry:
+                message = f"event type {name!r} for {event_class.__qualname__} clashes with {known.name!r} for "
+                raise ConfigurationError(message + known.event_class.__qualname__)
+        self._by_name[name] = entry
+        self._by_class[event_class] = entry
+        return entry
+
+    def find(self, name: str) -> EventType | None:
+        """The entry of that name, or None."""
+        found = self._by_name.get(name)
+        return found if found is not None or self._parent is None else self._parent.find(name)
+
+    def require(self, event_class: type[PolarisEvent]) -> EventType:
+        """The entry of that class. Raises `UnknownEventTypeError` when it was never registered."""
+        found = self._by_class.get(event_class)
+        if found is not None:
+            return found
+        if self._parent is not None:
+            return self._parent.require(event_class)
+        raise UnknownEventTypeError(
+            f"{event_class.__qualname__} is not a registered event type; decorate it with @event_type('...')",
+            {"class": event_class.__qualname__},
+        )
+
+    def __iter__(self) -> Iterator[EventType]:
+        """All entries, the parent's first."""
+        if self._parent is not None:
+            yield from self._parent
+        yield from self._by_name.values()
+
+
+EVENTS = EventRegistry()
+"""The default registry: the events below and everything decorated with `event_type`."""
+
+
+def event_type(name: str, *, version: int = 1, registry: EventRegistry | None = None) -> Callable[[type[E]], type[E]]:
+    """Class decorator: register an event class under its name and version on the wire."""
+
+    def register(event_class: type[E]) -> type[E]:
+        (EVENTS if registry is None else registry).register(event_class, name, version=version)
+        return event_class
+
+    return register
+
+
+@event_type("polaris.telemetry")
+class TelemetryEvent(PolarisEvent, frozen=True, omit_defaults=True):
+    """A managed system reports its state."""
+
+    system_state: SystemState
+
+
+@event_type("polaris.telemetry.batch")
+class TelemetryBatch(PolarisEvent, frozen=True, omit_defaults=True):
+    """Many samples of one managed system in columns: `metrics[name][i]` was read at `timestamps[i]`; None is missing.
+
+    All columns have the length of `timestamps`, at most 10 000. `units` gives the unit of a column. What a column
+    cannot express (tags, own timestamps, the quality `stale`, metadata) travels as single telemetry events instead.
+    """
+
+    system_id: Id
+    timestamps: tuple[Timestamp, ...]
+    metrics: dict[str, tuple[float | None, ...]]
+    units: dict[str, str] = EMPTY
+    health_status: HealthStatus = HealthStatus.UNKNOWN
+
+    def __post_init__(self) -> None:
+        PolarisEvent.__post_init__(self)
+        check_id("system_id", self.system_id)
+        if len(self.timestamps) > BATCH_SAMPLES_MAX:
+            raise InvalidValueError("timestamps", f"at most {BATCH_SAMPLES_MAX} samples", self.timestamps)
+        force_setattr(self, "timestamps", tuple(utc("timestamps", stamp) for stamp in self.timestamps))
+        for name, column in self.metrics.items():
+            if len(column) != len(self.timestamps):
+                raise InvalidValueError(f"metrics.{name}", f"{len(self.timestamps)} values, one a timestamp", column)
+        force_setattr(self, "metrics", frozen({name: tuple(column) for name, column in self.metrics.items()}))
+        force_setattr(self, "units", frozen(self.units))
+
+    def states(self) -> Iterator[SystemState]:
+        """The samples as states, in the order of `timestamps`."""
+        for index, stamp in enumerate(self.timestamps):
+            readings: Mapping[str, MetricValue] = {
+                name: MetricValue(name, column[index], self.units.get(name)) for name, column in self.metrics.items()
+            }
+            yield SystemState(self.system_id, stamp, dict(readings), self.health_status)
+
+    @classmethod
+    def from_states(cls, states: Sequence[SystemState], **envelope: Any) -> TelemetryBatch:
+        """One batch of numeric states of one system. Raises `InvalidValueError` when columns cannot express them."""
+        if not states:
+            raise InvalidValueError("states", "at least one state", states)
+        first = states[0]
+        names = list(dict.fromkeys(name for state in states for name in state.metrics))
+        for state in states:
+            _check_columnar(state, first)
+        columns = {name: tuple(_number(state, name) for state in states) for name in names}
+        units = {
+            name: metric.unit for state in states for name, metric in state.metrics.items() if metric.unit is not None
+        }
+        return cls(
+            first.system_id, tuple(state.timestamp for state in states), columns, units, first.health_status, **envelope
+        )
+
+
+def _number(state: SystemState, name: str) -> float | None:
+    value = state.value(name)
+    return None if value is None else float(value)
+
+
+def _check_columnar(state: SystemState, first: SystemState) -> None:
+    if state.system_id != first.system_id or state.health_status is not first.health_status or state.metadata:
+        raise InvalidValueError("states", "states of one system and one health, without metadata", state)
+    for name, metric in state.metrics.items():
+        plain = metric.name == name and not metric.tags and metric.timestamp is None
+        if not plain or metric.quality is Quality.STALE or not isinstance(metric.value, (float, type(None))):
+            raise InvalidValueError(f"metrics.{name}", "a plain float reading", metric)
+
+
+@event_type("polaris.adaptation")
+class AdaptationEvent(PolarisEvent, frozen=True, omit_defaults=True):
+    """A controller asks for a change."""
+
+    action: AdaptationAction
+
+
+@event_type("polaris.execution")
+class ExecutionResultEvent(PolarisEvent, frozen=True, omit_defaults=True):
+    """What came of an action."""
+
+    result: ExecutionResult
+
+
+@event_type("polaris.health")
+class HealthEvent(PolarisEvent, frozen=True, omit_defaults=True):
+    """A component's health changed."""
+
+    component: Id
+    status: HealthStatus
+    message: str = ""
+
+
+@event_type("polaris.config.changed")
+class ConfigChangedEvent(PolarisEvent, frozen=True, omit_defaults=True):
+    """Configuration values changed: dotted key to new value; secrets never travel."""
+
+    changes: dict[str, Any] = EMPTY
+
+    def __post_init__(self) -> None:
+        PolarisEvent.__post_init__(self)
+        check_tree("changes", self.changes)
+        force_setattr(self, "changes", frozen(self.changes))

@@ -1,0 +1,192 @@
+"""What a managed system reports about itself: readings with their quality, and the state they make up."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from polaris.domain._checks import (
+    INTEGER_MAX,
+    METRICS_MAX,
+    NAME_CHARS_MAX,
+    TAGS_MAX,
+    check_id,
+    check_text,
+    check_tree,
+    utc,
+)
+from polaris.domain._frozen import EMPTY, FrozenDict, frozen
+from polaris.exceptions import InvalidValueError
+
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+MetricScalar = bool | int | float | str | None
+
+UNIT_CHARS_MAX = 64
+_FLOAT_MAX = 1.7976931348623157e308
+
+
+class HealthStatus(enum.StrEnum):
+    """How a managed system or a component is doing; `unknown` is the honest answer when nobody measured."""
+
+    HEALTHY = "healthy"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+class Quality(enum.StrEnum):
+    """What a reading is worth: measured now (ok), carried over from earlier (stale), or not there (missing)."""
+
+    OK = "ok"
+    STALE = "stale"
+    MISSING = "missing"
+
+
+class MetricValue(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One reading. Missing is not zero: a reading that could not be taken has the value None and the quality `missing`.
+
+    `value`: a finite float, a 64-bit integer, a bool, a string of at most 8 192 characters, or None. NaN and infinities
+    are kept as missing. `unit`: a UCUM or Prometheus unit such as `s`, `By`, `1` (ratio), `1/s`; None when unknown.
+    `timestamp`: when it was read, timezone-aware; None means the timestamp of the state it belongs to. `tags`: at most
+    64 string pairs that set readings of one name apart. Times are kept as UTC.
+
+    Raises `InvalidValueError` naming the field.
+    """
+
+    name: Id
+    value: MetricScalar = None
+    unit: str | None = None
+    timestamp: Timestamp | None = None
+    tags: dict[str, str] = EMPTY
+    quality: Quality = Quality.OK
+
+    def __post_init__(self) -> None:
+        # Nearly all readings are plain: settle those with a few comparisons, because decoding runs this for each one.
+        value, name, unit = self.value, self.name, self.unit
+        if (
+            type(value) is float
+            and -_FLOAT_MAX <= value <= _FLOAT_MAX
+            and self.timestamp is None
+            and self.tags is EMPTY
+            and self.quality is Quality.OK
+            and type(name) is str
+            and 0 < len(name) <= NAME_CHARS_MAX
+            and name.isascii()
+            and name.isprintable()
+            and (unit is None or (type(unit) is str and len(unit) <= UNIT_CHARS_MAX and unit.isascii()))
+        ):
+            return
+        self._check()
+
+    def _check(self) -> None:
+        check_id("name", self.name)
+        value = self.value
+        if isinstance(value, float):
+            if not -_FLOAT_MAX <= value <= _FLOAT_MAX:
+                force_setattr(self, "value", None)
+                value = None
+        elif isinstance(value, int):
+            if not -INTEGER_MAX - 1 <= value <= INTEGER_MAX:
+                raise InvalidValueError("value", "an integer of at most 64 bits", value)
+        elif isinstance(value, str):
+            check_text("value", value)
+        elif value is not None:
+            raise InvalidValueError("value", "a number, bool, string or None", value)
+        self._check_quality(value)
+        if self.unit is not None:
+            check_text("unit", self.unit, chars_max=UNIT_CHARS_MAX)
+        if self.timestamp is not None:
+            force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
+        if self.tags is not EMPTY:
+            force_setattr(self, "tags", _checked_tags(self.tags))
+
+    def _check_quality(self, value: MetricScalar) -> None:
+        try:
+            quality = Quality(self.quality)
+        except ValueError as error:
+            raise InvalidValueError("quality", "ok, stale or missing", self.quality) from error
+        if value is None:
+            quality = Quality.MISSING
+        elif quality is Quality.MISSING:
+            raise InvalidValueError("value", "None for a reading of quality missing", value)
+        force_setattr(self, "quality", quality)
+
+
+def _checked_tags(tags: object) -> FrozenDict[str, str]:
+    if not isinstance(tags, Mapping):
+        raise InvalidValueError("tags", "a mapping of strings", tags)
+    if len(tags) > TAGS_MAX:
+        raise InvalidValueError("tags", f"at most {TAGS_MAX} tags (found {len(tags)})", tags)
+    for key, text in tags.items():
+        check_id("tags", key)
+        check_text(f"tags.{key}", text, chars_max=NAME_CHARS_MAX)
+    return frozen(tags) if tags else EMPTY
+
+
+class SystemState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of one managed system at one instant.
+
+    `metrics` maps a name of the caller's choice, usually the metric's own, to its reading (at most 10 000); a list of
+    `MetricValue` is accepted and keyed by name. `metadata` is a JSON tree (at most 16 levels and 10 000 nodes). Two
+    states of one system with the same timestamp are the same state: stores keep the last one written.
+
+    Raises `InvalidValueError` naming the field.
+    """
+
+    system_id: Id
+    timestamp: Timestamp
+    metrics: dict[str, MetricValue] = EMPTY
+    health_status: HealthStatus = HealthStatus.UNKNOWN
+    metadata: dict[str, Any] = EMPTY
+
+    def __post_init__(self) -> None:
+        check_id("system_id", self.system_id)
+        if self.timestamp.__class__ is not datetime or self.timestamp.tzinfo is not UTC:
+            force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
+        metrics = self.metrics
+        if metrics is not EMPTY:
+            force_setattr(self, "metrics", _checked_metrics(metrics))
+        if self.health_status.__class__ is not HealthStatus:
+            force_setattr(self, "health_status", _health(self.health_status))
+        if self.metadata is not EMPTY:
+            if not isinstance(self.metadata, Mapping):
+                raise InvalidValueError("metadata", "a mapping", self.metadata)
+            check_tree("metadata", self.metadata)
+            force_setattr(self, "metadata", frozen(self.metadata) if self.metadata else EMPTY)
+
+    def value(self, name: str) -> MetricScalar:
+        """The value of the metric, or None when it is missing: absent, unreadable and None are all missing, never 0."""
+        metric = self.metrics.get(name)
+        return None if metric is None else metric.value
+
+
+def _health(status: object) -> HealthStatus:
+    try:
+        return HealthStatus(status)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise InvalidValueError("health_status", "one of " + ", ".join(HealthStatus), status) from error
+
+
+def _checked_metrics(metrics: object) -> FrozenDict[str, MetricValue]:
+    if isinstance(metrics, (list, tuple)):
+        keyed = {metric.name: metric for metric in metrics if isinstance(metric, MetricValue)}
+        if len(keyed) != len(metrics):
+            raise InvalidValueError("metrics", "metric values with distinct names", metrics)
+        metrics = keyed
+    if not isinstance(metrics, Mapping):
+        raise InvalidValueError("metrics", "a mapping of name to MetricValue", metrics)
+    if len(metrics) > METRICS_MAX:
+        raise InvalidValueError("metrics", f"at most {METRICS_MAX} metrics (found {len(metrics)})", metrics)
+    for name, metric in metrics.items():
+        if metric.__class__ is not MetricValue:
+            raise InvalidValueError(f"metrics.{name}", "a MetricValue", metric)
+        if name != metric.name:
+            check_id("metrics", name)
+    return frozen(metrics) if metrics else EMPTY

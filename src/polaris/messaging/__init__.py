@@ -1,0 +1,1 @@
+"""The message bus: typed events over brokers that move bytes."""

@@ -1,0 +1,257 @@
+"""The port that brokers implement: they move bytes between subjects and know nothing of events.
+
+A broker offers two ways to receive. A *core* subscription pushes what is published while it exists (at most once). A
+*consumer* pulls from a stream, settles each delivery, and gets back what it did not settle (at least once). Everything
+above (codec, middleware, retries, dead letters, concurrency) is the business of the bus.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+MESSAGE_ID_HEADER = "Nats-Msg-Id"
+
+
+class DeliveryClass(enum.StrEnum):
+    """The guarantee a message travels with."""
+
+    AT_MOST_ONCE = "at_most_once"
+    """Core NATS: handed to whoever listens now."""
+    AT_LEAST_ONCE = "at_least_once"
+    """JetStream: stored and acknowledged before `publish` returns, redelivered until settled."""
+
+
+class ConnectionState(enum.StrEnum):
+    """Where the connection to the broker stands."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker can do, as data: the bus refuses at start what a broker cannot keep, suites choose tests by it."""
+
+    durable: bool
+    """Stored messages and consumer positions outlive the broker's process."""
+    redelivers: bool
+    """What a consumer does not settle comes again."""
+    ordered: bool
+    """Messages of one publisher on one subject arrive in the order of publishing."""
+    deduplicates: bool
+    """A second publish with the same message id within the window stores nothing."""
+    payload_bytes_max: int
+    """Larger payloads are refused before anything is sent."""
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What `publish` achieved. It exists only when the guarantee of its delivery class was given."""
+
+    delivery: DeliveryClass
+    message_id: str | None
+    stream: str | None = None
+    sequence: int | None = None
+    duplicate: bool = False
+    """The stream held this message id already; nothing was stored again."""
+
+
+class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream: which subjects it stores and within which bounds. At a bound the oldest messages go first."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_age_s: float | None = 7 * 86_400.0
+    max_bytes: int | None = 1 << 30
+    duplicate_window_s: float = 120.0
+    replicas: int = 1
+
+
+class ConsumerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable pull consumer: a named position in a stream that any number of processes share."""
+
+    stream: str
+    durable: str
+    pattern: str
+    ack_wait_s: float = 30.0
+    """Without a settlement or a heartbeat for this long, a delivery comes again."""
+    in_flight_max: int = 1024
+    """Deliveries handed out and not settled, over all processes that share the consumer."""
+    deliver_new: bool = False
+    """Start with what is published from now on instead of with everything stored."""
+
+
+class Delivery(Protocol):
+    """One received message. Of a core subscription the settlements do nothing; `attempt` is then always 1."""
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def payload(self) -> bytes: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def reply_to(self) -> str | None:
+        """Where a reply to a request goes; None when nobody waits for one."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """How often this message was delivered, this time included; counts from 1."""
+        ...
+
+    @property
+    def sequence(self) -> int | None:
+        """Its position in the stream; None for a core delivery."""
+        ...
+
+    @property
+    def stored_at(self) -> datetime | None:
+        """When the broker stored it, UTC; None for a core delivery."""
+        ...
+
+    async def ack(self, *, confirm: bool = False) -> None:
+        """Settle: it never comes again. `confirm` waits until the broker has noted it (double ack).
+
+        Without `confirm` a lost acknowledgement leads to a redelivery. Raises `BusConnectionError` when it cannot be
+        sent, or when `confirm` gets no answer; the message then comes again.
+        """
+        ...
+
+    async def nak(self, *, delay_s: float) -> None:
+        """Hand back: it comes again after `delay_s` seconds, here or elsewhere."""
+        ...
+
+    async def term(self) -> None:
+        """Give up: it never comes again, and is not counted as handled."""
+        ...
+
+    async def in_progress(self) -> None:
+        """Heartbeat: restart the `ack_wait_s` of this delivery."""
+        ...
+
+
+OnDelivery = Callable[[Delivery], Awaitable[None]]
+
+
+class BrokerSubscription(Protocol):
+    """A core subscription."""
+
+    async def drain(self) -> None:
+        """Receive nothing new, finish what was received, then end. Idempotent."""
+        ...
+
+    async def unsubscribe(self) -> None:
+        """End at once; deliveries not yet handed to the callback are dropped. Idempotent."""
+        ...
+
+
+class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A consumer's position, as the broker sees it."""
+
+    pending: int
+    """Stored and not yet delivered."""
+    ack_pending: int
+    """Delivered and not yet settled."""
+    redelivered: int
+
+
+class PullConsumer(Protocol):
+    """A durable consumer attached by this process."""
+
+    async def fetch(self, count_max: int, *, wait_s: float) -> Sequence[Delivery]:
+        """At most `count_max` deliveries, as soon as there is one; an empty sequence after `wait_s` without any.
+
+        Raises `BusConnectionError` when the broker is away; the caller decides when to ask again. Cancelling it loses
+        nothing: what was on its way comes again after `ack_wait_s`.
+        """
+        ...
+
+    async def info(self) -> ConsumerInfo: ...
+
+    async def close(self) -> None:
+        """Detach. The durable position stays with the broker. Idempotent."""
+        ...
+
+
+class OutgoingMessage(msgspec.Struct, frozen=True):
+    """Bytes for a subject. `message_id` is the key of deduplication for stored messages."""
+
+    subject: str
+    payload: bytes
+    message_id: str | None = None
+    headers: Mapping[str, str] | None = None
+
+
+StateListener = Callable[[ConnectionState], None]
+
+
+@runtime_checkable
+class MessageBroker(Protocol):
+    """Moves bytes. Safe to use from many tasks of one event loop."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Known after `connect`; before it, what is configured or assumed."""
+        ...
+
+    @property
+    def state(self) -> ConnectionState: ...
+
+    def on_state(self, listener: StateListener) -> None:
+        """Call `listener` at every change of state; one that raises is reported and changes nothing."""
+        ...
+
+    async def connect(self) -> None:
+        """Connect within the configured time. Idempotent. Raises `BusConnectionError`; nothing is left open then."""
+        ...
+
+    async def disconnect(self) -> None:
+        """Flush and close. Idempotent; never raises for a connection that is gone."""
+        ...
+
+    async def drain(self) -> None:
+        """Stop receiving on all subscriptions, finish what was received, flush what was published; then disconnect."""
+        ...
+
+    async def publish(
+        self,
+        message: OutgoingMessage,
+        *,
+        delivery: DeliveryClass = DeliveryClass.AT_MOST_ONCE,
+        timeout_s: float = 5.0,
+    ) -> Receipt:
+        """Send one message with the guarantee asked for.
+
+        Raises `PayloadTooLargeError` (nothing sent), `PublishError` (refused, nothing stored), `UnconfirmedPublishError`
+        (no answer within `timeout_s`: maybe stored, repeat with the same id) or `BusConnectionError` (not sent).
+        """
+        ...
+
+    async def subscribe(self, pattern: str, on_delivery: OnDelivery, *, group: str | None = None) -> BrokerSubscription:
+        """Push what is published on `pattern` from now on; in a `group`, each message goes to one member.
+
+        When it returns, the broker has the interest registered. `on_delivery` is awaited message by message in order.
+        """
+        ...
+
+    async def consumer(self, spec: ConsumerSpec) -> PullConsumer:
+        """Attach to the durable consumer, creating or updating it. Raises `SubscriptionError` when it cannot be had."""
+        ...
+
+    async def ensure_stream(self, spec: StreamSpec) -> None:
+        """Create the stream or bring its bounds and subjects up to `spec`. Raises `MessageBusError` when refused."""
+        ...
+
+    async def request(self, message: OutgoingMessage, *, timeout_s: float) -> Delivery:
+        """Send and wait for one reply. Raises `RequestTimeoutError`, at once when nobody listens."""
+        ...
