@@ -10,6 +10,7 @@
     │   └── CircuitBreakerOpenException       polaris.circuit_breaker.open
     ├── BulkheadError                         polaris.bulkhead
     │   └── BulkheadRejectedException         polaris.bulkhead.rejected
+    ├── RateLimitExceededError                polaris.rate_limit.exceeded
     ├── RetryExhaustedError                   polaris.retry.exhausted
     ├── DeadlineExceededError (TimeoutError)  polaris.deadline_exceeded
     ├── MessageBusError                       polaris.bus
@@ -277,6 +278,28 @@ class BulkheadRejectedException(BulkheadError):
         super().__init__(
             f"bulkhead {name!r} rejected the call: {reason} ({active} active, {queued} queued)",
             {"name": name, "active": active, "queued": queued, "reason": reason},
+        )
+
+
+class RateLimitExceededError(PolarisException):
+    """A rate limiter or a client-side throttle on this side refused the call; the function was not called.
+
+    `retry_after` is the time in seconds until a call of its kind may be admitted, None when that is not known.
+    """
+
+    code = "polaris.rate_limit.exceeded"
+    retryable = True
+    title = "Too many calls"
+    http_status = 429
+
+    def __init__(self, name: str, *, retry_after: float | None = None, reason: str = "rate") -> None:
+        self.name = name
+        self.retry_after = retry_after
+        self.reason = reason
+        wait = "" if retry_after is None else f", retry after {retry_after:.3g} s"
+        super().__init__(
+            f"rate limiter {name!r} rejected the call: {reason}{wait}",
+            {"name": name, "retry_after": retry_after, "reason": reason},
         )
 
 
