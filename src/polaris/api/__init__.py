@@ -1,0 +1,63 @@
+"""The HTTP side of a node: JSON API, health, metrics and live updates over a `NodeView`.
+
+The view's types load at once and are light; `create_app` and `HttpServer` load the web framework when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from polaris.api._live import LiveFeed, LiveSubscription
+from polaris.api._view import (
+    ActionKey,
+    ActionRecord,
+    Aggregates,
+    AggregationName,
+    Check,
+    ComponentView,
+    LiveUpdate,
+    NodeFacts,
+    NodeRates,
+    NodeView,
+    Reading,
+    SampleUpdate,
+    Series,
+    SystemView,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from polaris.api._app import create_app
+    from polaris.api._server import HttpServer
+
+_HOMES = {"create_app": "_app", "HttpServer": "_server"}
+
+__all__ = [
+    "create_app",
+    "HttpServer",
+    "NodeView",
+    "LiveFeed",
+    "LiveSubscription",
+    "LiveUpdate",
+    "NodeFacts",
+    "NodeRates",
+    "Verdict",
+    "Check",
+    "ComponentView",
+    "SystemView",
+    "Reading",
+    "SampleUpdate",
+    "Series",
+    "Aggregates",
+    "AggregationName",
+    "ActionRecord",
+    "ActionKey",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
