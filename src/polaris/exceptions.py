@@ -13,6 +13,10 @@
     ├── RateLimitExceededError                polaris.rate_limit.exceeded
     ├── RetryExhaustedError                   polaris.retry.exhausted
     ├── DeadlineExceededError (TimeoutError)  polaris.deadline_exceeded
+    ├── RequestError                          polaris.request
+    │   ├── NotFoundError                     polaris.request.not_found
+    │   ├── MethodNotAllowedError             polaris.request.method
+    │   └── HostNotAllowedError               polaris.request.host
     ├── MessageBusError                       polaris.bus
     │   ├── BusConnectionError                polaris.bus.connection
     │   ├── PublishError                      polaris.bus.publish              nothing stored
@@ -341,6 +345,39 @@ class DeadlineExceededError(PolarisException, TimeoutError):
             {"operation": operation, "timeout_s": timeout_s},
             cause=cause,
         )
+
+
+class RequestError(PolarisException):
+    """A request to the API cannot be served as it is; nothing was done. The message is meant for the client."""
+
+    code = "polaris.request"
+    retryable = False
+    title = "Bad request"
+    http_status = 400
+
+
+class NotFoundError(RequestError):
+    """What was asked for does not exist (any more, or yet)."""
+
+    code = "polaris.request.not_found"
+    title = "Not found"
+    http_status = 404
+
+
+class MethodNotAllowedError(RequestError):
+    """The resource exists but knows no such method."""
+
+    code = "polaris.request.method"
+    title = "Method not allowed"
+    http_status = 405
+
+
+class HostNotAllowedError(RequestError):
+    """The request names a host that this node does not answer for: the guard against DNS rebinding."""
+
+    code = "polaris.request.host"
+    title = "Unknown host"
+    http_status = 421
 
 
 class MessageBusError(PolarisException):
