@@ -19,38 +19,49 @@ ITEMS_MAX = 64
 NODES_MAX = 512
 TEXT_CHARS_MAX = 2048
 KEY_CHARS_MAX = 128
-INT_BITS_MAX = 64
+_INT_MAX = 2**63 - 1
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 
 _SECRET_KEY = re.compile(
     r"pass(?:word|wd|phrase)?$|^pass|secret|token|credential|api[-_ ]?key|access[-_ ]?key|private[-_ ]?key|"
     r"authorization|cookie|session[-_ ]?id|nkey|seed$|\bjwt\b|bearer|signature$|\bdsn\b",
     re.IGNORECASE,
 )
+# Every repetition is bounded, so that no text, however hostile, makes a pattern run in more than linear time.
 _SECRET_TEXT = (
     # PEM blocks, whole; a cut-off block is redacted to the end.
-    (re.compile(r"-----BEGIN [A-Z0-9 ]*-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)", re.DOTALL), REDACTED),
-    # user:password@ in a URL; the user may be a token, so both go.
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@]*@"), rf"\1{REDACTED}@"),
+    (re.compile(r"-----BEGIN [A-Z0-9 ]{0,64}-----.*?(?:-----END [A-Z0-9 ]{0,64}-----|\Z)", re.DOTALL), REDACTED),
+    # user:password@ in a URL; the user may be a token, so both go. The password may hold an unescaped "@", ...
+    (re.compile(r"(?i)([a-z][a-z0-9+.-]{0,31}://)[^\s/?#]{0,1024}@"), rf"\1{REDACTED}@"),
+    # ... or an unescaped "/", which is told from a port and a path by what follows the colon.
+    (
+        re.compile(r"(?i)([a-z][a-z0-9+.-]{0,31}://)[^\s/@:]{0,256}:(?!\d{1,5}(?:[/?#,\s\"']|\Z))[^\s@\"'<>]{1,512}@"),
+        rf"\1{REDACTED}@",
+    ),
     # JSON Web Tokens (RFC 7519 compact form).
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), REDACTED),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{4,2048}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), REDACTED),
     # Authorization schemes.
-    (re.compile(r"(?i)\b(bearer|basic|digest)\s+[A-Za-z0-9+/._~=-]{6,}"), rf"\1 {REDACTED}"),
+    (re.compile(r"(?i)\b(bearer|basic|digest)\s{1,8}[A-Za-z0-9+/._~=-]{6,}"), rf"\1 {REDACTED}"),
     # key=value and "key": "value" with a telling key.
     (
         re.compile(
-            r"(?i)([\"']?[\w-]*(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credential)[\w-]*"
-            r"[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;&}\]\)]+)"
+            r"(?i)((?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credential)"
+            r"[\w-]{0,64}[\"']?\s{0,8}[=:]\s{0,8})(\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s,;&}\]\)]+)"
         ),
         rf"\1{REDACTED}",
     ),
     # NATS nkey seeds.
     (re.compile(r"\bS[OACUNX][A-Z2-7]{54,58}\b"), REDACTED),
 )
-# A cheap test that rules the expensive ones out for nearly all text.
+# Two cheap tests that rule the expensive patterns out for nearly all text: substrings, then one expression.
+_MARKERS = ("pass", "secret", "token", "key", "://", "-----begin", "eyj", "bearer", "basic", "digest", "credential")
 _SUSPICIOUS = re.compile(
-    r"(?i)-----BEGIN|://[^\s/@]*@|\beyJ|bearer|basic|digest|passw|passphrase|secret|token|api[-_]?key|"
+    r"(?i)-----BEGIN|://[^\s@]*@|\beyJ|bearer|basic|digest|passw|passphrase|secret|token|api[-_]?key|"
     r"access[-_]?key|private[-_]?key|credential|\bS[OACUNX][A-Z2-7]{20}"
 )
+_NKEY_CHARS_MIN = 56
+_SCAN_CHARS_MAX = 16_384
+_SCAN_MARGIN_CHARS = 2_048
 
 
 def is_secret_key(key: str) -> bool:
@@ -61,18 +72,30 @@ def is_secret_key(key: str) -> bool:
 def redact_text(text: str, *, chars_max: int = TEXT_CHARS_MAX) -> str:
     """`text` with secrets replaced by a marker, cut to `chars_max` characters.
 
-    Secrets are removed before the cut, so that a cut never hides the end of a secret from the patterns.
-    Texts of over a million characters are cut there first.
+    Secrets are removed before the cut, so that a cut never hides the end of a secret from the patterns. Of a text over
+    16 384 characters only the beginning is looked at, and what stands close to that end is left out as well.
     """
-    if len(text) > 1_000_000:
-        text = text[:1_000_000]
-    if _SUSPICIOUS.search(text):
+    scan_max = max(_SCAN_CHARS_MAX, 4 * chars_max)
+    cut = len(text) > scan_max
+    if cut:
+        text = text[:scan_max]
+    if _may_hold_secret(text):
         for pattern, replacement in _SECRET_TEXT:
             text = pattern.sub(replacement, text)
-    if len(text) > chars_max:
+    if cut:
+        text = text[:-_SCAN_MARGIN_CHARS]
+    if cut or len(text) > chars_max:
         text = text[: max(0, chars_max - len(TRUNCATED))] + TRUNCATED
     # Lone surrogates cannot be written as UTF-8.
-    return text.encode("utf-8", "backslashreplace").decode() if not text.isascii() else text
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _may_hold_secret(text: str) -> bool:
+    folded = text.lower()
+    for marker in _MARKERS:
+        if marker in folded:
+            return _SUSPICIOUS.search(text) is not None
+    return len(text) >= _NKEY_CHARS_MIN and _SUSPICIOUS.search(text) is not None
 
 
 class _Copier:
@@ -113,8 +136,8 @@ class _Copier:
             if len(copy) >= ITEMS_MAX or self._nodes > NODES_MAX:
                 copy["..."] = f"{len(value) - len(copy)} more"
                 break
-            name = redact_text(key if isinstance(key, str) else _safe_repr(key), chars_max=KEY_CHARS_MAX)
-            copy[name] = REDACTED if is_secret_key(name) else self.copy(item, depth + 1)
+            name, secret = _field_name(key) if type(key) is str else _judge_name(_key_text(key))
+            copy[name] = REDACTED if secret else self.copy(item, depth + 1)
         return copy
 
     def _copy_items(self, value: Sequence[object] | AbstractSet[object], depth: int) -> list[object]:
@@ -129,16 +152,50 @@ class _Copier:
 
 _NOT_SCALAR = object()
 
+# Field names are few and come again; the judgement on a name is kept. Full, the cache starts anew.
+_NAMES_MAX = 2_048
+_names: dict[str, tuple[str, bool]] = {}
+
+
+def _field_name(key: str) -> tuple[str, bool]:
+    judged = _names.get(key)
+    if judged is None:
+        judged = _judge_name(key)
+        if len(key) <= KEY_CHARS_MAX:
+            if len(_names) >= _NAMES_MAX:
+                _names.clear()
+            _names[key] = judged
+    return judged
+
+
+def _judge_name(key: str) -> tuple[str, bool]:
+    name = redact_text(key, chars_max=KEY_CHARS_MAX)
+    return name, is_secret_key(name)
+
+
+def _key_text(key: object) -> str:
+    if isinstance(key, str):
+        return str(key.value) if isinstance(key, Enum) else str.__str__(key)
+    return _safe_repr(key)
+
 
 def _scalar(value: object) -> object:
+    # The exact types of nearly all fields first.
+    kind = type(value)
+    if kind is str:
+        return redact_text(value)  # type: ignore[arg-type]
+    if kind is int and -_INT_MAX <= value <= _INT_MAX:  # type: ignore[operator]
+        return value
+    if kind in _CONTAINERS:
+        return _NOT_SCALAR
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
-        return redact_text(value.value if isinstance(value, Enum) else value)
+        return redact_text(str(value.value) if isinstance(value, Enum) else str.__str__(value))
     if isinstance(value, Enum):
         return redact_text(str(value.value))
     if isinstance(value, int):
-        return int(value) if value.bit_length() <= INT_BITS_MAX else f"[integer of {value.bit_length()} bits]"
+        return int(value) if -_INT_MAX <= value <= _INT_MAX else f"[integer of {value.bit_length()} bits]"
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else repr(float(value))
     if isinstance(value, (bytes, bytearray, memoryview)):

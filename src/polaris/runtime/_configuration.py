@@ -1,0 +1,315 @@
+"""Reads `polaris.toml` and `POLARIS_*`, and reports every mistake at once: where, which key, what value, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+from polaris._redaction import REDACTED, is_secret_key, redact_text
+from polaris.exceptions import ConfigurationError
+from polaris.runtime._settings import Section, Settings, SystemSettings
+
+CONFIG_FILE_DEFAULT = "polaris.toml"
+PREFIX = "POLARIS_"
+# Variables with the prefix that are no settings.
+OTHER_VARIABLES = frozenset({"POLARIS_CONFIG", "POLARIS_NATS_SERVER", "POLARIS_CHROMIUM"})
+FILE_BYTES_MAX = 1 << 20
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """One configured value and where it came from. Text from the environment may stand for a number or a list."""
+
+    raw: Any
+    origin: str
+    is_text: bool = False
+
+
+_Tree = dict[str, Any]  # nested; the leaves are _Value
+
+
+def load_settings(
+    path: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The effective settings: defaults, then the file, then `POLARIS_*`, then `overrides` (dotted keys, from flags).
+
+    Without `path` the file is `POLARIS_CONFIG`, or `polaris.toml` in the working directory when there is one. A double
+    underscore in a variable nests: `POLARIS_HTTP__PORT=8080`. Values of `*_file` keys for secrets are read here.
+
+    Raises `ConfigurationError` with `problems`: all mistakes, one text each with origin, key, value and hint.
+    """
+    variables = os.environ if environment is None else environment
+    problems: list[str] = []
+    tree: _Tree = {}
+    chosen = _choose_file(path, variables, problems)
+    if chosen is not None:
+        _merge(tree, _read_file(chosen, problems))
+    _merge_environment(tree, variables, problems)
+    for key, raw in (overrides or {}).items():
+        _place(tree, key.split("."), _Value(raw, "command line"))
+    values = _read_section(Settings, tree, "", problems)
+    _read_secret_files(values, problems)
+    if problems:
+        raise ConfigurationError(problems=problems)
+    settings = msgspec.convert(values, Settings)
+    _check_whole(settings, problems)
+    if problems:
+        raise ConfigurationError(problems=problems)
+    return settings
+
+
+def _choose_file(path: Path | None, variables: Mapping[str, str], problems: list[str]) -> Path | None:
+    named = path if path is not None else Path(variables["POLARIS_CONFIG"]) if variables.get("POLARIS_CONFIG") else None
+    if named is None:
+        default = Path(CONFIG_FILE_DEFAULT)
+        return default if default.is_file() else None
+    if not named.is_file():
+        problems.append(f"{named}: there is no such file")
+        return None
+    return named
+
+
+def _read_file(path: Path, problems: list[str]) -> _Tree:
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            problems.append(f"{path}: larger than {FILE_BYTES_MAX} bytes")
+            return {}
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{path}: not valid TOML: {error}")
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: cannot be read: {error}")
+        return {}
+    return {key: _leaves(value, str(path)) for key, value in document.items()}
+
+
+def _leaves(value: Any, origin: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _leaves(item, origin) for key, item in value.items()}
+    return _Value(value, origin)
+
+
+def _merge(tree: _Tree, other: _Tree) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _merge_environment(tree: _Tree, variables: Mapping[str, str], problems: list[str]) -> None:
+    for name in sorted(variables):
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
+        keys = name[len(PREFIX) :].lower().split("__")
+        if not all(keys):
+            problems.append(f"{name}: a double underscore nests; write POLARIS_SECTION__KEY")
+            continue
+        if keys[0] == "systems" and len(keys) > 2:
+            tree.setdefault("systems", {"this-machine": {"connector": _Value("host", "default")}})
+            keys[1] = _known_system(keys[1], tree)
+        if not _place(tree, keys, _Value(variables[name], name, is_text=True)):
+            problems.append(f"{name}: {'.'.join(keys)} is a section in the file, not a value")
+
+
+def _known_system(token: str, tree: _Tree) -> str:
+    """The id in the file that the variable means: variables know neither dashes nor upper case."""
+    systems = tree.get("systems")
+    for system_id in systems if isinstance(systems, dict) else ():
+        if system_id.lower().replace("-", "_").replace(".", "_") == token:
+            return str(system_id)
+    return token
+
+
+def _place(tree: _Tree, keys: list[str], value: _Value) -> bool:
+    node = tree
+    for key in keys[:-1]:
+        inner = node.setdefault(key, {})
+        if not isinstance(inner, dict):
+            inner = node[key] = {}
+        node = inner
+    if isinstance(node.get(keys[-1]), dict) and node[keys[-1]]:
+        return False
+    node[keys[-1]] = value
+    return True
+
+
+def _read_section(section: type[Section], tree: _Tree, path: str, problems: list[str]) -> dict[str, Any]:
+    """The tree's values converted field by field, so that one mistake does not hide the next."""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(section)}
+    values: dict[str, Any] = {}
+    for key, node in tree.items():
+        where = f"{path}{key}"
+        field = fields.get(key)
+        if field is None:
+            problems.append(_unknown(where, key, node, fields))
+            continue
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            inner = _expect_table(where, node, problems)
+            values[key] = _read_section(field.type, inner, f"{where}.", problems)
+        elif section is Settings and key == "systems":
+            values[key] = _read_systems(_expect_table(where, node, problems), problems)
+        elif isinstance(node, dict):
+            values[key] = _free_table(where, node, field.type, problems)
+        else:
+            _read_value(where, key, node, field.type, values, problems)
+    missing = [name for name, field in fields.items() if field.required and name not in tree]
+    problems.extend(f"{path}{name}: is required" for name in missing)
+    return values
+
+
+def _read_systems(tree: _Tree, problems: list[str]) -> dict[str, Any]:
+    systems: dict[str, Any] = {}
+    for system_id, node in tree.items():
+        where = f"systems.{system_id}"
+        inner = _expect_table(where, node, problems)
+        if inner or isinstance(node, dict):
+            systems[system_id] = _read_section(SystemSettings, inner, f"{where}.", problems)
+    return systems
+
+
+def _expect_table(where: str, node: Any, problems: list[str]) -> _Tree:
+    if isinstance(node, dict):
+        return node
+    problems.append(f"{node.origin}: {where} = {_shown(where, node.raw)}: expected a section, write [{where}]")
+    return {}
+
+
+def _free_table(where: str, node: _Tree, wanted: Any, problems: list[str]) -> Any:
+    if get_origin(wanted) is dict or wanted is dict:
+        return _plain(node)
+    problems.append(f"{_origin(node)}: {where}: expected a value, found a section")
+    return None
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _plain(item) for key, item in node.items()}
+    if node.is_text:
+        return _from_text(node.raw)
+    return node.raw
+
+
+def _from_text(text: str) -> Any:
+    """Text of a variable for a place without a known type: JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_value(where: str, key: str, node: _Value, wanted: Any, values: dict[str, Any], problems: list[str]) -> None:
+    raw = node.raw
+    if node.is_text and get_origin(wanted) is list:
+        raw = _from_text(raw) if raw.lstrip().startswith("[") else [item for item in raw.split(",") if item]
+    try:
+        values[key] = msgspec.convert(raw, wanted, strict=not node.is_text)
+    except msgspec.ValidationError as error:
+        hint = _hint(wanted, raw)
+        problems.append(f"{node.origin}: {where} = {_shown(where, node.raw)}: {_lower(str(error))}{hint}")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:].replace("`", "")
+
+
+def _hint(wanted: Any, raw: Any) -> str:
+    choices = [str(choice) for part in (wanted, *get_args(wanted)) for choice in _literals(part)]
+    if not choices:
+        return ""
+    near = difflib.get_close_matches(str(raw), choices, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else f" (one of: {', '.join(choices)})"
+
+
+def _literals(wanted: Any) -> tuple[Any, ...]:
+    from typing import Literal
+
+    return get_args(wanted) if get_origin(wanted) is Literal else ()
+
+
+def _unknown(where: str, key: str, node: Any, fields: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(key, fields, n=1)
+    hint = f"did you mean {where.removesuffix(key)}{near[0]}?" if near else f"known here: {', '.join(fields)}"
+    value = "" if isinstance(node, dict) else f" = {_shown(where, node.raw)}"
+    return f"{_origin(node)}: {where}{value}: there is no such setting ({hint})"
+
+
+def _origin(node: Any) -> str:
+    if isinstance(node, dict):
+        return next((_origin(item) for item in node.values()), "configuration")
+    return str(node.origin)
+
+
+def _shown(where: str, raw: Any) -> str:
+    return REDACTED if is_secret_key(where.rsplit(".", 1)[-1]) else redact_text(repr(raw), chars_max=120)
+
+
+def _read_secret_files(values: dict[str, Any], problems: list[str]) -> None:
+    """Put the content of `token_file` and `password_file` in place of the secret they stand for."""
+    nats = values.get("nats", {})
+    for secret in ("token", "password"):
+        name = nats.get(f"{secret}_file")
+        if not name:
+            continue
+        if nats.get(secret):
+            problems.append(f"nats.{secret} and nats.{secret}_file are both given; keep one")
+            continue
+        try:
+            nats[secret] = Path(name).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"nats.{secret}_file = {name!r}: cannot be read: {type(error).__name__}")
+            continue
+        if not nats[secret]:
+            problems.append(f"nats.{secret}_file = {name!r}: is empty")
+
+
+def _check_whole(settings: Settings, problems: list[str]) -> None:
+    """What one key alone cannot tell."""
+    nats = settings.nats
+    if nats.servers and nats.port:
+        problems.append("nats.port: is for the embedded server, but nats.servers names others; remove one of the two")
+    problems.extend(
+        f"nats.servers: {redact_text(server)!r} is no address (write nats://host:4222)"
+        for server in nats.servers
+        if not server.startswith(("nats://", "tls://"))
+    )
+    if bool(nats.user) != bool(nats.password):
+        problems.append("nats.user: user and password belong together; one of them is missing")
+    for system_id, system in settings.systems.items():
+        if not system_id or len(system_id) > 256 or not system_id.isprintable():
+            problems.append(
+                f"systems: {redact_text(repr(system_id), chars_max=80)} cannot be an id (1 to 256 characters)"
+            )
+        if system.timeout_s > 3600:
+            problems.append(f"systems.{system_id}.timeout_s = {system.timeout_s:g}: at most 3600")
+
+
+def effective_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as a JSON tree with the secrets masked, for showing."""
+
+    def masked(node: Any, key: str) -> Any:
+        if isinstance(node, dict):
+            return {name: masked(item, name) for name, item in node.items()}
+        if isinstance(node, list):
+            return [masked(item, key) for item in node]
+        if node is not None and is_secret_key(key):
+            return REDACTED
+        return redact_text(node) if isinstance(node, str) else node
+
+    tree: dict[str, Any] = masked(msgspec.to_builtins(settings), "")
+    return tree
+
+
+def settings_schema() -> dict[str, Any]:
+    """The JSON Schema of `polaris.toml`, for editors."""
+    return msgspec.json.schema(Settings)

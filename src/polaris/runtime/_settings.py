@@ -1,0 +1,145 @@
+"""What can be configured, with types, bounds and defaults: one struct per section of `polaris.toml`."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+SecretText = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+DATA_DIR_DEFAULT = "polaris-data"
+HTTP_PORT_PREFERRED = 8642
+
+
+def _this_machine() -> str:
+    return platform.node() or "localhost"
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the configuration file. Unknown keys are refused."""
+
+
+class NodeSettings(Section, frozen=True):
+    """`[node]`: this process."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)] = msgspec.field(default_factory=_this_machine)
+    data_dir: str = DATA_DIR_DEFAULT
+    """Where the embedded bus and store keep their files; relative to the working directory. One node owns it."""
+    shutdown_grace_s: Seconds = 10.0
+    """How long a stop may take to drain work in flight; what is left then comes again at the next start."""
+
+
+class NatsSettings(Section, frozen=True):
+    """`[nats]`: the bus. Without `servers` an embedded server is started on loopback."""
+
+    servers: list[Annotated[str, Meta(min_length=1, max_length=2048)]] = []
+    token: SecretText | None = None
+    token_file: str | None = None
+    user: str | None = None
+    password: SecretText | None = None
+    password_file: str | None = None
+    credentials_file: str | None = None
+    nkey_file: str | None = None
+    connect_timeout_s: Seconds = 5.0
+    port: Port = 0
+    """Port of the embedded server; 0 takes the one of the last run when it is free, otherwise any."""
+    max_payload_bytes: Annotated[int, Meta(ge=65_536, le=67_108_864)] = 1_048_576
+
+
+class StoreSettings(Section, frozen=True):
+    """`[store]`: the data store."""
+
+    engine: Literal["sqlite"] = "sqlite"
+    path: str | None = None
+    """The store's file; None puts `polaris.db` into the data folder."""
+
+
+class HttpSettings(Section, frozen=True):
+    """`[http]`: page, API and metrics, on loopback."""
+
+    enabled: bool = True
+    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    port: Port | None = None
+    """None prefers 8642 and takes any free port when that is in use; 0 takes any; a given port is taken or refused."""
+
+
+class LoggingSettings(Section, frozen=True):
+    """`[logging]`: structured logs on standard error and in a file."""
+
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto: readable on a terminal, JSON lines otherwise."""
+    file: str | None = None
+    max_file_size: Annotated[int, Meta(ge=4096)] = 10_485_760
+    backup_count: Annotated[int, Meta(ge=0, le=100)] = 5
+
+
+class TelemetrySettings(Section, frozen=True):
+    """`[telemetry]`: the way of samples into the store."""
+
+    batch_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Events written in one transaction at most."""
+    batch_linger_s: Annotated[float, Meta(ge=0, le=5)] = 0.02
+    """How long a batch waits for more events."""
+    clock_ahead_tolerance_s: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+    """A sample stamped further ahead of this machine's clock than this is accepted and marked."""
+    publish_buffer_max: Count = 1000
+    """Samples per managed system kept while the bus is away; the oldest go first, and are counted."""
+
+
+class ActionSettings(Section, frozen=True):
+    """`[actions]`: how adaptation actions are carried out."""
+
+    timeout_s: Seconds = 30.0
+    """For actions that name no timeout of their own."""
+    attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
+    """Attempts in all, when an error says that nothing was done."""
+    breaker_failures: Count = 5
+    breaker_open_s: Seconds = 30.0
+    concurrent_max: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Actions of one managed system at a time."""
+
+
+class SystemSettings(Section, frozen=True):
+    """`[systems.<id>]`: one managed system."""
+
+    connector: Annotated[str, Meta(min_length=1, max_length=128)]
+    interval_s: Annotated[float, Meta(ge=0.05, le=86_400)] = 1.0
+    """Seconds between two samples."""
+    timeout_s: Seconds = 5.0
+    """How long taking one sample may last."""
+    enabled: bool = True
+    options: dict[str, Any] = {}
+    """What the connector wants to know; checked by the connector."""
+
+
+class Settings(Section, frozen=True):
+    """The whole configuration."""
+
+    node: NodeSettings = NodeSettings()
+    nats: NatsSettings = NatsSettings()
+    store: StoreSettings = StoreSettings()
+    http: HttpSettings = HttpSettings()
+    logging: LoggingSettings = LoggingSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    actions: ActionSettings = ActionSettings()
+    systems: dict[str, SystemSettings] = msgspec.field(
+        default_factory=lambda: {"this-machine": SystemSettings(connector="host")}
+    )
+
+    @property
+    def data_dir(self) -> Path:
+        """The absolute data folder."""
+        return Path(self.node.data_dir).expanduser().absolute()
+
+    @property
+    def store_path(self) -> Path:
+        """The absolute path of the embedded store's file."""
+        return Path(self.store.path).expanduser().absolute() if self.store.path else self.data_dir / "polaris.db"
