@@ -1,0 +1,111 @@
+"""What is going on: correlation, structured logs, metrics and trace context.
+
+Every name is loaded at its first use, so that a program which needs only correlation does not pay for structlog or
+prometheus_client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polaris._correlation import correlation_scope, current_correlation_id
+    from polaris.observability._capture import CapturedLogs, capture_logs
+    from polaris.observability._catalogue import CATALOGUE, Instruments, MetricSpec
+    from polaris.observability._logger import StructuredLogger
+    from polaris.observability._logging_config import LoggingConfig, LogLevel
+    from polaris.observability._logging_setup import configure_logging, reset_logging
+    from polaris.observability._metrics import MetricsCollector
+    from polaris.observability._series import (
+        Counter,
+        Gauge,
+        Histogram,
+        SlotCounter,
+        SlotGauge,
+        SlotHistogram,
+    )
+    from polaris.observability._sinks import log_lines_dropped
+    from polaris.observability._stdlib import JsonFormatter
+    from polaris.observability._trace import (
+        RatioSampler,
+        TraceContext,
+        current_trace,
+        parse_traceparent,
+        start_trace,
+        trace_scope,
+    )
+
+__all__ = [
+    "correlation_scope",
+    "current_correlation_id",
+    "StructuredLogger",
+    "LoggingConfig",
+    "LogLevel",
+    "JsonFormatter",
+    "configure_logging",
+    "reset_logging",
+    "capture_logs",
+    "CapturedLogs",
+    "log_lines_dropped",
+    "MetricsCollector",
+    "Instruments",
+    "MetricSpec",
+    "CATALOGUE",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "SlotCounter",
+    "SlotGauge",
+    "SlotHistogram",
+    "TraceContext",
+    "RatioSampler",
+    "current_trace",
+    "parse_traceparent",
+    "start_trace",
+    "trace_scope",
+]
+
+_ROOM = "polaris.observability"
+_HOMES = {
+    "correlation_scope": "polaris._correlation",
+    "current_correlation_id": "polaris._correlation",
+    "StructuredLogger": f"{_ROOM}._logger",
+    "LoggingConfig": f"{_ROOM}._logging_config",
+    "LogLevel": f"{_ROOM}._logging_config",
+    "JsonFormatter": f"{_ROOM}._stdlib",
+    "configure_logging": f"{_ROOM}._logging_setup",
+    "reset_logging": f"{_ROOM}._logging_setup",
+    "capture_logs": f"{_ROOM}._capture",
+    "CapturedLogs": f"{_ROOM}._capture",
+    "log_lines_dropped": f"{_ROOM}._sinks",
+    "MetricsCollector": f"{_ROOM}._metrics",
+    "Instruments": f"{_ROOM}._catalogue",
+    "MetricSpec": f"{_ROOM}._catalogue",
+    "CATALOGUE": f"{_ROOM}._catalogue",
+    "Counter": f"{_ROOM}._series",
+    "Gauge": f"{_ROOM}._series",
+    "Histogram": f"{_ROOM}._series",
+    "SlotCounter": f"{_ROOM}._series",
+    "SlotGauge": f"{_ROOM}._series",
+    "SlotHistogram": f"{_ROOM}._series",
+    "TraceContext": f"{_ROOM}._trace",
+    "RatioSampler": f"{_ROOM}._trace",
+    "current_trace": f"{_ROOM}._trace",
+    "parse_traceparent": f"{_ROOM}._trace",
+    "start_trace": f"{_ROOM}._trace",
+    "trace_scope": f"{_ROOM}._trace",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,283 @@
+"""Every metric of POLARIS: name, meaning and labels in one place, and typed access for the rooms above.
+
+`topic` is always a topic *pattern* (`polaris.telemetry.*`), never a concrete topic. Seconds are the unit of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from polaris.observability._series import SERIES_MAX, SlotCounter, SlotGauge, SlotHistogram
+
+if TYPE_CHECKING:
+    from polaris.observability._metrics import MetricsCollector
+
+OPERATION_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MESSAGE_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+LOOP_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+MetricKind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """The shape of one metric. `kept` are labels with few values, which survive when the series are too many."""
+
+    kind: MetricKind
+    name: str
+    help_text: str
+    labels: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    series_max: int = SERIES_MAX
+
+
+ADAPTATIONS = MetricSpec(
+    "counter",
+    "polaris_adaptations_total",
+    "Adaptation actions that ended, by outcome.",
+    ("system_id", "action_type", "status"),
+    ("status",),
+)
+HEALTH_SCORE = MetricSpec(
+    "gauge", "polaris_system_health_score", "Last health score of a managed system.", ("system_id",)
+)
+MESSAGES = MetricSpec(
+    "counter",
+    "polaris_messages_total",
+    "Messages through the bus, by what became of them.",
+    ("topic", "status", "event_type"),
+    ("status",),
+)
+MESSAGE_SECONDS = MetricSpec(
+    "histogram",
+    "polaris_message_processing_seconds",
+    "Time to process one message.",
+    ("topic", "event_type"),
+    (),
+    MESSAGE_BUCKETS_S,
+)
+OPERATION_SECONDS = MetricSpec(
+    "histogram",
+    "polaris_operation_duration_seconds",
+    "Time of one operation of a component.",
+    ("component", "operation"),
+    (),
+    OPERATION_BUCKETS_S,
+)
+ACTIVE_CONNECTIONS = MetricSpec(
+    "gauge", "polaris_active_connections", "Connections that are open now.", ("connection_type",)
+)
+SERIES_OVERFLOW = MetricSpec(
+    "counter",
+    "polaris_metric_series_overflow_total",
+    "Label sets that went to the series _other, because their metric has as many series as it may.",
+    ("metric",),
+)
+BREAKER_STATE = MetricSpec(
+    "gauge",
+    "polaris_circuit_breaker_state",
+    "1 for the state a circuit breaker is in, 0 for the others.",
+    ("breaker", "state"),
+    ("state",),
+)
+BREAKER_TRANSITIONS = MetricSpec(
+    "counter",
+    "polaris_circuit_breaker_transitions_total",
+    "Changes of state of a circuit breaker, by the state entered.",
+    ("breaker", "state"),
+    ("state",),
+)
+BREAKER_REJECTED = MetricSpec(
+    "counter",
+    "polaris_circuit_breaker_rejected_total",
+    "Calls that a circuit breaker did not let through.",
+    ("breaker",),
+)
+BULKHEAD_IN_USE = MetricSpec(
+    "gauge", "polaris_bulkhead_in_use", "Calls that hold a permit of a bulkhead now.", ("bulkhead",)
+)
+BULKHEAD_QUEUED = MetricSpec(
+    "gauge", "polaris_bulkhead_queued", "Calls that wait for a permit of a bulkhead now.", ("bulkhead",)
+)
+BULKHEAD_REJECTED = MetricSpec(
+    "counter", "polaris_bulkhead_rejected_total", "Calls that a bulkhead turned away.", ("bulkhead",)
+)
+RETRIES = MetricSpec(
+    "counter",
+    "polaris_retries_total",
+    "Attempts after the first, by what followed: retried, recovered, exhausted.",
+    ("operation", "outcome"),
+    ("outcome",),
+)
+DEAD_LETTERS = MetricSpec(
+    "counter", "polaris_dead_letters_total", "Messages put aside as undeliverable.", ("topic", "reason"), ("reason",)
+)
+REDELIVERIES = MetricSpec(
+    "counter", "polaris_redeliveries_total", "Deliveries of a message after its first.", ("topic",)
+)
+CONSUMER_PENDING = MetricSpec(
+    "gauge", "polaris_consumer_pending_messages", "Messages that wait for a durable consumer.", ("consumer",)
+)
+CONSUMER_UNACKED = MetricSpec(
+    "gauge", "polaris_consumer_unacked_messages", "Messages delivered and not yet acknowledged.", ("consumer",)
+)
+CONSUMER_LAG = MetricSpec(
+    "gauge", "polaris_consumer_lag_seconds", "Age of the message a durable consumer handled last.", ("consumer",)
+)
+STORE_WRITES = MetricSpec(
+    "counter",
+    "polaris_store_writes_total",
+    "Rows and points handed to a store, by outcome.",
+    ("store", "collection", "status"),
+    ("status",),
+)
+STORE_WRITE_SECONDS = MetricSpec(
+    "histogram",
+    "polaris_store_write_seconds",
+    "Time from handing a batch to a store until it is committed.",
+    ("store",),
+    (),
+    OPERATION_BUCKETS_S,
+)
+LOOP_LATENCY = MetricSpec(
+    "histogram",
+    "polaris_loop_latency_seconds",
+    "Time from the telemetry that caused an action to the result of the action.",
+    ("action_type", "status"),
+    ("status",),
+    LOOP_BUCKETS_S,
+)
+CONNECTOR_POLLS = MetricSpec(
+    "counter",
+    "polaris_connector_polls_total",
+    "Times a managed system was asked for its metrics, by outcome.",
+    ("system_id", "status"),
+    ("status",),
+)
+CONNECTOR_POLL_SECONDS = MetricSpec(
+    "histogram",
+    "polaris_connector_poll_seconds",
+    "Time to read the metrics of a managed system.",
+    ("connector",),
+    (),
+    OPERATION_BUCKETS_S,
+)
+BROKER_CONNECTED = MetricSpec(
+    "gauge", "polaris_broker_connected", "1 while the connection to the broker is up, else 0.", ("broker",)
+)
+BROKER_RECONNECTS = MetricSpec(
+    "counter", "polaris_broker_reconnects_total", "Connections to the broker after the first.", ("broker",)
+)
+EVENT_LOOP_LAG = MetricSpec(
+    "histogram",
+    "polaris_event_loop_lag_seconds",
+    "How late the event loop ran a timer.",
+    (),
+    (),
+    OPERATION_BUCKETS_S,
+)
+LOG_LINES_DROPPED = MetricSpec(
+    "counter", "polaris_log_lines_dropped_total", "Log lines of this process that could not be written."
+)
+
+CATALOGUE: tuple[MetricSpec, ...] = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))
+"""All of the above, in this order."""
+
+
+class BreakerStateGauge:
+    """The state of one circuit breaker as one series per state."""
+
+    __slots__ = ("_series",)
+
+    def __init__(self, series: dict[str, SlotGauge]) -> None:
+        self._series = series
+
+    def set(self, state: str) -> None:
+        """Show `state` (closed, open, half_open, isolated) as the present one."""
+        for name, slot in self._series.items():
+            slot.value = 1.0 if name == state else 0.0
+
+
+BREAKER_STATES = ("closed", "open", "half_open", "isolated")
+
+
+class Instruments:
+    """Series of the catalogue's metrics for the components that feed them; bind them once and keep them.
+
+    Reached as `collector.instruments`.
+    """
+
+    __slots__ = ("_collector",)
+
+    def __init__(self, collector: MetricsCollector) -> None:
+        self._collector = collector
+
+    def breaker_state(self, breaker: str) -> BreakerStateGauge:
+        family = self._collector.gauge_of(BREAKER_STATE)
+        return BreakerStateGauge({state: family.labels(breaker, state) for state in BREAKER_STATES})
+
+    def breaker_transitions(self, breaker: str, state: str) -> SlotCounter:
+        """`state` is the state entered."""
+        return self._collector.counter_of(BREAKER_TRANSITIONS).labels(breaker, state)
+
+    def breaker_rejected(self, breaker: str) -> SlotCounter:
+        return self._collector.counter_of(BREAKER_REJECTED).labels(breaker)
+
+    def bulkhead_in_use(self, bulkhead: str) -> SlotGauge:
+        return self._collector.gauge_of(BULKHEAD_IN_USE).labels(bulkhead)
+
+    def bulkhead_queued(self, bulkhead: str) -> SlotGauge:
+        return self._collector.gauge_of(BULKHEAD_QUEUED).labels(bulkhead)
+
+    def bulkhead_rejected(self, bulkhead: str) -> SlotCounter:
+        return self._collector.counter_of(BULKHEAD_REJECTED).labels(bulkhead)
+
+    def retries(self, operation: str, outcome: Literal["retried", "recovered", "exhausted"]) -> SlotCounter:
+        return self._collector.counter_of(RETRIES).labels(operation, outcome)
+
+    def dead_letters(self, topic: str, reason: str) -> SlotCounter:
+        return self._collector.counter_of(DEAD_LETTERS).labels(topic, reason)
+
+    def redeliveries(self, topic: str) -> SlotCounter:
+        return self._collector.counter_of(REDELIVERIES).labels(topic)
+
+    def consumer_pending(self, consumer: str) -> SlotGauge:
+        return self._collector.gauge_of(CONSUMER_PENDING).labels(consumer)
+
+    def consumer_unacked(self, consumer: str) -> SlotGauge:
+        return self._collector.gauge_of(CONSUMER_UNACKED).labels(consumer)
+
+    def consumer_lag(self, consumer: str) -> SlotGauge:
+        """In seconds."""
+        return self._collector.gauge_of(CONSUMER_LAG).labels(consumer)
+
+    def store_writes(self, store: str, collection: str, status: Literal["committed", "failed"]) -> SlotCounter:
+        return self._collector.counter_of(STORE_WRITES).labels(store, collection, status)
+
+    def store_write_seconds(self, store: str) -> SlotHistogram:
+        return self._collector.histogram_of(STORE_WRITE_SECONDS).labels(store)
+
+    def loop_latency(self, action_type: str, status: str) -> SlotHistogram:
+        """In seconds, from the telemetry's timestamp to the action's result."""
+        return self._collector.histogram_of(LOOP_LATENCY).labels(action_type, status)
+
+    def connector_polls(self, system_id: str, status: Literal["success", "failure"]) -> SlotCounter:
+        return self._collector.counter_of(CONNECTOR_POLLS).labels(system_id, status)
+
+    def connector_poll_seconds(self, connector: str) -> SlotHistogram:
+        return self._collector.histogram_of(CONNECTOR_POLL_SECONDS).labels(connector)
+
+    def broker_connected(self, broker: str) -> SlotGauge:
+        return self._collector.gauge_of(BROKER_CONNECTED).labels(broker)
+
+    def broker_reconnects(self, broker: str) -> SlotCounter:
+        return self._collector.counter_of(BROKER_RECONNECTS).labels(broker)
+
+    def event_loop_lag(self) -> SlotHistogram:
+        """In seconds."""
+        return self._collector.histogram_of(EVENT_LOOP_LAG).labels()
+
+    def log_lines_dropped(self) -> SlotCounter:
+        return self._collector.counter_of(LOG_LINES_DROPPED).labels()
