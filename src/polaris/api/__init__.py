@@ -29,12 +29,14 @@ from polaris.api._view import (
 
 if TYPE_CHECKING:
     from polaris.api._app import create_app
+    from polaris.api._edge import hosts_for
     from polaris.api._server import HttpServer
 
-_HOMES = {"create_app": "_app", "HttpServer": "_server"}
+_HOMES = {"create_app": "_app", "hosts_for": "_edge", "HttpServer": "_server"}
 
 __all__ = [
     "create_app",
+    "hosts_for",
     "HttpServer",
     "NodeView",
     "LiveFeed",

@@ -1,0 +1,119 @@
+"""The first thing every request meets: who may ask, what may be asked, and the headers that go with every answer."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from polaris._correlation import correlation_scope
+from polaris.api._problems import problem_response
+from polaris.exceptions import HostNotAllowedError, MethodNotAllowedError, PolarisException, RequestError
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_HEADERS = {
+    # The page is built without inline code; "connect-src" and all others follow "default-src".
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+_logger = logging.getLogger("polaris.api")
+
+
+def hosts_for(bound_to: str, extra: Iterable[str] = ()) -> frozenset[str] | None:
+    """The host names that a server bound to `bound_to` answers for; None means any.
+
+    On loopback these are the loopback names only. A page of a foreign site whose name an attacker's resolver points at
+    127.0.0.1 ("DNS rebinding") still sends its own name and is turned away. Bound to anything else, the names under
+    which the machine is known cannot be told from here, so all are accepted unless `extra` lists them.
+    """
+    names = frozenset(name.lower() for name in extra)
+    if _is_loopback(bound_to):
+        return LOOPBACK_HOSTS | {bound_to.lower()} | names
+    return names | {bound_to.lower()} if names else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_name(header: str) -> str | None:
+    """The name in a `Host` header without its port, None when it is not one."""
+    text = header.strip().lower()
+    if text.startswith("["):
+        name, bracket, port = text[1:].partition("]")
+        well_formed = bool(bracket) and (not port or (port[0] == ":" and port[1:].isdigit()))
+    else:
+        name, colon, port = text.partition(":")
+        well_formed = not colon or port.isdigit()
+    return name if name and well_formed else None
+
+
+class Edge:
+    """ASGI middleware: checks the request, runs it under a correlation id, and makes every failure a problem document.
+
+    Refused before anything else runs: a `Host` that is not in `hosts` (None: any is welcome), methods but GET and HEAD,
+    and requests with a body. Cancellation passes through.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        with correlation_scope():
+            try:
+                self._check(scope)
+                await self._app(scope, receive, send_with_headers)
+            except PolarisException as error:
+                if error.http_status >= 500:
+                    _logger.warning("request failed: %s", error.message, extra={"code": error.code})
+                if started:
+                    raise
+                allow = {"Allow": "GET, HEAD"} if isinstance(error, MethodNotAllowedError) else None
+                await problem_response(error, headers=allow)(scope, receive, send_with_headers)
+            except Exception as error:  # boundary: the edge of HTTP; the client gets a problem, the log the cause
+                _logger.exception("request failed unexpectedly")
+                if started:
+                    raise  # half an answer is sent: the server must break the connection, not end it as complete
+                failure = PolarisException("unexpected error", cause=error)
+                await problem_response(failure)(scope, receive, send_with_headers)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        if self._hosts is not None and host_name(headers.get("host", "")) not in self._hosts:
+            raise HostNotAllowedError("this node does not answer under that host name")
+        if scope["method"] not in ("GET", "HEAD"):
+            raise MethodNotAllowedError("only GET and HEAD")
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            raise RequestError("a request body is not accepted")
