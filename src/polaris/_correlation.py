@@ -22,11 +22,14 @@ def correlation_scope(correlation_id: str | None = None) -> Iterator[str]:
     """Run the body under a correlation id and restore the former one afterwards, whatever happens.
 
     Without an argument the surrounding id is kept, and a new one is made only when there is none. Tasks started inside
-    inherit the id (PEP 567). Ids longer than 128 characters are cut.
+    inherit the id (PEP 567). Ids longer than 128 characters are cut, and characters that are not printable become `_`:
+    an id that came from outside must not break a header or a log line.
     """
-    chosen = correlation_id or _correlation_id.get() or uuid4().hex
-    token = _correlation_id.set(chosen[:CORRELATION_ID_CHARS_MAX])
+    chosen = (correlation_id or _correlation_id.get() or uuid4().hex)[:CORRELATION_ID_CHARS_MAX]
+    if not chosen.isprintable():
+        chosen = "".join(character if character.isprintable() else "_" for character in chosen)
+    token = _correlation_id.set(chosen)
     try:
-        yield chosen[:CORRELATION_ID_CHARS_MAX]
+        yield chosen
     finally:
         _correlation_id.reset(token)

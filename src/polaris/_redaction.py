@@ -27,39 +27,25 @@ _SECRET_KEY = re.compile(
     r"authorization|cookie|session[-_ ]?id|nkey|seed$|\bjwt\b|bearer|signature$|\bdsn\b",
     re.IGNORECASE,
 )
-# Every repetition is bounded, so that no text, however hostile, makes a pattern run in more than linear time.
-_SECRET_TEXT = (
-    # PEM blocks, whole; a cut-off block is redacted to the end.
-    (re.compile(r"-----BEGIN [A-Z0-9 ]{0,64}-----.*?(?:-----END [A-Z0-9 ]{0,64}-----|\Z)", re.DOTALL), REDACTED),
-    # user:password@ in a URL; the user may be a token, so both go. The password may hold an unescaped "@", ...
-    (re.compile(r"(?i)([a-z][a-z0-9+.-]{0,31}://)[^\s/?#]{0,1024}@"), rf"\1{REDACTED}@"),
-    # ... or an unescaped "/", which is told from a port and a path by what follows the colon.
-    (
-        re.compile(r"(?i)([a-z][a-z0-9+.-]{0,31}://)[^\s/@:]{0,256}:(?!\d{1,5}(?:[/?#,\s\"']|\Z))[^\s@\"'<>]{1,512}@"),
-        rf"\1{REDACTED}@",
-    ),
-    # JSON Web Tokens (RFC 7519 compact form).
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{4,2048}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), REDACTED),
-    # Authorization schemes.
-    (re.compile(r"(?i)\b(bearer|basic|digest)\s{1,8}[A-Za-z0-9+/._~=-]{6,}"), rf"\1 {REDACTED}"),
-    # key=value and "key": "value" with a telling key.
-    (
-        re.compile(
-            r"(?i)((?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credential)"
-            r"[\w-]{0,64}[\"']?\s{0,8}[=:]\s{0,8})(\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s,;&}\]\)]+)"
-        ),
-        rf"\1{REDACTED}",
-    ),
-    # NATS nkey seeds.
-    (re.compile(r"\bS[OACUNX][A-Z2-7]{54,58}\b"), REDACTED),
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,64}-----.*?(?:-----END [A-Z0-9 ]{0,64}-----|\Z)", re.DOTALL)
+# user:password@ in a URL; the user may be a token, so both go. The password may hold an unescaped "@", ...
+_URL = re.compile(r"(?i)([a-z][a-z0-9+.-]{0,31}://)[^\s/?#]{0,1024}@")
+# ... or an unescaped "/", which is told from a port and a path by what follows the colon.
+_URL_WITH_SLASH = re.compile(
+    r"(?i)([a-z][a-z0-9+.-]{0,31}://)[^\s/@:]{0,256}:(?!\d{1,5}(?:[/?#,\s\"']|\Z))[^\s@\"'<>]{1,512}@"
 )
-# Two cheap tests that rule the expensive patterns out for nearly all text: substrings, then one expression.
-_MARKERS = ("pass", "secret", "token", "key", "://", "-----begin", "eyj", "bearer", "basic", "digest", "credential")
-_SUSPICIOUS = re.compile(
-    r"(?i)-----BEGIN|://[^\s@]*@|\beyJ|bearer|basic|digest|passw|passphrase|secret|token|api[-_]?key|"
-    r"access[-_]?key|private[-_]?key|credential|\bS[OACUNX][A-Z2-7]{20}"
+# JSON Web Tokens (RFC 7519 compact form).
+_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{4,2048}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
+_AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic|digest)\s{1,8}[A-Za-z0-9+/._~=-]{6,}")
+# key=value and "key": "value" with a telling key.
+_PAIR = re.compile(
+    r"(?i)((?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credential)"
+    r"[\w-]{0,64}[\"']?\s{0,8}[=:]\s{0,8})(?!\[redacted\])(\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s,;&}\]\)]+)"
 )
-_NKEY_CHARS_MIN = 56
+_NKEY_SEED = re.compile(r"\bS[OACUNX][A-Z2-7]{54,58}\b")
+
+# Every repetition in the patterns is bounded, so that no text, however hostile, makes one run in quadratic time.
+_NKEY_SEED_CHARS = 56
 _SCAN_CHARS_MAX = 16_384
 _SCAN_MARGIN_CHARS = 2_048
 
@@ -79,9 +65,7 @@ def redact_text(text: str, *, chars_max: int = TEXT_CHARS_MAX) -> str:
     cut = len(text) > scan_max
     if cut:
         text = text[:scan_max]
-    if _may_hold_secret(text):
-        for pattern, replacement in _SECRET_TEXT:
-            text = pattern.sub(replacement, text)
+    text = _without_secrets(text)
     if cut:
         text = text[:-_SCAN_MARGIN_CHARS]
     if cut or len(text) > chars_max:
@@ -90,12 +74,29 @@ def redact_text(text: str, *, chars_max: int = TEXT_CHARS_MAX) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _may_hold_secret(text: str) -> bool:
+def _without_secrets(text: str) -> str:
+    # Substrings are found many times faster than expressions, and nearly all text holds no secret.
     folded = text.lower()
-    for marker in _MARKERS:
-        if marker in folded:
-            return _SUSPICIOUS.search(text) is not None
-    return len(text) >= _NKEY_CHARS_MIN and _SUSPICIOUS.search(text) is not None
+    if "-----begin " in folded:
+        text = _PEM.sub(REDACTED, text)
+    if "://" in folded and "@" in folded:
+        text = _URL_WITH_SLASH.sub(rf"\1{REDACTED}@", _URL.sub(rf"\1{REDACTED}@", text))
+    if "eyj" in folded:
+        text = _JWT.sub(REDACTED, text)
+    if "bearer" in folded or "basic" in folded or "digest" in folded:
+        text = _AUTHORIZATION.sub(rf"\1 {REDACTED}", text)
+    if ("=" in folded or ":" in folded) and (
+        "passw" in folded
+        or "passphrase" in folded
+        or "secret" in folded
+        or "token" in folded
+        or "key" in folded
+        or "credential" in folded
+    ):
+        text = _PAIR.sub(rf"\1{REDACTED}", text)
+    if len(text) >= _NKEY_SEED_CHARS and "S" in text:
+        text = _NKEY_SEED.sub(REDACTED, text)
+    return text
 
 
 class _Copier:
@@ -111,7 +112,10 @@ class _Copier:
         self._nodes += 1
         if self._nodes > NODES_MAX:
             return TRUNCATED
-        scalar = _scalar(value)
+        try:
+            scalar = _scalar(value)
+        except Exception as error:  # boundary: user code in properties, conversions and time zones
+            return f"[unreadable {type(value).__name__}: {type(error).__name__}]"
         if scalar is not _NOT_SCALAR:
             return scalar
         if depth >= DEPTH_MAX:
@@ -209,11 +213,12 @@ def _scalar(value: object) -> object:
     if isinstance(value, type):
         return value.__qualname__
     if isinstance(value, BaseException):
-        return redact_text(f"{type(value).__name__}: {_safe_str(value)}")
+        return redact_text(f"{type(value).__name__}: {as_text(value)}")
     return _NOT_SCALAR
 
 
-def _safe_str(value: object) -> str:
+def as_text(value: object) -> str:
+    """`str(value)`, or a marker when that fails. Not redacted."""
     try:
         return str(value)
     except Exception as error:  # boundary: user code in __str__

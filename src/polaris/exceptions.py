@@ -47,15 +47,17 @@ where the policy of the caller decides.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar, cast, overload
 
 from polaris._correlation import current_correlation_id
-from polaris._redaction import redact, redact_fields, redact_text
+from polaris._redaction import as_text, redact, redact_fields, redact_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,7 +89,8 @@ class PolarisException(Exception):
         *,
         cause: BaseException | None = None,
     ) -> None:
-        self.message: str = redact_text(message, chars_max=MESSAGE_CHARS_MAX) if message else self.title
+        text = message if type(message) is str else as_text(message)
+        self.message: str = redact_text(text, chars_max=MESSAGE_CHARS_MAX) if text else self.title
         self.context: dict[str, Any] = redact_fields(context) if context else {}
         self.correlation_id: str | None = current_correlation_id()
         self._stamp: float = time.time()
@@ -108,7 +111,6 @@ class PolarisException(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything about the error as JSON types: for logs, dead letters and stores, not for untrusted clients."""
-        cause = self.__cause__
         return {
             "type": type(self).__name__,
             "code": self.code,
@@ -117,7 +119,7 @@ class PolarisException(Exception):
             "timestamp": self.timestamp.isoformat(),
             "correlation_id": self.correlation_id,
             "context": self.context,
-            "cause": None if cause is None else redact(cause),
+            "cause": _described(self.__cause__),
         }
 
     def to_problem(self, *, instance: str | None = None) -> dict[str, Any]:
@@ -135,18 +137,35 @@ class PolarisException(Exception):
         return problem
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = dict(self.__dict__)
-        return _rebuild, (type(self), self.args, state, self.__cause__, self.__suppress_context__)
+        # A foreign cause may hold secrets, and often cannot be unpickled: its description goes in its place.
+        cause = self.__cause__
+        if cause is not None and not isinstance(cause, (PolarisException, ForeignCause)):
+            cause = ForeignCause(cast(str, _described(cause)))
+        return _rebuild, (type(self), self.args, dict(self.__dict__), cause, self.__suppress_context__)
 
     def __copy__(self) -> Self:
-        return cast(Self, _rebuild(*self.__reduce__()[1]))
+        clone = _rebuild(type(self), self.args, dict(self.__dict__), self.__cause__, self.__suppress_context__)
+        return cast(Self, clone)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # The state holds JSON types and immutable values only; the cause stays the same object.
-        clone = cast(Self, _rebuild(*self.__reduce__()[1]))
-        clone.context = redact_fields(self.context) if self.context else {}
+        clone = self.__copy__()
+        clone.context = copy.deepcopy(self.context)
         memo[id(self)] = clone
         return clone
+
+
+class ForeignCause(Exception):
+    """What is left of the cause of an error that was pickled: the type and the redacted text of a foreign exception."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+def _described(cause: BaseException | None) -> str | None:
+    if cause is None:
+        return None
+    return str(cause) if isinstance(cause, ForeignCause) else cast(str, redact(cause))
 
 
 def _rebuild(
@@ -159,8 +178,7 @@ def _rebuild(
     """Bring an error back without running its constructor: subclasses may take any arguments."""
     error = cls.__new__(cls)
     error.args = args
-    for name, value in state.items():
-        setattr(error, name, value)
+    error.__dict__.update(state)
     error.__cause__ = cause
     error.__suppress_context__ = suppress
     return error
@@ -175,8 +193,8 @@ class InvalidValueError(PolarisException, ValueError):
     http_status = 422
 
     def __init__(self, field: str, expected: str, value: object = None, *, cause: BaseException | None = None) -> None:
-        self.field = field
-        self.expected = expected
+        self.field = redact_text(field)
+        self.expected = redact_text(expected)
         found = type(value).__name__
         super().__init__(
             f"{field}: expected {expected}, got {found}",
@@ -249,7 +267,7 @@ class CircuitBreakerOpenException(CircuitBreakerError):
     title = "Dependency temporarily unavailable"
 
     def __init__(self, name: str, *, state: str = "open", retry_after: float | None = None) -> None:
-        self.name = name
+        self.name = redact_text(name)
         self.state = state
         self.retry_after = retry_after
         wait = "" if retry_after is None else f", retry after {retry_after:.3g} s"
@@ -275,7 +293,7 @@ class BulkheadRejectedException(BulkheadError):
     title = "Too many concurrent calls"
 
     def __init__(self, name: str, *, active: int, queued: int, reason: str = "full") -> None:
-        self.name = name
+        self.name = redact_text(name)
         self.active = active
         self.queued = queued
         self.reason = reason
@@ -316,12 +334,12 @@ class RetryExhaustedError(PolarisException):
     http_status = 503
 
     def __init__(self, operation: str, *, attempts: int, reason: str = "attempts", cause: BaseException) -> None:
-        self.operation = operation
+        self.operation = redact_text(operation)
         self.attempts = attempts
         self.reason = reason
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
         super().__init__(
-            f"{operation or 'operation'} failed after {tries} ({reason}): {cause}",
+            f"{operation or 'operation'} failed after {tries} ({reason}): {as_text(cause)}",
             {"operation": operation, "attempts": attempts, "reason": reason},
             cause=cause,
         )
@@ -337,7 +355,7 @@ class DeadlineExceededError(PolarisException, TimeoutError):
     def __init__(
         self, operation: str = "", *, timeout_s: float | None = None, cause: BaseException | None = None
     ) -> None:
-        self.operation = operation
+        self.operation = redact_text(operation)
         self.timeout_s = timeout_s
         limit = "" if timeout_s is None else f" after {timeout_s:g} s"
         super().__init__(
@@ -562,8 +580,8 @@ class ServiceNotRegisteredException(DependencyInjectionError):
     def __init__(
         self, service: str, *, path: Sequence[str] = (), suggestions: Sequence[str] = (), hint: str = ""
     ) -> None:
-        self.service = service
-        self.path: tuple[str, ...] = tuple(path)
+        self.service = redact_text(service)
+        self.path: tuple[str, ...] = tuple(redact_text(step) for step in path)
         self.suggestions: tuple[str, ...] = tuple(suggestions)
         lines = [f"{service} is not registered" + (f" ({hint})" if hint else "")]
         if self.path:
@@ -582,8 +600,8 @@ class DependencyResolutionException(DependencyInjectionError):
     title = "Service could not be built"
 
     def __init__(self, reason: str, *, path: Sequence[str] = (), cause: BaseException | None = None) -> None:
-        self.reason = reason
-        self.path: tuple[str, ...] = tuple(path)
+        self.reason = redact_text(reason)
+        self.path: tuple[str, ...] = tuple(redact_text(step) for step in path)
         message = reason if not self.path else f"{reason}\n{draw_path(self.path)}"
         super().__init__(message, {"path": list(self.path)}, cause=cause)
 
@@ -599,11 +617,13 @@ class ErrorContext:
     @staticmethod
     def create_context(operation: str, **fields: object) -> dict[str, Any]:
         """The operation, the UTC time, the current correlation id and the redacted fields, as JSON types."""
-        context: dict[str, Any] = redact_fields(fields)
-        context["operation"] = operation
-        context["timestamp"] = datetime.now(UTC).isoformat()
-        context["correlation_id"] = current_correlation_id()
-        return context
+        # Ours come first, so that the bound on fields never takes them, and win over fields of that name.
+        ours: dict[str, Any] = {
+            "operation": redact_text(operation),
+            "timestamp": datetime.now(UTC).isoformat(),
+            "correlation_id": current_correlation_id(),
+        }
+        return ours | redact_fields(fields) | ours if fields else ours
 
     @overload
     @staticmethod
@@ -627,16 +647,38 @@ class ErrorContext:
 
         A `PolarisException` passes unchanged; any other `Exception` becomes `error` with the context and `__cause__`.
         `BaseException`s that are no `Exception` (cancellation, KeyboardInterrupt, SystemExit) are never wrapped.
-        `error` must take `(message, context, *, cause)`.
+        Nor are `concurrent.futures.CancelledError` and the ends of an iteration (StopIteration, StopAsyncIteration).
+        `error` must take `(message, context, *, cause)`; another one, and a generator function, is refused at once
+        (InvalidValueError).
         """
+        _require_translation(error)
         if callable(operation):
-            return _wrapped(operation, operation.__qualname__, error, fields)
+            return _wrapped(operation, _name_of(operation), error, fields)
         name = operation
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
-            return _wrapped(function, name or function.__qualname__, error, fields)
+            return _wrapped(function, name or _name_of(function), error, fields)
 
         return decorate
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _require_translation(error: type[PolarisException]) -> None:
+    try:
+        inspect.signature(error).bind("", {}, cause=None)
+    except TypeError as unfit:
+        raise InvalidValueError("error", "a class that takes (message, context, *, cause)", error) from unfit
+
+
+def _passes_unchanged(error: Exception) -> bool:
+    """Cancellation in the clothes of an `Exception`, and the iteration protocol."""
+    futures = sys.modules.get("concurrent.futures._base")
+    if futures is not None and isinstance(error, futures.CancelledError):
+        return True
+    return isinstance(error, (PolarisException, StopIteration, StopAsyncIteration))
 
 
 def _wrapped(
@@ -644,17 +686,19 @@ def _wrapped(
 ) -> Callable[P, R]:
     def translate(foreign: Exception) -> PolarisException:
         context = ErrorContext.create_context(operation, **fields)
-        return error(f"{operation} failed: {type(foreign).__name__}: {foreign}", context, cause=foreign)
+        return error(f"{operation} failed: {type(foreign).__name__}: {as_text(foreign)}", context, cause=foreign)
 
-    if inspect.iscoroutinefunction(function):
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidValueError("function", "a function that is no generator", function)
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
 
         @functools.wraps(function)
         async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             try:
-                return await function(*args, **kwargs)
-            except PolarisException:
-                raise
+                return await cast(Callable[P, Awaitable[Any]], function)(*args, **kwargs)
             except Exception as foreign:  # boundary: this decorator is one, by request
+                if _passes_unchanged(foreign):
+                    raise
                 raise translate(foreign) from foreign
 
         return cast(Callable[P, R], call_async)
@@ -663,9 +707,9 @@ def _wrapped(
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except PolarisException:
-            raise
         except Exception as foreign:  # boundary: this decorator is one, by request
+            if _passes_unchanged(foreign):
+                raise
             raise translate(foreign) from foreign
 
     return call

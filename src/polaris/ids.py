@@ -9,7 +9,17 @@ import time
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0
+
 _COUNTER_BITS = 12 + 14  # rand_a and the head of rand_b: the monotonic counter of RFC 9562 section 6.2, method 1
+
+
+def _renew_lock_after_fork() -> None:
+    # Another thread may have held the lock at the moment of the fork; that thread does not exist in the child.
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock_after_fork)
 
 
 def new_id() -> str:

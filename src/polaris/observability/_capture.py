@@ -17,8 +17,9 @@ RECORDS_MAX = 10_000
 def capture_logs(*, records_max: int = RECORDS_MAX) -> Iterator[CapturedLogs]:
     """Collect the records that this process writes while the body runs, from whatever logger.
 
-    The youngest `records_max` are kept. Records arrive as they are written: redacted, with `timestamp level logger message correlation_id trace_id span_id
-    fields` and `exception`. Levels apply as usual, and the sinks get their lines as usual.
+    The youngest `records_max` are kept. Records arrive as they are written: redacted, with the keys `timestamp level
+    logger message correlation_id trace_id span_id fields`, and `exception` where there is one. Levels apply as usual,
+    and the sinks get their lines as usual.
     """
     captured: CapturedLogs = deque(maxlen=records_max)
     tap = captured.append

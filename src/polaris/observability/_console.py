@@ -46,7 +46,7 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def render_console(record: Record, *, colour: bool) -> str:
-    """Local time, level, message, fields, logger and ids on one line; an exception on indented lines below it."""
+    """UTC time, level, message, fields, logger and ids on one line; an exception on indented lines below it."""
 
     def paint(style: str, text: str) -> str:
         return f"{style}{text}{_RESET}" if colour else text

@@ -6,7 +6,7 @@ from collections import deque
 from types import TracebackType
 from typing import Any
 
-from polaris._redaction import redact_fields, redact_text
+from polaris._redaction import as_text, redact_fields, redact_text
 from polaris.exceptions import PolarisException
 
 FRAMES_FIRST_MAX = 10
@@ -48,23 +48,16 @@ def _report_one(error: BaseException, depth: int) -> dict[str, Any]:
     report: dict[str, Any] = {
         "type": redact_text(f"{module}{kind.__qualname__}"),
         "code": error.code if isinstance(error, PolarisException) else None,
-        "message": redact_text(_text(error)),
+        "message": redact_text(as_text(error)),
         "context": redact_fields(error.context) if isinstance(error, PolarisException) and error.context else {},
         "stack": report_stack(error.__traceback__),
     }
     notes = getattr(error, "__notes__", None)
     if isinstance(notes, list) and notes:
-        report["notes"] = [redact_text(str(note)) for note in notes[:NOTES_MAX]]
+        report["notes"] = [redact_text(as_text(note)) for note in notes[:NOTES_MAX]]
     if isinstance(error, BaseExceptionGroup) and depth < GROUP_DEPTH_MAX:
         report["group"] = [_report_one(member, depth + 1) for member in error.exceptions[:GROUP_ITEMS_MAX]]
     return report
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:  # boundary: __str__ of a foreign error
-        return f"[unprintable: {type(broken).__name__}]"
 
 
 def report_stack(traceback: TracebackType | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 from structlog import BoundLoggerBase, DropEvent
 
 from polaris.observability._exc_info import error_of
-from polaris.observability._logging_config import LoggingConfig
+from polaris.observability._logging_config import LoggingConfig, level_number
 from polaris.observability._pipeline import pipeline_for
 from polaris.observability._processors import ERROR_KEY, LEVEL_KEY, LOGGER_KEY, MESSAGE_KEY, PROCESSORS
 from polaris.observability._sinks import count_dropped_line
@@ -68,7 +68,7 @@ class StructuredLogger(BoundLoggerBase):
 
     def is_enabled_for(self, level: str | int) -> bool:
         """Whether a line of this level would be written: to guard the computing of costly fields."""
-        return self._pipeline.level <= LoggingConfig(level=level).level_number
+        return self._pipeline.level <= level_number(level)
 
     def bind(self, /, **new_values: Any) -> Self:
         """A logger that adds these fields to every line; a field of a call wins over a bound one."""

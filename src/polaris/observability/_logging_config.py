@@ -65,6 +65,11 @@ class LoggingConfig:
         return LEVELS[str(self.foreign_level)]
 
 
+def level_number(level: str | int) -> int:
+    """A level as the standard library counts; InvalidValueError for what is none."""
+    return LEVELS[_level_name("level", level)]
+
+
 def _level_name(field: str, level: object) -> str:
     if isinstance(level, str) and level.strip().upper() in LEVELS:
         return level.strip().upper()

@@ -12,12 +12,11 @@ from typing import TextIO
 from polaris.observability._console import is_terminal, render_console, wants_colour
 from polaris.observability._logging_config import LoggingConfig
 from polaris.observability._record import Record, encode_record
-from polaris.observability._sinks import ConsoleSink, RotatingFile, count_dropped_line, open_rotating_file
+from polaris.observability._sinks import CONSOLE, RotatingFile, count_dropped_line, open_rotating_file
 
 Tap = Callable[[Record], None]
 _taps: tuple[Tap, ...] = ()
 _taps_lock = threading.Lock()
-_console = ConsoleSink()
 
 
 class Pipeline:
@@ -36,7 +35,10 @@ class Pipeline:
         file: RotatingFile | None = None
         if config.file_enabled and isinstance(config.file_path, Path):
             file = open_rotating_file(
-                config.file_path, bytes_max=config.max_file_size, backup_count=config.backup_count
+                config.file_path,
+                bytes_max=config.max_file_size,
+                backup_count=config.backup_count,
+                held=getattr(self, "_file", None),
             )
         self.config = config
         self.level = config.level_number
@@ -56,9 +58,9 @@ class Pipeline:
             if self._console_format is not None:
                 readable, colour = self._look_of_console()
                 if readable:
-                    _console.write(render_console(record, colour=colour))
+                    CONSOLE.write(render_console(record, colour=colour))
                 else:
-                    _console.write((line or encode_record(record)).decode())
+                    CONSOLE.write((line or encode_record(record)).decode())
         except Exception:  # boundary: logging must never break what it reports on
             count_dropped_line()
 

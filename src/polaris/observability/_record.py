@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from polaris._correlation import current_correlation_id
-from polaris._redaction import redact_fields, redact_text
+from polaris._redaction import as_text, redact_fields, redact_text
 from polaris.observability._exception_report import report_exception
 from polaris.observability._trace import current_trace
 
@@ -48,14 +48,6 @@ def make_record(
     if error is not None:
         record["exception"] = report_exception(error)
     return record
-
-
-def as_text(value: object) -> str:
-    """`str(value)`, or a marker when that fails."""
-    try:
-        return str(value)
-    except Exception as error:  # boundary: __str__ of a foreign object
-        return f"[unprintable {type(value).__name__}: {type(error).__name__}]"
 
 
 def encode_record(record: Record) -> bytes:

@@ -51,6 +51,14 @@ class ConsoleSink:
                 # A broken pipe, a full non-blocking pipe, a closed stream.
                 count_dropped_line()
 
+    def renew_lock(self) -> None:
+        """For a forked child, where the thread that held the lock does not exist."""
+        self._lock = threading.RLock()
+
+
+CONSOLE = ConsoleSink()
+"""The console of the process."""
+
 
 class RotatingFile:
     """A file that only grows, one line at a time, and makes room for itself before it would exceed its size.
@@ -94,6 +102,16 @@ class RotatingFile:
                 return
             self._size += len(data)
             self._complained = False
+
+    def renew_lock(self) -> None:
+        """For a forked child, where the thread that held the lock does not exist."""
+        self._lock = threading.RLock()
+
+    def resize(self, bytes_max: int, backup_count: int) -> None:
+        """Take other limits from the next line on."""
+        with self._lock:
+            self.bytes_max = self._size_limit = bytes_max
+            self.backup_count = backup_count
 
     def _rotate(self) -> None:
         try:
@@ -143,16 +161,21 @@ _by_path: weakref.WeakValueDictionary[Path, RotatingFile] = weakref.WeakValueDic
 _by_path_lock = threading.Lock()
 
 
-def open_rotating_file(path: Path, *, bytes_max: int, backup_count: int) -> RotatingFile:
+def open_rotating_file(
+    path: Path, *, bytes_max: int, backup_count: int, held: RotatingFile | None = None
+) -> RotatingFile:
     """The one sink of this process for this path, opened if nobody has it open; closed when nobody refers to it.
 
-    Raises ConfigurationError when the file is in use with other limits, or cannot be opened.
+    Who holds it already (`held`) may change its limits, for all who share it. For anybody else, a file in use with
+    other limits is a ConfigurationError, as is one that cannot be opened.
     """
     path = path.expanduser().absolute()
     with _by_path_lock:
         file = _by_path.get(path)
         if file is None:
             file = _by_path[path] = RotatingFile(path, bytes_max=bytes_max, backup_count=backup_count)
+        elif file is held:
+            file.resize(bytes_max, backup_count)
         elif (file.bytes_max, file.backup_count) != (bytes_max, backup_count):
             raise ConfigurationError(
                 f"log file {str(path)!r} is in use with max_file_size={file.bytes_max} and "
@@ -163,12 +186,12 @@ def open_rotating_file(path: Path, *, bytes_max: int, backup_count: int) -> Rota
 
 
 def _renew_locks_after_fork() -> None:
-    # Another thread may have held them at the moment of the fork; that thread does not exist in the child.
     global _dropped_lock, _by_path_lock  # noqa: PLW0603
     _dropped_lock = threading.Lock()
     _by_path_lock = threading.Lock()
-    for file in _files:
-        file._lock = threading.RLock()  # noqa: SLF001 - of this module
+    CONSOLE.renew_lock()
+    for file in list(_files):
+        file.renew_lock()
 
 
 os.register_at_fork(after_in_child=_renew_locks_after_fork)

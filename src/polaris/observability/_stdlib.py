@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from polaris._redaction import redact_text
+from polaris._redaction import as_text, redact_text
 from polaris.observability._exc_info import error_of
 from polaris.observability._pipeline import PROCESS_PIPELINE
-from polaris.observability._record import Record, as_text, encode_record, make_record
+from polaris.observability._record import Record, encode_record, make_record
 
 _OWN_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
