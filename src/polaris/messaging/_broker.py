@@ -85,6 +85,8 @@ class ConsumerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries handed out and not settled, over all processes that share the consumer."""
     deliver_new: bool = False
     """Start with what is published from now on instead of with everything stored."""
+    inactive_s: float | None = None
+    """Forget the position after this long without anybody attached; None keeps it for ever."""
 
 
 class Delivery(Protocol):
@@ -138,6 +140,16 @@ class Delivery(Protocol):
     async def in_progress(self) -> None:
         """Heartbeat: restart the `ack_wait_s` of this delivery."""
         ...
+
+
+class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as a stream holds it."""
+
+    sequence: int
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+    stored_at: datetime
 
 
 OnDelivery = Callable[[Delivery], Awaitable[None]]
@@ -232,8 +244,9 @@ class MessageBroker(Protocol):
     ) -> Receipt:
         """Send one message with the guarantee asked for.
 
-        Raises `PayloadTooLargeError` (nothing sent), `PublishError` (refused, nothing stored), `UnconfirmedPublishError`
-        (no answer within `timeout_s`: maybe stored, repeat with the same id) or `BusConnectionError` (not sent).
+        Raises `PayloadTooLargeError` (nothing sent), `PublishError` (refused, nothing stored),
+        `UnconfirmedPublishError` (no answer within `timeout_s`: maybe stored, repeat with the same id) or
+        `BusConnectionError` (not sent).
         """
         ...
 
@@ -250,6 +263,19 @@ class MessageBroker(Protocol):
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Create the stream or bring its bounds and subjects up to `spec`. Raises `MessageBusError` when refused."""
+        ...
+
+    async def read_stored(
+        self, stream: str, *, from_sequence: int = 1, count_max: int = 100
+    ) -> Sequence[StoredMessage]:
+        """At most `count_max` messages of the stream, in order, from `from_sequence` on; no position is moved.
+
+        An empty sequence means that there is nothing at or after it. Raises `MessageBusError` for an unknown stream.
+        """
+        ...
+
+    async def erase_stored(self, stream: str, sequence: int) -> bool:
+        """Remove one message from the stream for good; False when it was not there (any more)."""
         ...
 
     async def request(self, message: OutgoingMessage, *, timeout_s: float) -> Delivery:

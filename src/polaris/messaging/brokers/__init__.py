@@ -1,0 +1,1 @@
+"""The brokers: each moves bytes behind the port `polaris.messaging.MessageBroker`."""

@@ -1,0 +1,79 @@
+"""Core subscriptions in memory: pushed to while they exist, each in its own task."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from polaris.messaging._broker import Delivery, OnDelivery
+
+_log = logging.getLogger(__name__)
+
+PENDING_MAX = 65_536
+
+
+class MemorySubscription:
+    """One core subscription: a bounded queue and the task that hands its messages to the callback, in order.
+
+    At `PENDING_MAX` waiting messages the newest is dropped, counted in `dropped` and reported once, as a NATS client
+    does with a slow consumer.
+    """
+
+    def __init__(self, pattern: str, on_delivery: OnDelivery, group: str | None) -> None:
+        self.pattern = pattern
+        self.group = group
+        self.dropped = 0
+        self._on_delivery = on_delivery
+        self._pending: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._ended = False
+        self._task = asyncio.create_task(self._run(), name=f"memory-subscription {pattern}")
+
+    def offer(self, delivery: Delivery) -> None:
+        """Queue one message; at the bound it is dropped and counted."""
+        if self._ended:
+            return
+        if len(self._pending) >= PENDING_MAX:
+            if not self.dropped:
+                _log.warning("subscription %s is too slow: dropping messages", self.pattern)
+            self.dropped += 1
+            return
+        self._pending.append(delivery)
+        self._arrived.set()
+
+    async def finish(self) -> None:
+        """Take nothing new, hand over what waits, then end."""
+        self._ended = True
+        self._arrived.set()
+        await self._join()
+
+    async def end(self) -> None:
+        """Drop what waits; the callback that runs now is left to finish."""
+        self._pending.clear()
+        await self.finish()
+
+    async def cancel(self) -> None:
+        """Drop what waits and cancel the callback."""
+        self._pending.clear()
+        self._ended = True
+        if self._task is not asyncio.current_task():
+            self._task.cancel()
+        await self._join()
+
+    async def _join(self) -> None:
+        if self._task is not asyncio.current_task():
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        pending, arrived = self._pending, self._arrived
+        while True:
+            while pending:
+                try:
+                    await self._on_delivery(pending.popleft())
+                except Exception:  # boundary: a callback's failure must not end its subscription
+                    _log.exception("the callback of subscription %s failed", self.pattern)
+            if self._ended:
+                return
+            arrived.clear()
+            await arrived.wait()

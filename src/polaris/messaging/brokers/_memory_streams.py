@@ -1,0 +1,240 @@
+"""Streams and consumer positions in memory, with the rules of JetStream: bounds, deduplication, redelivery."""
+
+from __future__ import annotations
+
+import heapq
+from asyncio import Future
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from polaris.clock import Clock
+from polaris.messaging._broker import ConsumerInfo, ConsumerSpec, OutgoingMessage, StreamSpec
+from polaris.messaging._patterns import matches
+
+NO_HEADERS: Mapping[str, str] = {}
+
+
+class Record(NamedTuple):
+    """One stored message."""
+
+    sequence: int
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+    stored_at: datetime
+    stored_s: float
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.payload) + len(self.subject)
+
+
+class Waiters:
+    """Those who wait for something to happen; `wake` lets all of them look again."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: set[Future[None]] = set()
+
+    def add(self, waiter: Future[None]) -> None:
+        self._waiting.add(waiter)
+
+    def discard(self, waiter: Future[None]) -> None:
+        self._waiting.discard(waiter)
+
+    def wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class MemoryStream:
+    """An append-only log of messages, bounded by age and bytes, and the consumers that read it."""
+
+    def __init__(self, spec: StreamSpec, clock: Clock) -> None:
+        self.spec = spec
+        self.records: dict[int, Record] = {}
+        self.last_sequence = 0
+        self.positions: dict[str, ConsumerPosition] = {}
+        self.waiters = Waiters()
+        self._clock = clock
+        self._bytes = 0
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def captures(self, subject: str) -> bool:
+        """Whether the stream stores messages of this subject."""
+        return any(matches(pattern, subject) for pattern in self.spec.subjects)
+
+    def store(self, message: OutgoingMessage) -> tuple[int, bool]:
+        """Append and wake the readers; returns the sequence and whether it was a duplicate (nothing appended)."""
+        now_s = self._clock.monotonic()
+        self._forget_ids(now_s)
+        if message.message_id is not None:
+            known = self._seen.get(message.message_id)
+            if known is not None:
+                return known[0], True
+        self.last_sequence += 1
+        headers = dict(message.headers) if message.headers else NO_HEADERS
+        record = Record(self.last_sequence, message.subject, bytes(message.payload), headers, self._clock.now(), now_s)
+        self.records[record.sequence] = record
+        self._bytes += record.size_bytes
+        if message.message_id is not None:
+            self._seen[message.message_id] = (record.sequence, now_s)
+        self.enforce_bounds()
+        self.waiters.wake()
+        return record.sequence, False
+
+    def erase(self, sequence: int) -> bool:
+        """Remove one record; False when it is not there."""
+        record = self.records.pop(sequence, None)
+        if record is None:
+            return False
+        self._bytes -= record.size_bytes
+        return True
+
+    def enforce_bounds(self) -> None:
+        """Remove the oldest records until the stream is within its bounds; the newest stays whatever its size."""
+        spec, records = self.spec, self.records
+        oldest_s = None if spec.max_age_s is None else self._clock.monotonic() - spec.max_age_s
+        while records:
+            first = records[next(iter(records))]
+            too_old = oldest_s is not None and first.stored_s < oldest_s
+            too_big = spec.max_bytes is not None and self._bytes > spec.max_bytes and len(records) > 1
+            if not too_old and not too_big:
+                return
+            self.erase(first.sequence)
+
+    def position(self, spec: ConsumerSpec) -> ConsumerPosition:
+        """The durable position of that name, made or updated to `spec`."""
+        self._forget_positions()
+        known = self.positions.get(spec.durable)
+        if known is None:
+            known = self.positions[spec.durable] = ConsumerPosition(self, spec, self._clock)
+        known.spec = spec
+        return known
+
+    def _forget_ids(self, now_s: float) -> None:
+        limit_s = now_s - self.spec.duplicate_window_s
+        while self._seen:
+            oldest = next(iter(self._seen))
+            if self._seen[oldest][1] > limit_s:
+                return
+            del self._seen[oldest]
+
+    def _forget_positions(self) -> None:
+        now_s = self._clock.monotonic()
+        for name, position in list(self.positions.items()):
+            inactive_s = position.spec.inactive_s
+            if inactive_s is not None and not position.attached and now_s - position.left_s > inactive_s:
+                del self.positions[name]
+
+
+class _Unsettled:
+    """A message that was handed out and not settled."""
+
+    __slots__ = ("attempt", "due_s")
+
+    def __init__(self, attempt: int, due_s: float) -> None:
+        self.attempt = attempt
+        self.due_s = due_s
+
+
+class ConsumerPosition:
+    """What one durable consumer has been given and has settled; shared by all who attach to it."""
+
+    def __init__(self, stream: MemoryStream, spec: ConsumerSpec, clock: Clock) -> None:
+        self.stream = stream
+        self.spec = spec
+        self.attached = 0
+        self.left_s = clock.monotonic()
+        self._clock = clock
+        self._next_sequence = stream.last_sequence + 1 if spec.deliver_new else 1
+        self._unsettled: dict[int, _Unsettled] = {}
+        self._due: list[tuple[float, int]] = []
+        self._redelivered = 0
+
+    def attach(self) -> None:
+        self.attached += 1
+
+    def detach(self) -> None:
+        self.attached -= 1
+        self.left_s = self._clock.monotonic()
+
+    def take(self, count_max: int) -> list[tuple[Record, int]]:
+        """At most `count_max` records with their attempt: first what is due again, then what is new."""
+        self.stream.enforce_bounds()
+        taken = self._take_due(count_max)
+        room = min(count_max - len(taken), self.spec.in_flight_max - len(self._unsettled))
+        if room > 0:
+            taken.extend(self._take_new(room))
+        return taken
+
+    def next_due_s(self) -> float | None:
+        """When the next redelivery is due, in monotonic seconds; None when nothing is unsettled."""
+        while self._due:
+            due_s, sequence = self._due[0]
+            unsettled = self._unsettled.get(sequence)
+            if unsettled is not None and unsettled.due_s == due_s:
+                return due_s
+            heapq.heappop(self._due)
+        return None
+
+    def settle(self, sequence: int) -> None:
+        if self._unsettled.pop(sequence, None) is not None:
+            self.stream.waiters.wake()
+
+    def postpone(self, sequence: int, delay_s: float) -> None:
+        """Let the message come again after `delay_s`; of a settled one nothing comes."""
+        unsettled = self._unsettled.get(sequence)
+        if unsettled is not None:
+            self._schedule(sequence, unsettled, delay_s)
+            self.stream.waiters.wake()
+
+    def info(self) -> ConsumerInfo:
+        records, pattern = self.stream.records, self.spec.pattern
+        pending = sum(
+            1
+            for sequence, record in records.items()
+            if sequence >= self._next_sequence and matches(pattern, record.subject)
+        )
+        return ConsumerInfo(pending=pending, ack_pending=len(self._unsettled), redelivered=self._redelivered)
+
+    def _take_due(self, count_max: int) -> list[tuple[Record, int]]:
+        taken: list[tuple[Record, int]] = []
+        now_s = self._clock.monotonic()
+        while len(taken) < count_max:
+            due_s = self.next_due_s()
+            if due_s is None or due_s > now_s:
+                break
+            _, sequence = heapq.heappop(self._due)
+            unsettled = self._unsettled[sequence]
+            record = self.stream.records.get(sequence)
+            if record is None:  # gone from the stream: nothing is left to deliver
+                del self._unsettled[sequence]
+                continue
+            unsettled.attempt += 1
+            self._redelivered += 1
+            self._schedule(sequence, unsettled, self.spec.ack_wait_s)
+            taken.append((record, unsettled.attempt))
+        return taken
+
+    def _take_new(self, count_max: int) -> list[tuple[Record, int]]:
+        taken: list[tuple[Record, int]] = []
+        records, last = self.stream.records, self.stream.last_sequence
+        if records:
+            self._next_sequence = max(self._next_sequence, next(iter(records)))
+        while self._next_sequence <= last and len(taken) < count_max:
+            record = records.get(self._next_sequence)
+            self._next_sequence += 1
+            if record is None or not matches(self.spec.pattern, record.subject):
+                continue
+            unsettled = self._unsettled[record.sequence] = _Unsettled(1, 0.0)
+            self._schedule(record.sequence, unsettled, self.spec.ack_wait_s)
+            taken.append((record, 1))
+        return taken
+
+    def _schedule(self, sequence: int, unsettled: _Unsettled, delay_s: float) -> None:
+        unsettled.due_s = self._clock.monotonic() + max(0.0, delay_s)
+        heapq.heappush(self._due, (unsettled.due_s, sequence))

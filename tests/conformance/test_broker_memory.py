@@ -1,0 +1,40 @@
+"""The in-memory broker keeps every promise of the port, in virtual time; and the suite notices each broken one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from polaris.messaging._broker import MessageBroker
+from polaris.messaging.brokers._memory import InMemoryHub, InMemoryMessageBroker
+from polaris.testing import run_virtual, running_clock
+from polaris.testing.broker_suite import BrokerSuite
+
+PROMISES = sorted(name for name, _ in inspect.getmembers(BrokerSuite, inspect.isfunction) if name.startswith("test_"))
+
+
+async def check(promise: str) -> None:
+    """Run one test of the suite against brokers that share a hub."""
+    hub = InMemoryHub(clock=running_clock())
+    brokers: list[InMemoryMessageBroker] = []
+
+    async def make() -> MessageBroker:
+        broker = InMemoryMessageBroker(hub)
+        await broker.connect()
+        brokers.append(broker)
+        return broker
+
+    test: Callable[[Any], Awaitable[None]] = getattr(BrokerSuite(), promise)
+    try:
+        await test(make)
+    finally:
+        for broker in brokers:
+            await broker.disconnect()
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_the_memory_broker_keeps_its_promise(promise: str) -> None:
+    run_virtual(check(promise))
