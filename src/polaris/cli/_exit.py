@@ -1,0 +1,52 @@
+"""How the command line ends: documented exit codes, and one clear line a problem on standard error."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from polaris.exceptions import (
+    BusConnectionError,
+    ConfigurationError,
+    PolarisException,
+    RequestTimeoutError,
+    StoreConnectionError,
+    StoreLockedError,
+)
+
+OK = 0
+FAILED = 1
+USAGE = 2
+NOTHING_FOUND = 4
+UNAVAILABLE = 69
+"""Node, bus or store cannot be reached (EX_UNAVAILABLE of sysexits.h)."""
+TIMED_OUT = 75
+"""No answer in time; the outcome is open (EX_TEMPFAIL)."""
+MISCONFIGURED = 78
+"""The configuration is refused; nothing was started (EX_CONFIG)."""
+INTERRUPTED = 130
+"""Ctrl-C before the work was done."""
+
+
+def exit_code_of(error: PolarisException) -> int:
+    """The exit code that stands for `error`."""
+    if isinstance(error, (ConfigurationError, StoreLockedError)):
+        return MISCONFIGURED
+    if isinstance(error, (BusConnectionError, StoreConnectionError)):
+        return UNAVAILABLE
+    if isinstance(error, (RequestTimeoutError, TimeoutError)):
+        return TIMED_OUT
+    return FAILED
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    print(f"polaris: {text}", file=sys.stderr)
+
+
+def leave(error: PolarisException) -> NoReturn:
+    """Say what is wrong, each problem on its own line, and exit with the code of the error."""
+    problems = error.problems if isinstance(error, ConfigurationError) and error.problems else (error.message,)
+    for problem in problems:
+        complain(problem)
+    raise SystemExit(exit_code_of(error))

@@ -1,0 +1,168 @@
+"""Samples managed systems at their intervals and publishes what was read, also what was read while the bus was away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.connectors import ManagedSystemConnector
+from polaris.domain import HealthStatus, SystemState, TelemetryEvent
+from polaris.exceptions import MessageBusError, PolarisException
+from polaris.resilience import RetryConfig, RetryPolicy, Timeout
+from polaris.runtime._health import HealthBoard
+from polaris.runtime._settings import SystemSettings
+from polaris.runtime._supervision import Supervisor
+
+if TYPE_CHECKING:
+    from polaris.messaging import PolarisMessageBus
+    from polaris.observability import Instruments, StructuredLogger
+
+RECONNECT_AFTER_FAILURES = 3
+# A sample is published again, with its own id, until the bus confirms or refuses it.
+UNTIL_CONFIRMED = RetryConfig(
+    max_attempts=1_000_000_000,
+    base_delay=0.25,
+    max_delay=5.0,
+    jitter="equal",
+    retryable=(MessageBusError,),
+)
+
+
+class SystemSampler:
+    """The pull side of one managed system.
+
+    Ticks are fixed in time: a slow sample delays itself, not the ticks after it; ticks that passed meanwhile are left
+    out. A sample that cannot be taken is a gap, never a repeated or zero value. Samples wait in a bounded buffer while
+    the bus is away (the oldest go first, counted) and are repeated with their own event id, so none is stored twice.
+    """
+
+    def __init__(
+        self,
+        connector: ManagedSystemConnector,
+        settings: SystemSettings,
+        bus: PolarisMessageBus,
+        board: HealthBoard,
+        instruments: Instruments,
+        logger: StructuredLogger,
+        *,
+        buffer_max: int,
+        source: str,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.connector = connector
+        self.system_id = connector.system_id
+        self.component = f"connector:{connector.system_id}"
+        self._settings = settings
+        self._bus = bus
+        self._board = board
+        self._logger = logger.bind(system_id=self.system_id)
+        self._clock = clock
+        self._source = source
+        self._timeout = Timeout(settings.timeout_s, name=f"sample {self.system_id}")
+        self._until_confirmed = RetryPolicy(UNTIL_CONFIRMED, clock=clock)
+        self._buffer: asyncio.Queue[TelemetryEvent] = asyncio.Queue(buffer_max)
+        self._connected = False
+        self._failures = 0
+        self._polled = instruments.connector_polls
+        self._dropped = instruments.telemetry_dropped
+        self.dropped_total = 0
+
+    async def sample_for_ever(self) -> None:
+        """Take a sample at every tick until cancelled; then the connector is disconnected."""
+        try:
+            while True:
+                begun = self._clock.monotonic()
+                await self._tick()
+                spent = self._clock.monotonic() - begun
+                interval = self._settings.interval_s
+                # The next tick of the fixed grid: ticks that a slow sample ran over are left out.
+                await self._clock.sleep(interval - spent % interval)
+        finally:
+            await self._disconnect()
+
+    async def _tick(self) -> None:
+        try:
+            state = await self._timeout.execute(self._collect, f"sample {self.system_id}")
+        except PolarisException as error:
+            await self._failed(error)
+            return
+        if self._failures or self._board.get(self.component) is None:
+            self._board.report(self.component, HealthStatus.HEALTHY)
+        self._failures = 0
+        self._polled(self.system_id, "success").inc()
+        self._keep(TelemetryEvent(state, source=self._source))
+
+    async def _collect(self) -> SystemState:
+        if not self._connected:
+            await self.connector.connect()
+            self._connected = True
+            self._logger.info("managed system connected")
+        return await self.connector.collect_metrics()
+
+    async def _failed(self, error: PolarisException) -> None:
+        self._failures += 1
+        self._polled(self.system_id, "failure").inc()
+        self._board.report(self.component, HealthStatus.UNHEALTHY, f"no sample: {error.message}")
+        if self._failures == 1:
+            self._logger.warning("sample could not be taken", exc_info=error)
+        if self._failures % RECONNECT_AFTER_FAILURES == 0:
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        self._connected = False
+        await self.connector.disconnect()
+
+    def _keep(self, event: TelemetryEvent) -> None:
+        if self._buffer.full():
+            self._buffer.get_nowait()
+            self._buffer.task_done()
+            self.dropped_total += 1
+            self._dropped(self.system_id, "buffer_full").inc()
+        self._buffer.put_nowait(event)
+
+    async def publish_for_ever(self) -> None:
+        """Publish what was sampled, in order, until cancelled."""
+        while True:
+            event = await self._buffer.get()
+            try:
+                await self._until_confirmed.execute(lambda: self._bus.publish_telemetry(event), "publish sample")  # noqa: B023
+            except PolarisException as error:
+                self._dropped(self.system_id, "refused").inc()
+                self._logger.exception("sample refused by the bus", reason=error.message)
+            finally:
+                self._buffer.task_done()
+
+    async def published(self) -> None:
+        """Wait until the bus has confirmed everything that was sampled."""
+        await self._buffer.join()
+
+
+class Sampling:
+    """The samplers of all managed systems, as one service."""
+
+    def __init__(
+        self, samplers: Sequence[SystemSampler], board: HealthBoard, logger: StructuredLogger, *, drain_s: float
+    ) -> None:
+        self.samplers = tuple(samplers)
+        self._taking = Supervisor(board, logger)
+        self._publishing = Supervisor(board, logger)
+        self._drain_s = drain_s
+
+    async def start(self) -> None:
+        """Begin to sample every system."""
+        for sampler in self.samplers:
+            self._publishing.run(f"publish samples of {sampler.system_id}", sampler.publish_for_ever)
+            self._taking.run(f"sample {sampler.system_id}", sampler.sample_for_ever)
+
+    async def stop(self) -> None:
+        """Take no more samples, give the bus a moment to confirm those taken, and let go of the systems."""
+        await self._taking.stop()
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await asyncio.gather(*(sampler.published() for sampler in self.samplers))
+        except TimeoutError:
+            pass
+        finally:
+            await self._publishing.stop()
