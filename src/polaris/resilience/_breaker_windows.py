@@ -1,0 +1,98 @@
+"""The recent outcomes that a breaker in rate mode judges by: the last n calls, or the last n seconds."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+SLICES = 10
+
+
+class OutcomeWindow(Protocol):
+    """Counts of recent calls. `calls`, `failed` and `slow` are as of the last `record` or `expire`."""
+
+    calls: int
+    failed: int
+    slow: int
+
+    def record(self, failed: bool, slow: bool, now_s: float) -> None:
+        """Add the outcome of a call that ended at `now_s`."""
+        ...
+
+    def expire(self, now_s: float) -> None:
+        """Forget what is too old at `now_s`."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
+class CountWindow:
+    """The last `size` calls, in a ring of one byte each; every operation takes constant time."""
+
+    __slots__ = ("_next", "_ring", "calls", "failed", "slow")
+
+    def __init__(self, size: int) -> None:
+        self._ring = bytearray(size)
+        self._next = self.calls = self.failed = self.slow = 0
+
+    def record(self, failed: bool, slow: bool, now_s: float) -> None:
+        ring, at = self._ring, self._next
+        if self.calls == len(ring):
+            former = ring[at]
+            if former:
+                self.failed -= former & 1
+                self.slow -= former >> 1
+        else:
+            self.calls += 1
+        outcome = failed | slow << 1
+        ring[at] = outcome
+        if outcome:
+            self.failed += failed
+            self.slow += slow
+        self._next = at + 1 if at + 1 < len(ring) else 0
+
+    def expire(self, now_s: float) -> None:
+        """Calls do not age here."""
+
+    def clear(self) -> None:
+        self.calls = self.failed = self.slow = self._next = 0
+
+
+class TimeWindow:
+    """The calls of the last `length_s` seconds in ten slices: what is older than nine tenths of it may be forgotten."""
+
+    __slots__ = ("_slice_s", "_slices", "calls", "failed", "slow")
+
+    def __init__(self, length_s: float) -> None:
+        self._slice_s = length_s / SLICES
+        # [number of the slice, calls, failed, slow], oldest first; at most SLICES of them.
+        self._slices: deque[list[int]] = deque()
+        self.calls = self.failed = self.slow = 0
+
+    def record(self, failed: bool, slow: bool, now_s: float) -> None:
+        self.expire(now_s)
+        number = int(now_s / self._slice_s)
+        # Threads may arrive out of order by a moment; such an outcome joins the newest slice.
+        if not self._slices or self._slices[-1][0] < number:
+            self._slices.append([number, 0, 0, 0])
+        newest = self._slices[-1]
+        newest[1] += 1
+        newest[2] += failed
+        newest[3] += slow
+        self.calls += 1
+        self.failed += failed
+        self.slow += slow
+
+    def expire(self, now_s: float) -> None:
+        oldest_kept = int(now_s / self._slice_s) - SLICES + 1
+        while self._slices and self._slices[0][0] < oldest_kept:
+            _, calls, failed, slow = self._slices.popleft()
+            self.calls -= calls
+            self.failed -= failed
+            self.slow -= slow
+
+    def clear(self) -> None:
+        self._slices.clear()
+        self.calls = self.failed = self.slow = 0

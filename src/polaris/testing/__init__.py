@@ -1,0 +1,31 @@
+"""What tests of POLARIS and of code built on it need: virtual time, and the contract suites of the ports.
+
+Nothing in the package imports this room. Names are loaded when first used, so importing one suite does not pull in the
+libraries of another.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polaris.testing._virtual_clock import VirtualClock
+    from polaris.testing._virtual_loop import VirtualTimeDeadlock, VirtualTimeLoop, run_virtual, running_clock
+
+_HOMES = {
+    "VirtualClock": "_virtual_clock",
+    "VirtualTimeDeadlock": "_virtual_loop",
+    "VirtualTimeLoop": "_virtual_loop",
+    "run_virtual": "_virtual_loop",
+    "running_clock": "_virtual_loop",
+}
+
+__all__ = ["VirtualClock", "VirtualTimeDeadlock", "VirtualTimeLoop", "run_virtual", "running_clock"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
