@@ -27,6 +27,10 @@ class Readings:
         """One reading of one thing, for example `tag="mountpoint"`, `thing="/data"`."""
         self._metrics[f"{name}[{thing}]"] = MetricValue(name, value, unit, tags={tag: thing})
 
+    def put(self, metric: MetricValue) -> None:
+        """One reading that is made already."""
+        self._metrics[metric.name] = metric
+
     def metrics(self) -> dict[str, MetricValue]:
         """The readings by key, in the order they were added."""
         return self._metrics
