@@ -170,6 +170,19 @@ BROKER_CONNECTED = MetricSpec(
 BROKER_RECONNECTS = MetricSpec(
     "counter", "polaris_broker_reconnects_total", "Connections to the broker after the first.", ("broker",)
 )
+TELEMETRY_DROPPED = MetricSpec(
+    "counter",
+    "polaris_telemetry_dropped_total",
+    "Samples that never reached the bus, by reason: buffer_full, refused.",
+    ("system_id", "reason"),
+    ("reason",),
+)
+TELEMETRY_CLOCK_AHEAD = MetricSpec(
+    "counter",
+    "polaris_telemetry_clock_ahead_total",
+    "Samples stamped further ahead of this machine's clock than tolerated.",
+    ("system_id",),
+)
 EVENT_LOOP_LAG = MetricSpec(
     "histogram",
     "polaris_event_loop_lag_seconds",
@@ -274,6 +287,12 @@ class Instruments:
 
     def broker_reconnects(self, broker: str) -> SlotCounter:
         return self._collector.counter_of(BROKER_RECONNECTS).labels(broker)
+
+    def telemetry_dropped(self, system_id: str, reason: Literal["buffer_full", "refused"]) -> SlotCounter:
+        return self._collector.counter_of(TELEMETRY_DROPPED).labels(system_id, reason)
+
+    def telemetry_clock_ahead(self, system_id: str) -> SlotCounter:
+        return self._collector.counter_of(TELEMETRY_CLOCK_AHEAD).labels(system_id)
 
     def event_loop_lag(self) -> SlotHistogram:
         """In seconds."""

@@ -39,12 +39,20 @@ class Supervisor:
         self._tasks[task] = name
         task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
-    async def _keep_running(self, name: str, function: Callable[[], Awaitable[object]]) -> None:
+    def run_once(self, name: str, function: Callable[[], Awaitable[object]]) -> None:
+        """Run `function` to its end, starting it again, ever more slowly, while it fails."""
+        task = asyncio.create_task(self._keep_running(name, function, once=True), name=name)
+        self._tasks[task] = name
+        task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
+
+    async def _keep_running(self, name: str, function: Callable[[], Awaitable[object]], *, once: bool = False) -> None:
         delay_s = RESTART_DELAY_S
         while True:
             begun = self._clock.monotonic()
             try:
                 await function()
+                if once:
+                    return
                 reason = "ended by itself"
             except Exception as error:  # boundary: a supervised task reports its failure and is started again
                 self._logger.exception("supervised task failed", task=name)

@@ -1,0 +1,196 @@
+"""The action path: from the bus through the ledger to the managed system, and the result back, each action once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionStatus
+from polaris.messaging import adaptation_topic, encode_token
+from polaris.runtime._execution import ActionExecution, rejection
+from polaris.runtime._ledger import ActionLedger, LedgerEntry
+from polaris.runtime._supervision import Supervisor
+
+if TYPE_CHECKING:
+    from polaris.messaging import PolarisMessageBus, Subscription
+    from polaris.observability import MetricsCollector, StructuredLogger
+
+OnAction = Callable[[LedgerEntry], None]
+CausedAt = Callable[[str | None], datetime | None]
+
+INTERRUPTED = (
+    "the node stopped in mid-execution and the connector cannot tell whether the action was carried out; "
+    "it is not executed again"
+)
+
+
+class ActionService:
+    """Takes actions from the bus, executes each once, and stores and announces what came of it.
+
+    One durable subscription a configured system, so a slow system delays nobody else and its actions keep their order;
+    one more for actions on systems that nobody configured, which are refused visibly. A delivery is acknowledged only
+    when the ledger holds the final status. What an earlier run was cut off in is settled at the start.
+    """
+
+    def __init__(
+        self,
+        bus: PolarisMessageBus,
+        ledger: ActionLedger,
+        executions: Mapping[str, ActionExecution],
+        supervisor: Supervisor,
+        metrics: MetricsCollector,
+        logger: StructuredLogger,
+        *,
+        source: str,
+        caused_at: CausedAt,
+        on_action: OnAction,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._bus = bus
+        self._ledger = ledger
+        self._executions = dict(executions)
+        self._supervisor = supervisor
+        self._metrics = metrics
+        self._logger = logger
+        self._source = source
+        self._caused_at = caused_at
+        self._on_action = on_action
+        self._clock = clock
+        self._subscriptions: list[Subscription] = []
+        self._running: set[str] = set()
+        # Executions that began in this run and have no result yet: after a cut they are never begun again.
+        self._begun: set[str] = set()
+        # Results that could not be stored yet: the action is executed, so a redelivery only stores.
+        self._unsaved: dict[str, ExecutionResult] = {}
+
+    async def start(self) -> None:
+        """Settle what was cut off, then take actions."""
+        await self._ledger.prepare()
+        await self._settle_interrupted()
+        for system_id in self._executions:
+            await self._subscribe(
+                adaptation_topic(system_id), f"execute-{encode_token(system_id)}", self._lane(system_id)
+            )
+        await self._subscribe("polaris.adaptations.*", "execute-unconfigured", self._refuse_unconfigured)
+
+    async def _subscribe(self, pattern: str, durable: str, handler: Callable[..., object]) -> None:
+        self._subscriptions.append(
+            await self._bus.subscribe(pattern, handler, event_type=AdaptationEvent, durable=durable, concurrency=1)
+        )
+
+    async def stop(self) -> None:
+        """Take no more actions and let those that run come to their end."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        await asyncio.gather(*(subscription.drain() for subscription in subscriptions))
+        await self._supervisor.stop()
+
+    def _lane(self, system_id: str) -> Callable[[AdaptationEvent], object]:
+        async def handle(event: AdaptationEvent) -> None:
+            await self._carry_out(event, topic_system=system_id)
+
+        return handle
+
+    async def _refuse_unconfigured(self, event: AdaptationEvent) -> None:
+        # Actions on configured systems come through their own subscriptions as well; those deal with them.
+        if event.action.target_system not in self._executions:
+            await self._carry_out(event, topic_system=None)
+
+    async def _carry_out(self, event: AdaptationEvent, *, topic_system: str | None) -> None:
+        """Bring one delivered action to its final status. Returning acknowledges it; raising brings it back later."""
+        action = event.action
+        action_id = action.action_id
+        if action_id in self._running:
+            return  # Delivered twice: the other delivery is at it, and the ledger holds the action.
+        self._running.add(action_id)
+        try:
+            if action_id in self._unsaved:
+                await self._finish(action, self._unsaved[action_id])
+                return
+            entry, taken = await self._ledger.take(event, caused_at=self._caused_at(event.correlation_id))
+            if taken:
+                self._on_action(entry)
+            if taken or self._was_taken_but_not_begun(entry):
+                await self._execute(action, topic_system=topic_system)
+            elif not entry.status.is_final:
+                await self._settle(entry)
+            else:
+                self._logger.info("action is known already", action_id=action_id, status=entry.status.value)
+        finally:
+            self._running.discard(action_id)
+
+    def _was_taken_but_not_begun(self, entry: LedgerEntry) -> bool:
+        mine = entry.taken_by == self._ledger.boot_id and not entry.status.is_final
+        return mine and entry.action.action_id not in self._begun
+
+    async def _execute(self, action: AdaptationAction, *, topic_system: str | None) -> None:
+        execution = self._executions.get(action.target_system)
+        if execution is None:
+            result = rejection(action, f"no managed system {action.target_system!r} is configured", self._clock)
+        elif topic_system != action.target_system:
+            result = rejection(action, f"published on the topic of {topic_system!r}", self._clock)
+        else:
+            self._logger.info("action begins", action_id=action.action_id, action_type=action.action_type)
+            self._begun.add(action.action_id)
+            result = await execution.execute(action)
+        await self._finish(action, result)
+
+    async def _finish(self, action: AdaptationAction, result: ExecutionResult) -> None:
+        self._unsaved[action.action_id] = result
+        entry = await self._ledger.finish(action.action_id, result, source=self._source)
+        del self._unsaved[action.action_id]
+        self._begun.discard(action.action_id)
+        if entry is None or entry.result is None:
+            return
+        self._count(entry, entry.result)
+        self._on_action(entry)
+
+    def _count(self, entry: LedgerEntry, result: ExecutionResult) -> None:
+        action = entry.action
+        success = result.status is ExecutionStatus.SUCCESS
+        self._metrics.record_adaptation(action.target_system, action.action_type, success)
+        if entry.caused_at is not None:
+            latency_s = (self._clock.now() - entry.caused_at).total_seconds()
+            self._metrics.instruments.loop_latency(action.action_type, result.status.value).observe(max(0.0, latency_s))
+        log = self._logger.info if success else self._logger.warning
+        log(
+            "action ended",
+            action_id=action.action_id,
+            action_type=action.action_type,
+            system_id=action.target_system,
+            status=result.status.value,
+            duration_s=result.duration_s,
+            reason=result.error_message,
+        )
+
+    async def _settle_interrupted(self) -> None:
+        for entry in await self._ledger.interrupted():
+            await self._settle(entry)
+
+    async def _settle(self, entry: LedgerEntry) -> None:
+        """Give an action whose execution was cut off its honest end; execute it if it had certainly not begun."""
+        action = entry.action
+        execution = self._executions.get(action.target_system)
+        recalled = None if execution is None else await execution.recalled(action)
+        if recalled is None:
+            unknown = ExecutionResult(
+                action.action_id,
+                ExecutionStatus.UNKNOWN,
+                error_message=INTERRUPTED,
+                started_at=entry.taken_at,
+                completed_at=self._clock.now(),
+            )
+            await self._finish(action, unknown)
+        elif recalled.status.is_final:
+            await self._finish(action, recalled)
+        else:
+            await self._ledger.retake(entry)
+            self._supervisor.run_once(f"execute {action.action_id}", lambda: self._begin_anew(action))
+
+    async def _begin_anew(self, action: AdaptationAction) -> None:
+        if action.action_id in self._unsaved:
+            await self._finish(action, self._unsaved[action.action_id])
+        else:
+            await self._execute(action, topic_system=action.target_system)

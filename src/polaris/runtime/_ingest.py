@@ -1,0 +1,130 @@
+"""The telemetry path: from the bus into the store in batches, each sample once, acknowledged after the commit."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.domain import PolarisEvent, SystemState, TelemetryBatch, TelemetryEvent
+from polaris.runtime._settings import TelemetrySettings
+
+if TYPE_CHECKING:
+    from polaris.messaging import PolarisMessageBus, Subscription
+    from polaris.observability import MetricsCollector, StructuredLogger
+    from polaris.storage import PolarisDataStore
+
+OnStates = Callable[[Sequence[SystemState]], None]
+
+CLOCK_AHEAD_KEY = "polaris.clock_ahead_s"
+CAUSES_MAX = 10_000
+DURABLE = "store-telemetry"
+
+
+class TelemetryIngest:
+    """Writes telemetry as it comes: many events in one transaction, acknowledged when that is durable.
+
+    The write is idempotent (one row a system and timestamp), so a redelivered event changes nothing. A sample whose
+    timestamp is ahead of this machine's clock by more than the tolerance is kept and marked with
+    `metadata["polaris.clock_ahead_s"]`. When the store is away, events stay in the stream and come again.
+    """
+
+    def __init__(
+        self,
+        bus: PolarisMessageBus,
+        store: PolarisDataStore,
+        settings: TelemetrySettings,
+        metrics: MetricsCollector,
+        logger: StructuredLogger,
+        *,
+        on_states: OnStates,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._bus = bus
+        self._states = store.system_states
+        self._settings = settings
+        self._metrics = metrics
+        self._logger = logger
+        self._on_states = on_states
+        self._clock = clock
+        self._tolerance = timedelta(seconds=settings.clock_ahead_tolerance_s)
+        self._subscription: Subscription | None = None
+        self._causes: OrderedDict[str, datetime] = OrderedDict()
+        self._clocks_ahead: set[str] = set()
+        instruments = metrics.instruments
+        self._committed = instruments.store_writes("telemetry", "system_states", "committed")
+        self._failed = instruments.store_writes("telemetry", "system_states", "failed")
+        self._seconds = instruments.store_write_seconds("telemetry")
+        self.states_total = 0
+        self.values_total = 0
+
+    async def start(self) -> None:
+        """Begin to store what comes on `polaris.telemetry.*`."""
+        self._subscription = await self._bus.subscribe(
+            "polaris.telemetry.*",
+            self._store,
+            event_type=PolarisEvent,
+            durable=DURABLE,
+            concurrency=1,
+            batch_max=self._settings.batch_max,
+            batch_linger_s=self._settings.batch_linger_s,
+        )
+
+    async def stop(self) -> None:
+        """Take no more events; what was taken is stored and acknowledged, or comes again."""
+        if self._subscription is not None:
+            await self._subscription.drain()
+            self._subscription = None
+
+    def caused_at(self, correlation_id: str | None) -> datetime | None:
+        """The timestamp of the telemetry with this correlation id, as far as the last 10 000 are remembered."""
+        return None if correlation_id is None else self._causes.get(correlation_id)
+
+    async def _store(self, events: list[PolarisEvent]) -> None:
+        states = [self._marked(state) for event in events for state in states_of(event)]
+        begun = self._clock.monotonic()
+        try:
+            await self._states.save_many(states)
+        except BaseException:
+            self._failed.inc(len(states))
+            raise
+        self._committed.inc(len(states))
+        self._seconds.observe(self._clock.monotonic() - begun)
+        self.states_total += len(states)
+        self.values_total += sum(len(state.metrics) for state in states)
+        self._remember_causes(events)
+        self._on_states(states)
+
+    def _remember_causes(self, events: Sequence[PolarisEvent]) -> None:
+        for event in events:
+            if event.correlation_id is not None and isinstance(event, TelemetryEvent):
+                self._causes[event.correlation_id] = event.system_state.timestamp
+        while len(self._causes) > CAUSES_MAX:
+            self._causes.popitem(last=False)
+
+    def _marked(self, state: SystemState) -> SystemState:
+        ahead = state.timestamp - self._clock.now()
+        if ahead <= self._tolerance:
+            self._clocks_ahead.discard(state.system_id)
+            return state
+        if state.system_id not in self._clocks_ahead and len(self._clocks_ahead) < CAUSES_MAX:
+            self._clocks_ahead.add(state.system_id)
+            self._logger.warning(
+                "the clock of a managed system runs ahead", system_id=state.system_id, ahead_s=ahead.total_seconds()
+            )
+        self._metrics.instruments.telemetry_clock_ahead(state.system_id).inc()
+        metadata = {**state.metadata, CLOCK_AHEAD_KEY: round(ahead.total_seconds(), 3)}
+        return msgspec.structs.replace(state, metadata=metadata)
+
+
+def states_of(event: PolarisEvent) -> Sequence[SystemState]:
+    """The states that a telemetry event carries; none for an event of another kind."""
+    if isinstance(event, TelemetryEvent):
+        return (event.system_state,)
+    if isinstance(event, TelemetryBatch):
+        return tuple(event.states())
+    return ()

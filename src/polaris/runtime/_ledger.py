@@ -1,0 +1,167 @@
+"""The ledger of actions: what makes sure that no action id is executed twice, whatever is redelivered or restarted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionResultEvent, ExecutionStatus
+from polaris.exceptions import ConflictError
+from polaris.messaging import execution_topic
+
+if TYPE_CHECKING:
+    from polaris.storage import PolarisDataStore
+
+COLLECTION = "action_ledger"
+
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(moment: datetime) -> int:
+    """Exact microseconds since 1970, the form in which instants are ordered by the store."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One action in the ledger: what was asked, by whom, who took it when, and what came of it."""
+
+    action: AdaptationAction
+    status: ExecutionStatus
+    taken_by: str
+    """The run of the node (`boot id`) that executes or executed it."""
+    taken_at: Timestamp
+    source: str | None = None
+    correlation_id: str | None = None
+    caused_at: Timestamp | None = None
+    """The timestamp of the telemetry that led to the action, when its correlation id tells."""
+    result: ExecutionResult | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The entry as the document that the store keeps; the plain keys beside it are for finding and ordering."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        fields["status"] = self.status.value
+        fields["system_id"] = self.action.target_system
+        fields["created_us"] = microseconds(self.action.created_at)
+        fields["action_id"] = self.action.action_id
+        return fields
+
+
+def entry_of(document: dict[str, Any]) -> LedgerEntry:
+    """The entry in a document of the ledger."""
+    return msgspec.convert(document, LedgerEntry)
+
+
+class ActionLedger:
+    """Entries live in the store, one an action id, for ever.
+
+    An entry goes from `running` to one final status. Taking it (`take`) is one transaction that only one caller can
+    win; finishing it (`finish`) stores the status, the result and the event that announces it in one transaction.
+    So an action that was taken is never executed again, and a result that was stored is always announced.
+    """
+
+    def __init__(self, store: PolarisDataStore, boot_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._store = store
+        self.boot_id = boot_id
+        self._clock = clock
+
+    async def prepare(self) -> None:
+        """Make the indexes that listings and recovery need. Idempotent."""
+        documents = self._store.documents
+        await documents.create_index(COLLECTION, ["status"])
+        await documents.create_index(COLLECTION, ["created_us", "action_id"])
+        await documents.create_index(COLLECTION, ["system_id", "created_us", "action_id"])
+
+    async def take(self, event: AdaptationEvent, *, caused_at: datetime | None = None) -> tuple[LedgerEntry, bool]:
+        """Enter the action as running. With True the caller, and nobody else, executes it now.
+
+        With False the ledger knew the action id already; its entry is returned and nothing has changed.
+        """
+        action = event.action
+        entry = LedgerEntry(
+            action=action,
+            status=ExecutionStatus.RUNNING,
+            taken_by=self.boot_id,
+            taken_at=self._clock.now(),
+            source=event.source,
+            correlation_id=event.correlation_id,
+            caused_at=caused_at,
+        )
+        try:
+            async with self._store.unit_of_work() as work:
+                known = await work.documents.get_document(COLLECTION, action.action_id)
+                if known is not None:
+                    return entry_of(known), False
+                await work.documents.put_document(COLLECTION, action.action_id, entry.document(), expected_version=0)
+                await work.adaptation_actions.save(action)
+                await work.commit()
+                return entry, True
+        except ConflictError:
+            # Somebody took it between the look and the commit; entries are never removed, so it is there now.
+            known = await self._store.documents.get_document(COLLECTION, action.action_id)
+            if known is None:
+                raise
+            return entry_of(known), False
+
+    async def retake(self, entry: LedgerEntry) -> LedgerEntry:
+        """Take over an entry whose execution is known not to have begun, for executing it now."""
+        taken = msgspec.structs.replace(entry, taken_by=self.boot_id, taken_at=self._clock.now())
+        await self._store.documents.put_document(COLLECTION, entry.action.action_id, taken.document())
+        return taken
+
+    async def finish(self, action_id: str, result: ExecutionResult, *, source: str) -> LedgerEntry | None:
+        """Store the final status and the result, and announce it. The first finish wins; later ones change nothing.
+
+        Returns the entry as it stands afterwards, None when the ledger does not know the action.
+        """
+        async with self._store.unit_of_work() as work:
+            document = await work.documents.get_document(COLLECTION, action_id)
+            if document is None:
+                return None
+            entry = entry_of(document)
+            if entry.status.is_final:
+                return entry
+            entry = msgspec.structs.replace(entry, status=result.status, result=result)
+            await work.documents.put_document(
+                COLLECTION, action_id, entry.document(), expected_version=document["_version"]
+            )
+            await work.execution_results.save(result)
+            announcement = ExecutionResultEvent(result, correlation_id=entry.correlation_id, source=source)
+            await work.outbox.add(execution_topic(entry.action.target_system), announcement)
+            await work.commit()
+            return entry
+
+    async def interrupted(self) -> list[LedgerEntry]:
+        """Entries that an earlier run of the node took and never finished, oldest first."""
+        documents = await self._store.documents.find_documents(
+            COLLECTION, {"status": ExecutionStatus.RUNNING.value, "taken_by": {"$ne": self.boot_id}}, sort="created_us"
+        )
+        return [entry_of(document) for document in documents]
+
+    async def get(self, action_id: str) -> LedgerEntry | None:
+        """The entry of one action."""
+        document = await self._store.documents.get_document(COLLECTION, action_id)
+        return None if document is None else entry_of(document)
+
+    async def newest(
+        self, *, limit: int, system_id: str | None = None, before: tuple[datetime, str] | None = None
+    ) -> list[LedgerEntry]:
+        """Entries by (`created_at`, `action_id`), newest first; only those before the key when it is given."""
+        query: dict[str, Any] = {} if system_id is None else {"system_id": system_id}
+        if before is not None:
+            moment, action_id = microseconds(before[0]), before[1]
+            query["$or"] = [
+                {"created_us": {"$lt": moment}},
+                {"created_us": moment, "action_id": {"$lt": action_id}},
+            ]
+        documents = await self._store.documents.find_documents(
+            COLLECTION, query, limit, sort=["-created_us", "-action_id"]
+        )
+        return [entry_of(document) for document in documents]
+
+    async def count(self) -> int:
+        """How many actions the ledger knows."""
+        return await self._store.documents.count(COLLECTION)

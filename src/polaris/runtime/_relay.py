@@ -1,0 +1,74 @@
+"""Publishes what transactions left in the outbox: in order, at least once, until the bus has confirmed it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.exceptions import MessageBusError, MessageDecodeError
+from polaris.resilience import RetryConfig, RetryPolicy
+from polaris.runtime._health import HealthBoard
+from polaris.runtime._supervision import Supervisor
+
+if TYPE_CHECKING:
+    from polaris.messaging import PolarisMessageBus
+    from polaris.observability import StructuredLogger
+    from polaris.storage import Outbox, OutboxEntry
+
+NAME = "outbox"
+LOOK_AGAIN_S = 5.0
+ENTRIES_MAX = 100
+UNTIL_CONFIRMED = RetryConfig(
+    max_attempts=1_000_000_000, base_delay=0.2, max_delay=5.0, jitter="equal", retryable=(MessageBusError,)
+)
+
+
+class OutboxRelay:
+    """The one publisher of the outbox. Events keep their ids, so a repetition is recognised by stream and consumers."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        bus: PolarisMessageBus,
+        board: HealthBoard,
+        logger: StructuredLogger,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._outbox = outbox
+        self._bus = bus
+        self._logger = logger
+        self._supervisor = Supervisor(board, logger, clock=clock)
+        self._until_confirmed = RetryPolicy(UNTIL_CONFIRMED, clock=clock)
+
+    async def start(self) -> None:
+        """Begin with what an earlier run left behind."""
+        self._supervisor.run(NAME, self._relay_for_ever)
+
+    async def stop(self) -> None:
+        """Publish what is there, as far as the bus takes it at once, and end."""
+        await self._supervisor.stop()
+        try:
+            for entry in await self._outbox.pending(limit=ENTRIES_MAX):
+                await self._bus.publish(entry.topic, entry.event())
+                await self._outbox.mark_published([entry.sequence])
+        except MessageBusError as error:
+            self._logger.info("outbox is left for the next start", reason=error.message)
+
+    async def _relay_for_ever(self) -> None:
+        while True:
+            entries = await self._outbox.pending(limit=ENTRIES_MAX)
+            for entry in entries:
+                await self._publish(entry)
+                await self._outbox.mark_published([entry.sequence])
+            if not entries:
+                await self._outbox.wait(timeout_s=LOOK_AGAIN_S)
+
+    async def _publish(self, entry: OutboxEntry) -> None:
+        try:
+            event = entry.event()
+        except MessageDecodeError:
+            # It cannot be published, now or later: an older version wrote what this one does not know.
+            self._logger.exception("outbox entry cannot be read and is dropped", sequence=entry.sequence)
+            return
+        await self._until_confirmed.execute(lambda: self._bus.publish(entry.topic, event), "publish outbox entry")
