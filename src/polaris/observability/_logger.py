@@ -6,10 +6,10 @@ from typing import Any, Final, Self
 
 from structlog import BoundLoggerBase, DropEvent
 
-from polaris.observability._exc_info import error_of
+from polaris.observability._exc_info import error_of, is_exc_info
 from polaris.observability._logging_config import LoggingConfig, level_number
 from polaris.observability._pipeline import pipeline_for
-from polaris.observability._processors import ERROR_KEY, LEVEL_KEY, LOGGER_KEY, MESSAGE_KEY, PROCESSORS
+from polaris.observability._processors import CALL_KEY, PROCESSORS, Call
 from polaris.observability._sinks import count_dropped_line
 
 _DEBUG: Final = 10
@@ -92,7 +92,9 @@ class StructuredLogger(BoundLoggerBase):
     def __repr__(self) -> str:
         return f"StructuredLogger({self.name!r}, level={self._pipeline.config.level!r})"
 
+    # Two loggers are never the same thing, whatever fields they have.
     __eq__ = object.__eq__
+    __ne__ = object.__ne__
     __hash__ = object.__hash__
 
     def _with_context(self, context: dict[str, Any]) -> Self:
@@ -102,16 +104,12 @@ class StructuredLogger(BoundLoggerBase):
         return logger
 
     def _emit(self, level: str, message: object, fields: dict[str, Any]) -> None:
-        event: dict[str, Any] = {MESSAGE_KEY: message, LEVEL_KEY: level, LOGGER_KEY: self.name}
-        if "exc_info" in fields:
-            exc_info = fields["exc_info"]
-            error = error_of(exc_info)
-            if error is not None or exc_info is True or not exc_info:
-                del fields["exc_info"]
-            event[ERROR_KEY] = error
+        error = None
+        if "exc_info" in fields and is_exc_info(fields["exc_info"]):
+            error = error_of(fields.pop("exc_info"))
+        call = Call(level, self.name, message, fields, error)
         try:
-            # The base class puts the bound context below the event.
-            _, record = self._process_event(level, None, event | fields)
+            _, record = self._process_event(level, None, {CALL_KEY: call})
         except DropEvent:
             return
         except Exception:  # boundary: logging must never break what it reports on

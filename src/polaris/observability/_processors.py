@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from structlog.contextvars import merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -10,11 +10,18 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from polaris.observability._exc_info import error_of
 from polaris.observability._record import Record, make_record
 
-# Dotted, so that no keyword argument is likely to be one of them.
-MESSAGE_KEY = "polaris.message"
-LEVEL_KEY = "polaris.level"
-LOGGER_KEY = "polaris.logger"
-ERROR_KEY = "polaris.error"
+CALL_KEY = "polaris.call"
+
+
+class Call(NamedTuple):
+    """What one call of a `StructuredLogger` said; kept apart from the bound fields, so that no name collides."""
+
+    level: str
+    logger: str
+    message: object
+    fields: dict[str, Any]
+    error: BaseException | None
+
 
 _LEVEL_OF_METHOD = {
     "debug": "DEBUG",
@@ -32,12 +39,10 @@ _LEVEL_OF_METHOD = {
 
 
 def assemble(_: WrappedLogger, __: str, event: EventDict) -> Record:
-    """The record of a `StructuredLogger` call: everything that is not ours is a field."""
-    message = event.pop(MESSAGE_KEY)
-    level = event.pop(LEVEL_KEY)
-    logger = event.pop(LOGGER_KEY)
-    error = event.pop(ERROR_KEY, None)
-    return make_record(level, logger, message, event, error)
+    """The record of a `StructuredLogger` call: bound fields, and those of the call above them."""
+    call: Call = event.pop(CALL_KEY)
+    event.update(call.fields)
+    return make_record(call.level, call.logger, call.message, event, call.error)
 
 
 def assemble_native(logger: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[Any, ...], dict[str, Any]]:
