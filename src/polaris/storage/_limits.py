@@ -1,0 +1,107 @@
+"""The limits of what a store takes, and the checks that name the field, the type found and the limit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from polaris.domain._checks import check_id, check_tree
+from polaris.exceptions import InvalidValueError, QueryError
+
+COLLECTION_CHARS_MAX = 128
+COLLECTIONS_MAX = 1_000
+"""Document collections of one store; each has a table of its own."""
+FIELDS_MAX = 10_240
+"""Fields of one point: 10 000 metrics and room for what belongs to the state as a whole."""
+FIELD_CHARS_MAX = 512
+TAGS_MAX = 64
+TAG_CHARS_MAX = 256
+TEXT_CHARS_MAX = 262_144
+"""Characters of one string field of a point."""
+BATCH_POINTS_MAX = 100_000
+BATCH_DOCUMENTS_MAX = 100_000
+LIMIT_MAX = 1_000_000
+"""The most results one query may ask for, and what it gets when it does not ask."""
+DOCUMENT_BYTES_MAX = 1 << 20
+FILTER_DEPTH_MAX = 16
+FILTER_TERMS_MAX = 256
+FILTER_VALUES_MAX = 1_000
+SORT_KEYS_MAX = 4
+INDEX_FIELDS_MAX = 8
+INDEXES_MAX = 32
+DEPTH_MAX = 64
+"""Hops of one graph traversal."""
+NODES_VISITED_MAX = 1_000_000
+
+_COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+_PATH_SEGMENT = re.compile(r"[A-Za-z0-9_@:/+-]{1,128}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def check_collection(collection: object) -> None:
+    """Refuse what is not 1 to 128 characters of letters, digits, `_ . : -`, starting with a letter, digit or `_`."""
+    if not isinstance(collection, str):
+        raise InvalidValueError("collection", "a string", collection)
+    if len(collection) > COLLECTION_CHARS_MAX or not _COLLECTION.fullmatch(collection):
+        raise InvalidValueError(
+            "collection", f"1 to {COLLECTION_CHARS_MAX} ASCII letters, digits, '_', '.', ':' or '-'", collection
+        )
+
+
+def check_name(field: str, value: object, *, chars_max: int) -> None:
+    """Refuse what is not a string of 1 to `chars_max` characters without control characters and surrogates."""
+    if type(value) is str and 0 < len(value) <= chars_max and value.isascii() and value.isprintable():
+        return
+    if not isinstance(value, str):
+        raise InvalidValueError(field, "a string", value)
+    if not 0 < len(value) <= chars_max:
+        raise InvalidValueError(field, f"1 to {chars_max} characters (found {len(value)})", value)
+    if _CONTROL.search(value):
+        raise InvalidValueError(field, "a string without control characters and surrogates", value)
+
+
+def check_path(path: object) -> tuple[str, ...]:
+    """The segments of a dotted path into a document; at most 16 of letters, digits and `_ @ : / + -`.
+
+    Raises `QueryError`: a path is part of a query.
+    """
+    if not isinstance(path, str):
+        raise QueryError(f"a field path is a string, got {type(path).__name__}")
+    segments = tuple(path.split("."))
+    if len(segments) > FILTER_DEPTH_MAX or not all(_PATH_SEGMENT.fullmatch(segment) for segment in segments):
+        raise QueryError(
+            f"field path {path[:64]!r}: at most {FILTER_DEPTH_MAX} segments of ASCII letters, digits, '_@:/+-'"
+        )
+    return segments
+
+
+def check_limit(limit: object, *, field: str = "limit") -> int:
+    """`limit` itself, or the greatest one for None; from 0 to 1 000 000. Raises `QueryError`."""
+    if limit is None:
+        return LIMIT_MAX
+    if type(limit) is not int or not 0 <= limit <= LIMIT_MAX:
+        raise QueryError(f"{field}: an integer from 0 to {LIMIT_MAX} or None, got {limit!r}")
+    return limit
+
+
+def check_depth(max_depth: object, *, field: str = "max_depth") -> int:
+    """`max_depth` itself, an integer from 0 to 64. Raises `QueryError`."""
+    if type(max_depth) is not int or not 0 <= max_depth <= DEPTH_MAX:
+        raise QueryError(f"{field}: an integer from 0 to {DEPTH_MAX}, got {max_depth!r}")
+    return max_depth
+
+
+def check_document_id(document_id: object) -> None:
+    """Refuse what cannot be the id of a document or node: 1 to 256 characters without control characters."""
+    check_id("id", document_id)
+
+
+def checked_tree(field: str, value: object) -> dict[str, Any]:
+    """A changeable copy of a JSON object; None is the empty one. Raises `InvalidValueError`."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidValueError(field, "a mapping with string keys", value)
+    check_tree(field, value)
+    return dict(value)

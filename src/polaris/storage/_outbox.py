@@ -1,0 +1,61 @@
+"""Events published because a transaction was committed: written with it, published afterwards, at least once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from polaris.domain import EVENTS, EventRegistry, PolarisEvent
+from polaris.exceptions import MessageDecodeError, UnknownEventTypeError
+
+
+class OutboxEntry(msgspec.Struct, frozen=True):
+    """An event that waits for its publication. `sequence` grows in the order of the commits."""
+
+    sequence: int
+    topic: str
+    event_type: str
+    payload: bytes
+    """The event as JSON."""
+    created_at: datetime
+
+    def event(self, *, registry: EventRegistry = EVENTS) -> PolarisEvent:
+        """The event itself. Raises `UnknownEventTypeError` or `MessageDecodeError`."""
+        known = registry.find(self.event_type)
+        if known is None:
+            raise UnknownEventTypeError(f"no event type {self.event_type!r} is registered")
+        try:
+            return msgspec.json.decode(self.payload, type=known.event_class)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise MessageDecodeError(f"outbox entry {self.sequence} is no {self.event_type}") from error
+
+
+class Outbox(ABC):
+    """The outbox of an engine, or of a transaction on it.
+
+    One publisher does: read `pending`, publish each entry in order, `mark_published`. Cut off in between, it does some
+    again: at least once, the event's id is the key of deduplication. Several publishers would only repeat each other.
+    """
+
+    @abstractmethod
+    async def add(self, topic: str, event: PolarisEvent, *, registry: EventRegistry = EVENTS) -> None:
+        """Publish the event after the commit. Topics have 1 to 512 characters, an event at most 1 MiB as JSON."""
+
+    @abstractmethod
+    async def pending(self, *, limit: int = 100, after: int = 0) -> list[OutboxEntry]:
+        """The oldest entries that are not published, in order, behind the sequence `after`."""
+
+    @abstractmethod
+    async def mark_published(self, sequences: Sequence[int]) -> int:
+        """Forget entries for good; gives how many were there. Idempotent."""
+
+    @abstractmethod
+    async def count(self) -> int:
+        """How many entries wait."""
+
+    @abstractmethod
+    async def wait(self, *, timeout_s: float) -> bool:
+        """True as soon as an entry waits, be it old or committed by this process meanwhile; False after `timeout_s`."""

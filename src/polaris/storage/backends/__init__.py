@@ -1,0 +1,1 @@
+"""The engines: one package each, of equal shape."""

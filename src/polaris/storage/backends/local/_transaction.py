@@ -1,0 +1,165 @@
+"""A transaction that holds nothing while its owner thinks: recorded, rehearsed for reads, applied at the commit.
+
+Why, and what it means for isolation: docs/adr/0002-unit-of-work.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+import msgspec
+
+from polaris.exceptions import ConflictError, UnitOfWorkError
+from polaris.storage._operation import UNKNOWN, Operation, Session
+from polaris.storage.backends.local._documents import LocalDocuments
+from polaris.storage.backends.local._graph import LocalGraph
+from polaris.storage.backends.local._outbox import LocalOutbox
+from polaris.storage.backends.local._timeseries import LocalTimeSeries
+
+if TYPE_CHECKING:
+    from polaris.storage.backends.local._engine import LocalEngine
+
+T = TypeVar("T")
+
+STEPS_MAX = 10_000
+WEIGHT_MAX = 200_000
+
+_fingerprint = msgspec.msgpack.Encoder().encode
+
+
+class Step:
+    """An operation of a transaction, and the mark of the result that its owner was told, if any."""
+
+    __slots__ = ("mark", "operation")
+
+    def __init__(self, operation: Operation[Any]) -> None:
+        self.operation = operation
+        self.mark: bytes | None = None
+
+
+def replay(session: Session, steps: Sequence[Step]) -> Any:
+    """Run the steps in order and give the last result.
+
+    Raises `ConflictError` when a step no longer gives what the owner was told: others changed what it was based on.
+    """
+    result: Any = None
+    for step in steps:
+        result = step.operation.run(session)
+        if step.mark is not None and step.mark != _fingerprint(result):
+            raise ConflictError("what this transaction had read was changed by another; repeat it from the beginning")
+    return result
+
+
+class Transaction:
+    """One ACID transaction over all models of an engine.
+
+    Nothing is locked between two awaits: writes are recorded; a read runs the recorded writes, itself, and takes all
+    back; `commit` runs everything in one short transaction. If an operation then gives another result than the owner
+    was told, because others committed in between, the commit is refused with `ConflictError` and nothing is written:
+    the outcome is always as if the transaction had run alone at the moment of its commit (serializable). So errors of
+    writes, such as a broken unique index, may come at the next read or at the commit.
+
+    At most 10 000 operations with 200 000 points and documents. Used by one task at a time. After its end every use is
+    a `UnitOfWorkError`. Leaving it uncommitted, an error, and cancellation undo everything. A commit that is cancelled
+    before the store took it is undone; one that the store has taken is waited for (a commit takes milliseconds), and
+    `is_committed` then tells how it ended.
+    """
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
+        self._steps: list[Step] = []
+        self._weight = 0
+        self._ended = ""
+        self._busy = False
+        self._time_series = LocalTimeSeries(engine, self)
+        self._documents = LocalDocuments(engine, self)
+        self._graph = LocalGraph(engine, self)
+        self._outbox = LocalOutbox(engine, self)
+
+    @property
+    def time_series(self) -> LocalTimeSeries:
+        return self._time_series
+
+    @property
+    def documents(self) -> LocalDocuments:
+        return self._documents
+
+    @property
+    def graph(self) -> LocalGraph:
+        return self._graph
+
+    @property
+    def outbox(self) -> LocalOutbox:
+        return self._outbox
+
+    @property
+    def is_open(self) -> bool:
+        return not self._ended
+
+    @property
+    def is_committed(self) -> bool:
+        return self._ended == "committed"
+
+    async def execute(self, operation: Operation[T]) -> T:
+        """Run an operation as a part of this transaction."""
+        self._check_open()
+        step = Step(operation)
+        if len(self._steps) >= STEPS_MAX or self._weight + operation.weight > WEIGHT_MAX:
+            raise UnitOfWorkError(
+                f"a unit of work has at most {STEPS_MAX} operations and {WEIGHT_MAX} points and documents",
+                {"operations": len(self._steps), "weight": self._weight + operation.weight},
+            )
+        if operation.known is not UNKNOWN:
+            self._record(step)
+            return cast(T, operation.known)
+        self._busy = True
+        try:
+            result: T = await self.engine.rehearse([*self._steps, step])
+        finally:
+            self._busy = False
+        self._check_open()
+        step.mark = _fingerprint(result)
+        self._record(step)
+        return result
+
+    def _record(self, step: Step) -> None:
+        self._steps.append(step)
+        self._weight += step.operation.weight
+
+    async def commit(self) -> None:
+        """Make everything durable at once; afterwards the transaction has ended.
+
+        Raises `ConflictError`, `StoreFullError` and other `DataStoreError`s with nothing written.
+        """
+        self._check_open()
+        steps, self._steps = self._steps, []
+        self._ended = "rolled back"
+        if any(step.operation.mutates or step.mark is not None for step in steps):
+            await self.engine.apply(steps, self._committed)
+        self._ended = "committed"
+
+    def _committed(self) -> None:
+        self._ended = "committed"
+
+    async def rollback(self) -> None:
+        """Forget everything. Idempotent; does nothing after a commit."""
+        self._steps = []
+        if not self._ended:
+            self._ended = "rolled back"
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise UnitOfWorkError(f"the unit of work has ended: it was {self._ended}")
+        if self._busy:
+            raise UnitOfWorkError("a unit of work is used by one task at a time, and another is using it")
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.rollback()
