@@ -1,0 +1,265 @@
+"""A node in memory for tests of the API and the page: systems that live, with history, actions and faults on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from statistics import fmean
+from typing import Any
+
+from polaris.api import (
+    ActionKey,
+    ActionRecord,
+    Aggregates,
+    AggregationName,
+    Check,
+    ComponentView,
+    LiveFeed,
+    NodeFacts,
+    NodeRates,
+    SampleUpdate,
+    Series,
+    SystemView,
+    Verdict,
+)
+from polaris.domain import (
+    AdaptationAction,
+    ExecutionResult,
+    ExecutionStatus,
+    HealthStatus,
+    MetricValue,
+    SystemDependency,
+    SystemState,
+)
+
+WEIRD_ID = "lab/rack 7.*>ü"
+GIB = 2**30
+
+
+def host_metrics(at: float, dice: random.Random) -> list[MetricValue]:
+    wave = 0.5 + 0.5 * math.sin(at / 47)
+    busy = min(0.98, max(0.02, 0.12 + 0.45 * wave**3 + dice.gauss(0, 0.03)))
+    disk: float | None = None if 120 < at % 600 < 150 else 3e6 * wave * abs(dice.gauss(1, 0.4))
+    return [
+        MetricValue("system.cpu.utilization", busy, "1"),
+        MetricValue("system.memory.utilization", 0.61 + 0.02 * math.sin(at / 300), "1"),
+        MetricValue("system.cpu.load_average.1m", 0.4 + 2 * wave, "{thread}"),
+        MetricValue("system.network.io.receive.rate", 40_000 + 900_000 * wave * abs(dice.gauss(1, 0.2)), "By/s"),
+        MetricValue("system.disk.io.write.rate", disk, "By/s"),
+        MetricValue("system.memory.usage", 14.2 * GIB, "By"),
+        MetricValue("system.boot_time", 1_790_000_000.0, "s"),
+        MetricValue("system.uptime", 183_245.0 + at % 1000, "s"),
+        MetricValue("system.cpu.logical.count", 8.0, "{cpu}"),
+    ]
+
+
+def service_metrics(at: float, dice: random.Random) -> list[MetricValue]:
+    workers = 1 + int(3 * (0.5 + 0.5 * math.sin(at / 90)))
+    rate = 22 + 14 * math.sin(at / 110) + dice.gauss(0, 1.2)
+    slow = max(0.018, 0.05 + 0.9 * max(0.0, rate / 36 - workers / 3.4)) * abs(dice.gauss(1, 0.12))
+    return [
+        MetricValue("service.workers", float(workers), "{process}"),
+        MetricValue("service.request.duration.p95", slow, "s"),
+        MetricValue("service.request.rate", rate, "{request}/s"),
+        MetricValue("service.request.errors.rate", 0.0, "{request}/s"),
+    ]
+
+
+METRICS = {"host": host_metrics, "web-shop": service_metrics}
+
+
+def state_at(system_id: str, when: datetime, dice: random.Random) -> SystemState:
+    make = METRICS.get(system_id, host_metrics)
+    return SystemState(
+        system_id, when, {metric.name: metric for metric in make(when.timestamp(), dice)}, HealthStatus.HEALTHY
+    )
+
+
+class LivingView:
+    """A `NodeView` over plain dictionaries. `live()` keeps it moving; attributes may be changed by a test at will."""
+
+    def __init__(self, *, now: datetime | None = None, history_s: int = 900, seed: int = 7) -> None:
+        self.dice = random.Random(seed)
+        self.start = now or datetime.now(UTC)
+        self.live = LiveFeed()
+        self.states: dict[str, list[SystemState]] = {}
+        self.connectors = {"host": "host", "web-shop": "gunicorn", WEIRD_ID: "push"}
+        self.records: list[ActionRecord] = []
+        self.failing: dict[str, str] = {}
+        self.document: dict[str, Any] | None = {"asyncapi": "3.0.0"}
+        for system_id in self.connectors:
+            moments = (self.start - timedelta(seconds=back) for back in range(history_s, 0, -1))
+            self.states[system_id] = [state_at(system_id, moment, self.dice) for moment in moments]
+        for index, back in enumerate((640, 410, 205, 64)):
+            self._act(index, self.start - timedelta(seconds=back))
+
+    def _act(self, index: int, when: datetime) -> ActionRecord:
+        kind = ("add_worker", "remove_worker")[index % 2]
+        action = AdaptationAction(
+            f"action-{index:05d}", kind, "web-shop", {"count": 1}, timeout_seconds=10.0, created_at=when
+        )
+        status = ExecutionStatus.FAILED if index % 4 == 2 else ExecutionStatus.SUCCESS
+        message = "the arbiter did not start a worker within 10 s" if status is ExecutionStatus.FAILED else None
+        done = when + timedelta(milliseconds=38 + 7 * index)
+        result = ExecutionResult(action.action_id, status, {"workers": 2}, message, when, done)
+        record = ActionRecord.of(action, result, source="rule-controller", attempts=1)
+        self.records.append(record)
+        return record
+
+    def sample(self, system_id: str, when: datetime | None = None) -> SystemState:
+        """Add one sample and tell the live clients."""
+        state = state_at(system_id, when or datetime.now(UTC), self.dice)
+        self.states[system_id].append(state)
+        self.live.publish(SampleUpdate.of(state))
+        return state
+
+    def act(self) -> ActionRecord:
+        """Carry one more action out and tell the live clients."""
+        record = self._act(len(self.records), datetime.now(UTC))
+        self.live.publish(record)
+        return record
+
+    @contextlib.asynccontextmanager
+    async def living(self, every_s: float = 0.25):
+        """Sample every system again and again while the body runs."""
+
+        async def beat() -> None:
+            while True:
+                for system_id in self.states:
+                    self.sample(system_id)
+                self.live.publish(self.node())
+                await asyncio.sleep(every_s)
+
+        task = asyncio.create_task(beat())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def node(self) -> NodeFacts:
+        return NodeFacts(
+            name="atlas",
+            version="0.1.0",
+            started_at=self.start - timedelta(hours=3, minutes=12),
+            now=datetime.now(UTC),
+            health_status=HealthStatus.WARNING if self.failing else HealthStatus.HEALTHY,
+            message="; ".join(self.failing.values()),
+            addresses={"bus": "nats://127.0.0.1:4222"},
+            rates=NodeRates(samples_per_s=3.0, values_per_s=22.0, messages_per_s=6.4),
+            systems=len(self.states),
+            actions=len(self.records),
+            dead_letters=0,
+        )
+
+    def liveness(self) -> Verdict:
+        return Verdict.of([Check(component="loop", ok=True)])
+
+    def readiness(self) -> Verdict:
+        names = ("bus", "store", "connector host")
+        return Verdict.of(
+            [Check(component=name, ok=name not in self.failing, reason=self.failing.get(name, "")) for name in names]
+        )
+
+    def components(self) -> Sequence[ComponentView]:
+        return [
+            ComponentView(
+                name=name,
+                status=HealthStatus.UNHEALTHY if name in self.failing else HealthStatus.HEALTHY,
+                message=self.failing.get(name, words),
+                since=self.start - timedelta(hours=3),
+            )
+            for name, words in (
+                ("bus", "connected, JetStream on"),
+                ("store", "1.2 ms a commit"),
+                ("connector host", ""),
+                ("connector web-shop", ""),
+                ("action executor", "idle"),
+            )
+        ]
+
+    def render_metrics(self) -> tuple[bytes, str]:
+        return b"# HELP up Whether it runs.\n# TYPE up gauge\nup 1\n", "text/plain; version=0.0.4; charset=utf-8"
+
+    def asyncapi(self) -> Mapping[str, Any] | None:
+        return self.document
+
+    def _view(self, system_id: str) -> SystemView:
+        states = self.states[system_id]
+        actions = ("add_worker", "remove_worker") if self.connectors[system_id] == "gunicorn" else ()
+        return SystemView.of(
+            system_id,
+            self.connectors[system_id],
+            states[-1] if states else None,
+            stale_after_s=3.0,
+            supported_actions=actions,
+        )
+
+    async def systems(self, *, limit: int, after: str | None) -> Sequence[SystemView]:
+        wanted = sorted(system_id for system_id in self.states if after is None or system_id > after)
+        return [self._view(system_id) for system_id in wanted[:limit]]
+
+    async def system(self, system_id: str) -> SystemView | None:
+        return self._view(system_id) if system_id in self.states else None
+
+    def _within(self, system_id: str, start: datetime, end: datetime) -> list[SystemState]:
+        states = self.states[system_id]
+        first = bisect.bisect_left(states, start, key=lambda state: state.timestamp)
+        last = bisect.bisect_left(states, end, key=lambda state: state.timestamp)
+        return states[first:last]
+
+    async def series(self, system_id: str, metric: str, *, start: datetime, end: datetime, limit: int) -> Series | None:
+        if system_id not in self.states:
+            return None
+        found = [state for state in self._within(system_id, start, end) if metric in state.metrics]
+        newest = found[-limit:]
+        return Series(
+            unit=newest[-1].metrics[metric].unit if newest else None,
+            timestamps=tuple(state.timestamp for state in newest),
+            values=tuple(state.value(metric) for state in newest),
+            truncated=len(found) > limit,
+        )
+
+    async def aggregates(
+        self,
+        system_id: str,
+        metric: str,
+        *,
+        aggregation: AggregationName,
+        bucket_s: float,
+        start: datetime,
+        end: datetime,
+    ) -> Aggregates | None:
+        if system_id not in self.states:
+            return None
+        buckets: dict[float, list[float]] = {}
+        for state in self._within(system_id, start, end):
+            value = state.value(metric)
+            if isinstance(value, (int, float)):
+                buckets.setdefault(state.timestamp.timestamp() // bucket_s * bucket_s, []).append(value)
+        fold: Callable[[list[float]], float] = {"avg": fmean, "max": max, "min": min, "count": len}[aggregation]
+        return Aggregates(
+            unit="1",
+            starts=tuple(datetime.fromtimestamp(at, UTC) for at in buckets),
+            values=tuple(float(fold(values)) for values in buckets.values()),
+        )
+
+    async def actions(self, *, system_id: str | None, limit: int, before: ActionKey | None) -> Sequence[ActionRecord]:
+        ordered = sorted(self.records, key=lambda record: (record.created_at, record.action_id), reverse=True)
+        return [
+            record
+            for record in ordered
+            if (system_id is None or record.target_system == system_id)
+            and (before is None or (record.created_at, record.action_id) < (before.created_at, before.action_id))
+        ][:limit]
+
+    async def action(self, action_id: str) -> ActionRecord | None:
+        return next((record for record in self.records if record.action_id == action_id), None)
+
+    async def dependencies(self, *, limit: int) -> Sequence[SystemDependency]:
+        return [SystemDependency("web-shop", "host", "runs_on")][:limit]

@@ -1,0 +1,122 @@
+// The connection to the node: follows its event stream, notices when it is dead, and comes back by itself.
+
+import { batch } from '@preact/signals'
+import { api } from './api'
+import { connection, takeAction, takeAll, takeComponent, takeNode, takeSample, takeSystem } from './store'
+import type { Action, Component, NodeFacts, Sample, System } from './types'
+
+const BACKOFF_MIN_MS = 500
+const BACKOFF_MAX_MS = 5_000
+/** The node sends a heartbeat every 5 s; three missed ones mean a dead connection. */
+const SILENCE_MAX_MS = 15_000
+
+let source: EventSource | null = null
+let lastEventId = ''
+let lastHeard = 0
+let attempt = 0
+let retryTimer: ReturnType<typeof setTimeout> | undefined
+let reading = false
+let readAgain = false
+const asked = new Set<string>()
+
+export function start(): void {
+  open()
+  setInterval(() => {
+    if (source && Date.now() - lastHeard > SILENCE_MAX_MS) lost()
+  }, 1000)
+  // A machine that wakes up or gets its network back does not wait for the backoff.
+  addEventListener('online', hurry)
+  document.addEventListener('visibilitychange', () => {
+    if (document.visibilityState === 'visible') hurry()
+  })
+}
+
+function hurry(): void {
+  if (source) return
+  clearTimeout(retryTimer)
+  open()
+}
+
+function open(): void {
+  lastHeard = Date.now()
+  const query = lastEventId ? `?last_event_id=${encodeURIComponent(lastEventId)}` : ''
+  const opened = new EventSource(`api/v1/stream${query}`)
+  source = opened
+  const on = <T>(kind: string, take: (value: T) => void): void => {
+    opened.addEventListener(kind, (event: MessageEvent<string>) => {
+      if (source !== opened) return
+      lastHeard = Date.now()
+      if (event.lastEventId) lastEventId = event.lastEventId
+      take(JSON.parse(event.data) as T)
+    })
+  }
+  on<{ resumed: boolean }>('hello', ({ resumed }) => {
+    attempt = 0
+    if (resumed) connection.value = 'live'
+    else void readAll()
+  })
+  on<Sample>('sample', (sample) => queue(() => takeSample(sample) || learn(sample.system_id)))
+  on<Action>('action', (action) => queue(() => takeAction(action)))
+  on<Component>('component', (component) => queue(() => takeComponent(component)))
+  on<System>('system', (system) => queue(() => takeSystem(system)))
+  on<NodeFacts>('node', (facts) => queue(() => takeNode(facts)))
+  on('dropped', () => void readAll())
+  on('heartbeat', () => undefined)
+  opened.onerror = () => {
+    if (source === opened) lost()
+  }
+}
+
+// The events of one write of the node arrive as many small tasks: apply them together, once a frame.
+let waiting: (() => void)[] = []
+
+function queue(apply: () => void): void {
+  waiting.push(apply)
+  if (waiting.length === 1) setTimeout(flush, 16)
+}
+
+function flush(): void {
+  const ready = waiting
+  waiting = []
+  batch(() => ready.forEach((apply) => apply()))
+}
+
+function lost(): void {
+  source?.close()
+  source = null
+  if (connection.peek() === 'live') connection.value = 'reconnecting'
+  const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(attempt, 8))
+  attempt += 1
+  clearTimeout(retryTimer)
+  retryTimer = setTimeout(open, ceiling * (0.5 + Math.random() / 2))
+}
+
+/** Read the whole state; only then is the page live. One reading at a time, and once more if asked meanwhile. */
+async function readAll(): Promise<void> {
+  if (reading) {
+    readAgain = true
+    return
+  }
+  reading = true
+  try {
+    do {
+      readAgain = false
+      takeAll(...(await Promise.all([api.node(), api.systems(), api.actions(), api.components()])))
+    } while (readAgain)
+    if (source) connection.value = 'live'
+  } catch {
+    // The stream was there and the state was not: begin again, with the whole state.
+    lastEventId = ''
+    lost()
+  } finally {
+    reading = false
+  }
+}
+
+/** Ask for the facts of a system that a sample told of; each system at most once in five seconds. */
+function learn(id: string): void {
+  if (asked.has(id)) return
+  asked.add(id)
+  setTimeout(() => asked.delete(id), 5000)
+  api.system(id).then(takeSystem, () => undefined)
+}

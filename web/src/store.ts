@@ -1,0 +1,136 @@
+// Everything the page knows, as signals; views read them and nothing else.
+
+import { batch, computed, signal } from '@preact/signals'
+import { ACTIONS_SHOWN } from './api'
+import type { Action, Component, NodeFacts, Sample, System } from './types'
+
+export type Connection = 'connecting' | 'live' | 'reconnecting'
+
+export const connection = signal<Connection>('connecting')
+export const node = signal<NodeFacts | null>(null)
+export const systems = signal<ReadonlyMap<string, System>>(new Map())
+export const actions = signal<readonly Action[]>([])
+export const components = signal<readonly Component[]>([])
+/** Goes up whenever history may have been missed: charts then load theirs again. */
+export const epoch = signal(0)
+/** Whether the first full state has arrived. */
+export const loaded = signal(false)
+/** The node's clock minus this one's, in milliseconds. */
+const skew = signal(0)
+const tick = signal(Date.now())
+/** The node's time in milliseconds, moving once a second. */
+export const now = computed(() => tick.value + skew.value)
+
+setInterval(() => {
+  tick.value = Date.now()
+}, 1000)
+
+export const nodeTime = (): number => Date.now() + skew.peek()
+
+export const selectedId = signal<string | null>(fromHash())
+export const selected = computed<System | null>(() => {
+  const known = systems.value
+  const wanted = selectedId.value
+  return (wanted === null ? undefined : known.get(wanted)) ?? known.values().next().value ?? null
+})
+
+function fromHash(): string | null {
+  const match = /^#\/system\/(.+)$/.exec(location.hash)
+  try {
+    return match?.[1] === undefined ? null : decodeURIComponent(match[1])
+  } catch {
+    return null
+  }
+}
+
+addEventListener('hashchange', () => {
+  // Other fragments are places on the page, such as that of the skip link.
+  if (location.hash.startsWith('#/')) selectedId.value = fromHash()
+})
+
+export const systemLink = (id: string): string => `#/system/${encodeURIComponent(id)}`
+
+type Listener = (sample: Sample) => void
+const listeners = new Set<Listener>()
+
+/** Hear every sample as it comes; returns the function that ends it. */
+export function onSample(listener: Listener): () => void {
+  listeners.add(listener)
+  return () => listeners.delete(listener)
+}
+
+export function takeNode(facts: NodeFacts): void {
+  skew.value = Date.parse(facts.now) - Date.now()
+  node.value = facts
+}
+
+export function takeAll(facts: NodeFacts, all: System[], recent: Action[], parts: Component[]): void {
+  batch(() => {
+    takeNode(facts)
+    const former = systems.peek()
+    systems.value = new Map(all.map((system) => [system.system_id, newer(former.get(system.system_id), system)]))
+    actions.value = recent
+    components.value = parts
+    loaded.value = true
+    epoch.value += 1
+  })
+}
+
+/** A sample that came by the stream while the state was being read may be newer than the state. */
+function newer(former: System | undefined, read: System): System {
+  const ahead = (former?.last_sample_at ?? '') > (read.last_sample_at ?? '')
+  return former && ahead ? { ...former, connector: read.connector, supported_actions: read.supported_actions } : read
+}
+
+export function takeSystem(system: System): void {
+  const next = new Map(systems.peek())
+  const isNew = !next.has(system.system_id)
+  next.set(system.system_id, newer(next.get(system.system_id), system))
+  systems.value = isNew ? new Map([...next].sort(([a], [b]) => (a < b ? -1 : 1))) : next
+}
+
+/** Apply a sample; returns false when it tells of a system or metric whose facts are not known yet. */
+export function takeSample(sample: Sample): boolean {
+  for (const listener of listeners) listener(sample)
+  const system = systems.peek().get(sample.system_id)
+  if (!system) return false
+  if ((system.last_sample_at ?? '') > sample.timestamp) return true
+  let complete = true
+  const metrics = { ...system.metrics }
+  for (const [key, value] of Object.entries(sample.values)) {
+    const reading = metrics[key]
+    complete &&= reading !== undefined
+    metrics[key] = {
+      name: reading?.name ?? key,
+      unit: reading?.unit ?? null,
+      tags: reading?.tags ?? {},
+      value,
+      quality: sample.qualities[key] ?? 'ok',
+      timestamp: sample.timestamp,
+    }
+  }
+  const next = new Map(systems.peek())
+  next.set(sample.system_id, {
+    ...system,
+    metrics,
+    health_status: sample.health_status,
+    last_sample_at: sample.timestamp,
+    stale: false,
+  })
+  systems.value = next
+  return complete
+}
+
+export function takeAction(action: Action): void {
+  const others = actions.peek().filter((other) => other.action_id !== action.action_id)
+  actions.value = [action, ...others]
+    .sort((a, b) => (a.created_at < b.created_at ? 1 : a.created_at > b.created_at ? -1 : 0))
+    .slice(0, ACTIONS_SHOWN)
+}
+
+export function takeComponent(component: Component): void {
+  const former = components.peek()
+  components.value = former.some((other) => other.name === component.name)
+    ? former.map((other) => (other.name === component.name ? component : other))
+    : [...former, component]
+}

@@ -1,0 +1,96 @@
+// The answers of the node's API, as /openapi.json describes them.
+
+export type Health = 'healthy' | 'warning' | 'critical' | 'unhealthy' | 'unknown'
+export type Quality = 'ok' | 'stale' | 'missing'
+export type Scalar = number | string | boolean | null
+
+export interface NodeFacts {
+  name: string
+  version: string
+  started_at: string
+  now: string
+  health_status: Health
+  message: string
+  addresses: Record<string, string>
+  rates: { samples_per_s: number | null; values_per_s: number | null; messages_per_s: number | null }
+  systems: number
+  actions: number | null
+  dead_letters: number | null
+}
+
+export interface Reading {
+  name: string
+  value: Scalar
+  unit: string | null
+  quality: Quality
+  timestamp: string | null
+  tags: Record<string, string>
+}
+
+export interface System {
+  system_id: string
+  connector: string
+  health_status: Health
+  message: string
+  last_sample_at: string | null
+  stale: boolean
+  stale_after_s: number | null
+  metrics: Record<string, Reading>
+  supported_actions: string[]
+}
+
+export interface Sample {
+  system_id: string
+  timestamp: string
+  health_status: Health
+  values: Record<string, Scalar>
+  qualities: Record<string, Quality>
+}
+
+export type Status =
+  | 'pending'
+  | 'running'
+  | 'success'
+  | 'partial'
+  | 'failed'
+  | 'rejected'
+  | 'timeout'
+  | 'cancelled'
+  | 'unknown'
+
+export interface Action {
+  action_id: string
+  action_type: string
+  target_system: string
+  created_at: string
+  status: Status
+  parameters: Record<string, unknown>
+  source: string | null
+  attempts: number | null
+  result_data: Record<string, unknown>
+  error_message: string | null
+  started_at: string | null
+  completed_at: string | null
+  duration_s: number | null
+}
+
+export interface Component {
+  name: string
+  status: Health
+  message: string
+  since: string | null
+  details: Record<string, Scalar>
+}
+
+export interface SeriesAnswer {
+  unit: string | null
+  timestamps: string[]
+  values: Scalar[]
+  truncated: boolean
+}
+
+export interface AggregatesAnswer {
+  unit: string | null
+  starts: string[]
+  values: (number | null)[]
+}
