@@ -75,6 +75,12 @@ SERIES_OVERFLOW = MetricSpec(
     "Label sets that went to the series _other, because their metric has as many series as it may.",
     ("metric",),
 )
+METRIC_READ_ERRORS = MetricSpec(
+    "counter",
+    "polaris_metric_read_errors_total",
+    "Series left out of a scrape, because the function that gives their value failed.",
+    ("metric",),
+)
 BREAKER_STATE = MetricSpec(
     "gauge",
     "polaris_circuit_breaker_state",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from threading import Lock
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -44,7 +44,7 @@ class MetricsCollector:
         self._specs: dict[str, MetricSpec] = {}
         self._lock = Lock()
         try:
-            for spec in (catalogue.SERIES_OVERFLOW, *CATALOGUE):
+            for spec in CATALOGUE:
                 self._family(spec)
         except BaseException:
             for family in self._families.values():
@@ -163,14 +163,19 @@ class MetricsCollector:
 
     def _register(self, spec: MetricSpec) -> AnyFamily:
         _check(spec)
-        options = {"kept": spec.kept, "series_max": spec.series_max, "on_overflow": self._count_overflow}
+        options: dict[str, Any] = {
+            "kept": spec.kept,
+            "series_max": spec.series_max,
+            "on_overflow": self._count_overflow,
+            "on_read_error": self._count_read_error,
+        }
         family: AnyFamily
         if spec.kind == "counter":
-            family = Counter(spec.name, spec.help_text, spec.labels, **options)  # type: ignore[arg-type]
+            family = Counter(spec.name, spec.help_text, spec.labels, **options)
         elif spec.kind == "gauge":
-            family = Gauge(spec.name, spec.help_text, spec.labels, **options)  # type: ignore[arg-type]
+            family = Gauge(spec.name, spec.help_text, spec.labels, **options)
         else:
-            family = Histogram(spec.name, spec.help_text, spec.labels, buckets=spec.buckets, **options)  # type: ignore[arg-type]
+            family = Histogram(spec.name, spec.help_text, spec.labels, buckets=spec.buckets, **options)
         try:
             self.registry.register(family)
         except ValueError as error:
@@ -184,7 +189,10 @@ class MetricsCollector:
         return family
 
     def _count_overflow(self, metric: str) -> None:
-        self._families[catalogue.SERIES_OVERFLOW.name].labels(metric).inc()  # type: ignore[union-attr]
+        self.counter_of(catalogue.SERIES_OVERFLOW).labels(metric).inc()
+
+    def _count_read_error(self, metric: str) -> None:
+        self.counter_of(catalogue.METRIC_READ_ERRORS).labels(metric).inc()
 
 
 def _shape(spec: MetricSpec) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ import math
 import time
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Generic, TypeVar
@@ -117,6 +117,11 @@ class SlotHistogram:
         return sum(self.counts)
 
 
+Key = tuple[str, ...]
+"""The label values of one series, in the order of the label names."""
+Report = Callable[[str], None]
+"""Told the name of a metric."""
+
 SlotT = TypeVar("SlotT", SlotCounter, SlotGauge, SlotHistogram)
 
 
@@ -125,7 +130,8 @@ class Family(Generic[SlotT]):
 
     At most `series_max` series exist (1 000). Label sets beyond that share one series whose labels are `_other`, except
     the labels in `kept` (those with few values, such as `status`), and every such binding is counted in
-    `polaris_metric_series_overflow_total`. Label values are texts of at most 128 characters, redacted like a log line.
+    `polaris_metric_series_overflow_total`; a series whose function fails is left out of the scrape and counted in
+    `polaris_metric_read_errors_total`. Label values are texts of at most 128 characters, redacted like a log line.
     """
 
     kind: str
@@ -138,7 +144,8 @@ class Family(Generic[SlotT]):
         *,
         kept: Sequence[str] = (),
         series_max: int = SERIES_MAX,
-        on_overflow: Callable[[str], None] | None = None,
+        on_overflow: Report | None = None,
+        on_read_error: Report | None = None,
     ) -> None:
         self.name = name
         self.help_text = help_text
@@ -146,8 +153,9 @@ class Family(Generic[SlotT]):
         self.series_max = series_max
         self._kept = tuple(label in kept for label in self.label_names)
         self._on_overflow = on_overflow
-        self._series: dict[tuple[str, ...], SlotT] = {}
-        self._overflow: dict[tuple[str, ...], SlotT] = {}
+        self._on_read_error = on_read_error
+        self._series: dict[Key, SlotT] = {}
+        self._overflow: dict[Key, SlotT] = {}
         self._lock = Lock()
         if not self.label_names:
             self._series[()] = self._new_slot()
@@ -163,7 +171,7 @@ class Family(Generic[SlotT]):
         with self._lock:
             self._series.pop(self._key(values, named), None)
 
-    def series(self) -> dict[tuple[str, ...], SlotT]:
+    def series(self) -> dict[Key, SlotT]:
         """A copy of the table of all series, the overflow last."""
         with self._lock:
             return {**self._series, **self._overflow}
@@ -176,18 +184,28 @@ class Family(Generic[SlotT]):
         """The family with the present values."""
         return [self._metric(self.series())]
 
+    def _numbers(self, series: Mapping[Key, SlotCounter | SlotGauge]) -> Iterator[tuple[Key, float]]:
+        for key, slot in series.items():
+            try:
+                number = slot.get()
+            except Exception:  # boundary: a function of a component; the scrape goes on and tells of it
+                if self._on_read_error is not None:
+                    self._on_read_error(self.name)
+                continue
+            yield key, number
+
     @abstractmethod
     def _new_slot(self) -> SlotT: ...
 
     @abstractmethod
-    def _metric(self, series: dict[tuple[str, ...], SlotT]) -> Metric: ...
+    def _metric(self, series: dict[Key, SlotT]) -> Metric: ...
 
     def _only(self) -> SlotT:
         if self.label_names:
             raise InvalidValueError("labels", f"labels {', '.join(self.label_names)} for {self.name}", None)
         return self._series[()]
 
-    def _key(self, values: tuple[object, ...], named: dict[str, object]) -> tuple[str, ...]:
+    def _key(self, values: tuple[object, ...], named: dict[str, object]) -> Key:
         if named:
             if values or len(named) != len(self.label_names) or any(label not in named for label in self.label_names):
                 self._refuse()
@@ -199,7 +217,7 @@ class Family(Generic[SlotT]):
     def _refuse(self) -> None:
         raise InvalidValueError("labels", f"exactly the labels ({', '.join(self.label_names)}) for {self.name}", None)
 
-    def _add(self, key: tuple[str, ...]) -> SlotT:
+    def _add(self, key: Key) -> SlotT:
         clean = tuple(redact_text(value, chars_max=LABEL_CHARS_MAX) for value in key)
         with self._lock:
             slot = self._series.get(clean)
@@ -213,7 +231,7 @@ class Family(Generic[SlotT]):
             self._on_overflow(self.name)
         return slot
 
-    def _shared(self, key: tuple[str, ...]) -> SlotT:
+    def _shared(self, key: Key) -> SlotT:
         shared = tuple(value if kept else OTHER for value, kept in zip(key, self._kept, strict=True))
         if shared not in self._overflow and len(self._overflow) >= OVERFLOW_SERIES_MAX - 1:
             shared = (OTHER,) * len(key)
@@ -231,10 +249,10 @@ class Counter(Family[SlotCounter]):
     def _new_slot(self) -> SlotCounter:
         return SlotCounter()
 
-    def _metric(self, series: dict[tuple[str, ...], SlotCounter]) -> Metric:
+    def _metric(self, series: dict[Key, SlotCounter]) -> Metric:
         metric = CounterMetricFamily(self.name, self.help_text, labels=self.label_names)
-        for key, slot in series.items():
-            metric.add_metric(key, slot.get())
+        for key, number in self._numbers(series):
+            metric.add_metric(key, number)
         return metric
 
     def inc(self, amount: float = 1.0) -> None:
@@ -250,10 +268,10 @@ class Gauge(Family[SlotGauge]):
     def _new_slot(self) -> SlotGauge:
         return SlotGauge()
 
-    def _metric(self, series: dict[tuple[str, ...], SlotGauge]) -> Metric:
+    def _metric(self, series: dict[Key, SlotGauge]) -> Metric:
         metric = GaugeMetricFamily(self.name, self.help_text, labels=self.label_names)
-        for key, slot in series.items():
-            metric.add_metric(key, slot.get())
+        for key, number in self._numbers(series):
+            metric.add_metric(key, number)
         return metric
 
     def set(self, value: float) -> None:
@@ -287,16 +305,25 @@ class Histogram(Family[SlotHistogram]):
         buckets: Sequence[float],
         kept: Sequence[str] = (),
         series_max: int = SERIES_MAX,
-        on_overflow: Callable[[str], None] | None = None,
+        on_overflow: Report | None = None,
+        on_read_error: Report | None = None,
     ) -> None:
         self.buckets = tuple(float(bound) for bound in buckets)
         self._edges = [str(floatToGoString(bound)) for bound in (*self.buckets, _INF)]  # type: ignore[no-untyped-call]
-        super().__init__(name, help_text, labels, kept=kept, series_max=series_max, on_overflow=on_overflow)
+        super().__init__(
+            name,
+            help_text,
+            labels,
+            kept=kept,
+            series_max=series_max,
+            on_overflow=on_overflow,
+            on_read_error=on_read_error,
+        )
 
     def _new_slot(self) -> SlotHistogram:
         return SlotHistogram(self.buckets)
 
-    def _metric(self, series: dict[tuple[str, ...], SlotHistogram]) -> Metric:
+    def _metric(self, series: dict[Key, SlotHistogram]) -> Metric:
         metric = HistogramMetricFamily(self.name, self.help_text, labels=self.label_names)
         for key, slot in series.items():
             running = 0

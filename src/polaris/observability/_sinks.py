@@ -76,6 +76,7 @@ class RotatingFile:
         self._complained = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._torn = _ends_torn(path)
             self._descriptor = self._open()
         except OSError as error:
             raise ConfigurationError(
@@ -89,19 +90,32 @@ class RotatingFile:
     def write(self, line: bytes) -> None:
         """Append one line and its end."""
         data = line + b"\n"
+        written = 0
         with self._lock:
+            if self._torn:
+                data = b"\n" + data
             if self._size and self._size + len(data) > self._size_limit:
                 self._rotate()
             try:
-                written = os.write(self._descriptor, data)
                 while written < len(data):
                     written += os.write(self._descriptor, data[written:])
             except OSError as error:
                 count_dropped_line()
+                self._mend(written)
                 self._complain(f"cannot be written: {error.strerror}")
                 return
             self._size += len(data)
-            self._complained = False
+            self._torn = self._complained = False
+
+    def _mend(self, written: int) -> None:
+        """Take back a line that was cut off; if somebody else wrote meanwhile, let the next line begin on a new one."""
+        if not written:
+            return
+        self._torn = True
+        with suppress(OSError):
+            if os.fstat(self._descriptor).st_size == self._size + written:
+                os.ftruncate(self._descriptor, self._size)
+                self._torn = False
 
     def renew_lock(self) -> None:
         """For a forked child, where the thread that held the lock does not exist."""
@@ -148,6 +162,15 @@ class RotatingFile:
             self._complained = True
             with suppress(OSError, ValueError):
                 print(f"polaris: log file {self.path} {problem}", file=sys.stderr)  # noqa: T201 - the log itself is down
+
+
+def _ends_torn(path: Path) -> bool:
+    """Whether the file ends in the middle of a line: the machine went down while it was written."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _close_quietly(descriptors: list[int]) -> None:
