@@ -1,0 +1,151 @@
+"""The administration of streams and consumers: JSON questions to the server on `$JS.API.>`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from polaris.exceptions import MessageBusError
+from polaris.messaging._broker import ConsumerSpec, StreamSpec
+
+PREFIX = "$JS.API"
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+NO_MESSAGE_FOUND = 10037
+STREAM_NAME_IN_USE = 10058
+CONSUMER_EXISTS = 10148
+
+Ask = Callable[[str, bytes], Awaitable[bytes]]
+"""Sends a question to the server and returns the answer, or raises a `MessageBusError`."""
+
+Json = dict[str, Any]
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Json).decode
+
+
+class JetStreamAPI:
+    """Typed questions. What the server refuses raises `MessageBusError` with its words and codes.
+
+    `err_code` is the server's own stable number, hence the comparisons.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def call(self, endpoint: str, body: Json | None = None, *, absent: tuple[int, ...] = ()) -> Json | None:
+        """Ask, and return the answer; None when the server refuses with one of the numbers in `absent`."""
+        raw = await self._ask(f"{PREFIX}.{endpoint}", b"" if body is None else _encode(body))
+        try:
+            answer = _decode(raw)
+        except msgspec.DecodeError as error:
+            raise MessageBusError(f"the answer to {endpoint} is not of JetStream", {"endpoint": endpoint}) from error
+        refusal = answer.get("error")
+        if refusal is None:
+            return answer
+        number = refusal.get("err_code", 0)
+        if number in absent:
+            return None
+        raise MessageBusError(
+            f"JetStream refuses {endpoint}: {refusal.get('description', 'without a reason')}",
+            {"endpoint": endpoint, "code": refusal.get("code"), "err_code": number},
+        )
+
+    async def ensure_stream(self, spec: StreamSpec) -> None:
+        """Create the stream, or change what differs from `spec`; anything else about it stays as it is."""
+        wanted = _stream_config(spec)
+        while True:
+            found = await self.call(f"STREAM.INFO.{spec.name}", absent=(STREAM_NOT_FOUND,))
+            if found is None:
+                if await self.call(f"STREAM.CREATE.{spec.name}", wanted, absent=(STREAM_NAME_IN_USE,)) is not None:
+                    return
+                continue  # another client was faster
+            config = found["config"]
+            if any(config.get(key) != value for key, value in wanted.items()):
+                await self.call(f"STREAM.UPDATE.{spec.name}", {**config, **wanted})
+            return
+
+    async def ensure_consumer(self, spec: ConsumerSpec, *, since: str | None = None) -> bool:
+        """Create the consumer, or change what differs from `spec`; True when it was created.
+
+        Where it begins is decided when it is made: `since` (RFC 3339), else as `spec` says. A consumer that exists
+        keeps its position.
+        """
+        start = _start(spec, since)
+        wanted = _consumer_config(spec)
+        while True:
+            found = await self.consumer_info(spec)
+            if found is None:
+                body = {"stream_name": spec.stream, "config": {**wanted, **start}, "action": "create"}
+                endpoint = f"CONSUMER.CREATE.{spec.stream}.{spec.durable}"
+                if await self.call(endpoint, body, absent=(CONSUMER_EXISTS,)) is not None:
+                    return True
+                continue  # another client was faster
+            config = found["config"]
+            if any(config.get(key) != value for key, value in wanted.items()):
+                body = {"stream_name": spec.stream, "config": {**config, **wanted}, "action": "update"}
+                await self.call(f"CONSUMER.CREATE.{spec.stream}.{spec.durable}", body)
+            return False
+
+    async def consumer_info(self, spec: ConsumerSpec) -> Json | None:
+        """What the server knows of the consumer, None when it is not there. An unknown stream is an error."""
+        return await self.call(f"CONSUMER.INFO.{spec.stream}.{spec.durable}", absent=(CONSUMER_NOT_FOUND,))
+
+    async def has_stream(self, name: str) -> bool:
+        """Whether the stream exists."""
+        return await self.call(f"STREAM.INFO.{name}", absent=(STREAM_NOT_FOUND,)) is not None
+
+    async def next_message(self, stream: str, from_sequence: int) -> Json | None:
+        """The first stored message at or after the sequence, None when there is none."""
+        body = {"seq": from_sequence, "next_by_subj": ">"}
+        found = await self.call(f"STREAM.MSG.GET.{stream}", body, absent=(NO_MESSAGE_FOUND,))
+        return None if found is None else found["message"]
+
+    async def erase(self, stream: str, sequence: int) -> bool:
+        """Remove one message; False when it is not there."""
+        if await self.call(f"STREAM.MSG.GET.{stream}", {"seq": sequence}, absent=(NO_MESSAGE_FOUND,)) is None:
+            return False
+        answer = await self.call(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence}, absent=(NO_MESSAGE_FOUND,))
+        return answer is not None and bool(answer.get("success"))
+
+
+def _nanoseconds(seconds: float | None) -> int:
+    return 0 if seconds is None else int(seconds * 1e9)
+
+
+def _stream_config(spec: StreamSpec) -> Json:
+    return {
+        "name": spec.name,
+        "subjects": list(spec.subjects),
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_age": _nanoseconds(spec.max_age_s),
+        "max_bytes": -1 if spec.max_bytes is None else spec.max_bytes,
+        "duplicate_window": _nanoseconds(spec.duplicate_window_s),
+        "num_replicas": spec.replicas,
+    }
+
+
+def _consumer_config(spec: ConsumerSpec) -> Json:
+    config: Json = {
+        "name": spec.durable,
+        "durable_name": spec.durable,
+        "ack_policy": "explicit",
+        "ack_wait": _nanoseconds(spec.ack_wait_s),
+        "max_ack_pending": spec.in_flight_max,
+        # The bus counts deliveries and keeps dead letters; a message that the server gave up on would be lost.
+        "max_deliver": -1,
+        "filter_subject": spec.pattern,
+    }
+    if spec.inactive_s is not None:
+        config["inactive_threshold"] = _nanoseconds(spec.inactive_s)
+    return config
+
+
+def _start(spec: ConsumerSpec, since: str | None) -> Json:
+    if since is not None:
+        return {"deliver_policy": "by_start_time", "opt_start_time": since}
+    return {"deliver_policy": "new" if spec.deliver_new else "all"}

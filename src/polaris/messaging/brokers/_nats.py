@@ -1,0 +1,379 @@
+"""The broker on NATS: core messages, JetStream with confirmations, durable consumers, requests."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from polaris.exceptions import (
+    BusConnectionError,
+    InvalidValueError,
+    MessageBusError,
+    PayloadTooLargeError,
+    PublishError,
+    RequestTimeoutError,
+    SubscriptionError,
+    UnconfirmedPublishError,
+)
+from polaris.messaging._broker import (
+    MESSAGE_ID_HEADER,
+    Capabilities,
+    ConnectionState,
+    ConsumerSpec,
+    DeliveryClass,
+    OnDelivery,
+    OutgoingMessage,
+    Receipt,
+    StateListener,
+    StoredMessage,
+    StreamSpec,
+)
+from polaris.messaging.brokers._jetstream_api import JetStreamAPI
+from polaris.messaging.brokers._nats_client import HardenedClient
+from polaris.messaging.brokers._nats_config import NATSConfig
+from polaris.messaging.brokers._nats_connection import NATSConnection
+from polaris.messaging.brokers._nats_consumer import NATSPullConsumer
+from polaris.messaging.brokers._nats_delivery import CoreDelivery
+from polaris.messaging.brokers._nats_protocol import check_pattern, check_subject, decode_headers, encode_headers
+from polaris.messaging.brokers._nats_replies import NoReply, Reply
+from polaris.messaging.brokers._nats_subscription import NATSSubscription
+
+YIELD_EVERY = 64
+"""Core publishes in a row before other tasks, the sending one among them, get a turn."""
+
+_NAME = re.compile(r"[A-Za-z0-9_\-]{1,255}")
+
+
+class _Confirmation(msgspec.Struct):
+    """JetStream's answer to a publish."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: dict[str, object] | None = None
+
+
+_decode_confirmation = msgspec.json.Decoder(_Confirmation).decode
+
+
+class NATSMessageBroker:
+    """A `MessageBroker` on NATS and JetStream.
+
+    The connection, once made, is kept for ever unless configured otherwise: after a loss it is made again with jittered
+    waits, subscriptions and consumers go on, streams and consumers that a server has lost are made again. Meanwhile
+    everything that would send raises `BusConnectionError` at once: nothing is buffered that could be lost silently.
+    What was in flight when the connection broke ends as unconfirmed, and is not sent later.
+
+    Make it where its event loop runs. `disconnect` or `drain` closes it; it may be connected again afterwards, without
+    its former subscriptions.
+    """
+
+    def __init__(self, config: NATSConfig | None = None) -> None:
+        self.config = config or NATSConfig()
+        self._connection = NATSConnection(self.config, on_lost=self._lost)
+        self._api = JetStreamAPI(self._connection.ask_server)
+        self._slots = asyncio.Semaphore(self.config.publish_in_flight_max)
+        self._subscriptions: set[NATSSubscription] = set()
+        self._consumers: set[NATSPullConsumer] = set()
+        self._streams: dict[str, StreamSpec] = {}
+        self._attached_at: dict[tuple[str, str], str] = {}
+        self._published = 0
+        self._dropped = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            durable=True,
+            redelivers=True,
+            ordered=True,
+            deduplicates=True,
+            payload_bytes_max=self._connection.payload_bytes_max,
+        )
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._connection.state
+
+    @property
+    def reconnects(self) -> int:
+        """How often a lost connection was made again."""
+        return self._connection.reconnects
+
+    @property
+    def dropped(self) -> int:
+        """Messages of core subscriptions that were dropped because their handlers were too slow."""
+        return self._dropped + sum(subscription.dropped for subscription in self._subscriptions)
+
+    def on_state(self, listener: StateListener) -> None:
+        self._connection.on_state(listener)
+
+    async def connect(self) -> None:
+        await self._connection.open()
+
+    async def disconnect(self) -> None:
+        subscriptions = list(self._subscriptions)
+        self._lost()
+        await self._connection.close()
+        for subscription in subscriptions:
+            await subscription.cancel()
+
+    async def drain(self) -> None:
+        """See `MessageBroker.drain`. Bounded by `drain_timeout_s`; callbacks that run longer are cancelled."""
+        if self.state is ConnectionState.CONNECTED:
+            self._connection.enter(ConnectionState.DRAINING)
+            self._lost()
+            try:
+                async with asyncio.timeout(self.config.drain_timeout_s):
+                    if self._subscriptions:
+                        tasks = [asyncio.create_task(subscription.drain()) for subscription in self._subscriptions]
+                        try:
+                            await asyncio.wait(tasks)
+                        finally:
+                            for task in tasks:
+                                task.cancel()
+                    await self._connection.questions_answered()
+            except TimeoutError:
+                pass  # what is not finished ends with the connection
+        await self.disconnect()
+
+    async def publish(
+        self,
+        message: OutgoingMessage,
+        *,
+        delivery: DeliveryClass = DeliveryClass.AT_MOST_ONCE,
+        timeout_s: float = 5.0,
+    ) -> Receipt:
+        """See `MessageBroker.publish`. Also raises `InvalidTopicError` and `InvalidValueError` (headers); nothing sent.
+
+        A core publish is in the hands of the operating system shortly after it returns. Of stored publishes
+        `publish_in_flight_max` may wait for their confirmation at once, in any number of tasks.
+        """
+        if delivery is DeliveryClass.AT_LEAST_ONCE:
+            return await self._store(message, timeout_s)
+        headers = self._check(message, None)
+        client = self._connection.require_client()
+        if client.congested:
+            client = await self._connection.room(timeout_s)
+        client.send(message.subject, "", headers, message.payload)
+        self._published += 1
+        if self._published % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+        return Receipt(delivery=DeliveryClass.AT_MOST_ONCE, message_id=message.message_id)
+
+    async def subscribe(self, pattern: str, on_delivery: OnDelivery, *, group: str | None = None) -> NATSSubscription:
+        """See `MessageBroker.subscribe`. Raises `SubscriptionError` when the server forbids it."""
+        check_pattern(pattern)
+        if group is not None:
+            _check_name("group", group)
+        subscription = NATSSubscription(
+            self._connection.require_client(),
+            pattern,
+            on_delivery,
+            messages_max=self.config.pending_messages_max,
+            bytes_max=self.config.pending_bytes_max,
+            on_end=self._subscription_ended,
+        )
+        self._subscriptions.add(subscription)
+        try:
+            await subscription.open(group)
+            await self._connection.flush()
+            if self._connection.forbids_subscribing(pattern):
+                raise SubscriptionError(f"the server forbids subscribing to {pattern!r}", {"pattern": pattern})
+        except BaseException:
+            await subscription.cancel()
+            raise
+        return subscription
+
+    async def consumer(self, spec: ConsumerSpec) -> NATSPullConsumer:
+        check_pattern(spec.pattern)
+        _check_name("stream", spec.stream)
+        _check_name("durable", spec.durable)
+        self._connection.require_client()
+        context = {"stream": spec.stream, "durable": spec.durable}
+        try:
+            await self._api.ensure_consumer(spec)
+        except BusConnectionError:
+            raise
+        except MessageBusError as error:
+            raise SubscriptionError(f"no consumer {spec.durable!r}: {error.message}", context) from error
+        self._attached_at.setdefault((spec.stream, spec.durable), datetime.now(UTC).isoformat())
+        consumer = NATSPullConsumer(self, self._api, spec, restore=self._restore, on_close=self._consumers.discard)
+        self._consumers.add(consumer)
+        try:
+            await consumer.open()
+            await self._connection.flush()
+        except BaseException:
+            await consumer.close()
+            raise
+        return consumer
+
+    async def ensure_stream(self, spec: StreamSpec) -> None:
+        _check_name("stream", spec.name)
+        for pattern in spec.subjects:
+            check_pattern(pattern)
+        await self._api.ensure_stream(spec)
+        self._streams[spec.name] = spec
+
+    async def read_stored(
+        self, stream: str, *, from_sequence: int = 1, count_max: int = 100
+    ) -> Sequence[StoredMessage]:
+        _check_name("stream", stream)
+        found: list[StoredMessage] = []
+        sequence = max(1, from_sequence)
+        while len(found) < count_max:
+            raw = await self._api.next_message(stream, sequence)
+            if raw is None:
+                break
+            sequence = raw["seq"] + 1
+            found.append(
+                StoredMessage(
+                    sequence=raw["seq"],
+                    subject=raw["subject"],
+                    payload=base64.b64decode(raw.get("data", "")),
+                    headers=decode_headers(base64.b64decode(raw.get("hdrs", ""))),
+                    stored_at=datetime.fromisoformat(raw["time"]).astimezone(UTC),
+                )
+            )
+        return found
+
+    async def erase_stored(self, stream: str, sequence: int) -> bool:
+        _check_name("stream", stream)
+        return await self._api.erase(stream, sequence)
+
+    async def request(self, message: OutgoingMessage, *, timeout_s: float) -> CoreDelivery:
+        """See `MessageBroker.request`. A connection that breaks meanwhile also ends it with `RequestTimeoutError`."""
+        headers = self._check(message, None)
+        answer = await self._connection.ask(message.subject, message.payload, headers=headers, timeout_s=timeout_s)
+        context = {"topic": message.subject, "timeout_s": timeout_s}
+        if isinstance(answer, NoReply):
+            why = f"within {timeout_s:g} s" if answer is NoReply.TIMEOUT else f": {answer.value}"
+            raise RequestTimeoutError(f"no reply from {message.subject!r} {why}", context)
+        if answer.nobody_listens:
+            raise RequestTimeoutError(f"nobody listens on {message.subject!r}", context)
+        return CoreDelivery(answer.subject, answer.payload, answer.headers, None)
+
+    # For consumers and their deliveries
+
+    def require_client(self) -> HardenedClient:
+        """The client while messages can be received; raises `BusConnectionError` otherwise."""
+        if self.state is ConnectionState.DRAINING:
+            raise BusConnectionError("the broker is draining", {"state": self.state.value})
+        return self._connection.require_client()
+
+    async def tell(self, subject: str, payload: bytes) -> None:
+        """Send a settlement."""
+        client = self._connection.require_client()
+        if client.congested:
+            client = await self._connection.room(self.config.api_timeout_s)
+        client.send(subject, "", None, payload)
+
+    async def confirm(self, subject: str, payload: bytes) -> None:
+        """Send a settlement and wait until the server has noted it."""
+        answer = await self._connection.ask(subject, payload, timeout_s=self.config.api_timeout_s)
+        if isinstance(answer, NoReply) or answer.nobody_listens:
+            why = answer.value if isinstance(answer, NoReply) else "the consumer is gone"
+            raise BusConnectionError(f"the acknowledgement is not confirmed: {why}", {"subject": subject})
+
+    async def _store(self, message: OutgoingMessage, timeout_s: float) -> Receipt:
+        headers = self._check(message, message.message_id)
+        self._connection.require_client()
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        if self._slots.locked():
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    await self._slots.acquire()
+            except TimeoutError as error:
+                raise BusConnectionError(
+                    f"no publish was confirmed for {timeout_s:g} s, and {self.config.publish_in_flight_max} wait",
+                    {"topic": message.subject},
+                ) from error
+        else:
+            await self._slots.acquire()
+        try:
+            remaining_s = max(0.001, deadline_s - loop.time())
+            answer = await self._connection.ask(
+                message.subject, message.payload, headers=headers, timeout_s=remaining_s
+            )
+        finally:
+            self._slots.release()
+        return _receipt(message, answer, timeout_s)
+
+    def _check(self, message: OutgoingMessage, message_id: str | None) -> bytes | None:
+        """The header block of the message, after everything that can be refused before sending was looked at."""
+        check_subject(message.subject)
+        headers = message.headers
+        if message_id is not None:
+            headers = {**headers, MESSAGE_ID_HEADER: message_id} if headers else {MESSAGE_ID_HEADER: message_id}
+        block = encode_headers(headers) if headers else None
+        size = len(message.payload) if block is None else len(message.payload) + len(block)
+        limit = self._connection.payload_bytes_max
+        if size > limit:
+            # Without headers of its own the message is as large as the caller sees it, whatever the id adds.
+            shown = len(message.payload) if len(message.payload) > limit else size
+            raise PayloadTooLargeError(message.subject, payload_bytes=shown, payload_bytes_max=limit)
+        return block
+
+    async def _restore(self, spec: ConsumerSpec) -> None:
+        """Make again what the server has lost. Raises `SubscriptionError` when that cannot be done."""
+        stream = self._streams.get(spec.stream)
+        try:
+            if stream is not None and not await self._api.has_stream(spec.stream):
+                await self._api.ensure_stream(stream)
+            since = self._attached_at.get((spec.stream, spec.durable)) if spec.deliver_new else None
+            await self._api.ensure_consumer(spec, since=since)
+        except BusConnectionError:
+            raise
+        except MessageBusError as error:
+            raise SubscriptionError(
+                f"consumer {spec.durable!r} is gone and cannot be made again: {error.message}",
+                {"stream": spec.stream, "durable": spec.durable},
+            ) from error
+
+    def _lost(self) -> None:
+        for consumer in list(self._consumers):
+            consumer.connection_lost()
+
+    def _subscription_ended(self, subscription: NATSSubscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.discard(subscription)
+            self._dropped += subscription.dropped
+
+
+def _check_name(field: str, name: str) -> None:
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise InvalidValueError(field, "1 to 255 letters, digits, - and _", name)
+
+
+def _receipt(message: OutgoingMessage, answer: Reply | NoReply, timeout_s: float) -> Receipt:
+    """What JetStream's answer to a publish means: done, not done, or unknown."""
+    context = {"topic": message.subject, "message_id": message.message_id}
+    if answer is NoReply.FORBIDDEN:
+        raise PublishError(f"the server forbids publishing to {message.subject!r}", context)
+    if isinstance(answer, NoReply):
+        why = f"nothing within {timeout_s:g} s" if answer is NoReply.TIMEOUT else answer.value
+        raise UnconfirmedPublishError(f"the message for {message.subject!r} is not confirmed: {why}", context)
+    if answer.nobody_listens:
+        raise PublishError(f"no stream stores {message.subject!r}", context)
+    try:
+        confirmation = _decode_confirmation(answer.payload)
+    except msgspec.DecodeError as error:
+        raise UnconfirmedPublishError(f"the answer for {message.subject!r} is not of a stream", context) from error
+    if confirmation.error is not None:
+        reason = confirmation.error.get("description", "without a reason")
+        context["err_code"] = str(confirmation.error.get("err_code"))
+        raise PublishError(f"the stream refused the message for {message.subject!r}: {reason}", context)
+    if not confirmation.stream:
+        raise UnconfirmedPublishError(f"the answer for {message.subject!r} is not of a stream", context)
+    return Receipt(
+        delivery=DeliveryClass.AT_LEAST_ONCE,
+        message_id=message.message_id,
+        stream=confirmation.stream,
+        sequence=confirmation.seq,
+        duplicate=confirmation.duplicate,
+    )

@@ -1,0 +1,278 @@
+"""nats-py's connection without the defects that cost messages or hang it.
+
+Kept of nats-py: the handshake, authentication, TLS, the pool of servers, the reading, flushing and pinging tasks, the
+replay of subscriptions after a reconnect. Replaced, with the reason at each place: everything that let a message, a
+cancellation or a frozen peer take the connection down or hang it. The overridden names are private to nats-py, hence
+its narrow version range; `tests/integration/messaging` fails for each when an upgrade changes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from nats import errors
+from nats.aio.client import Client, Server
+from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
+from nats.protocol.parser import AUTHORIZATION_VIOLATION
+
+from polaris.messaging.brokers._nats_config import NATSConfig
+from polaris.messaging.brokers._nats_protocol import FrameParser
+
+Receive = Callable[[str, str, bytes, bytes | None], None]
+"""Takes subject, reply subject, payload and raw header block of a message, at once and without raising."""
+
+_CRLF = b"\r\n"
+
+
+class _Transport(TcpTransport):
+    """A TCP transport that can be given up without waiting for a peer that does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __bool__(self) -> bool:
+        # nats-py makes a transport of its own in place of one that is not connected yet.
+        return True
+
+    def at_eof(self) -> bool:
+        return self._io_reader is None or bool(self._io_reader.at_eof())
+
+    @property
+    def encrypted(self) -> bool:
+        return self._io_writer is not None and self._io_writer.get_extra_info("ssl_object") is not None
+
+    def abort(self) -> None:
+        for writer in (self._io_writer, self._bare_io_writer):
+            if writer is not None:
+                writer.transport.abort()
+
+
+class HardenedClient(Client):
+    """One connection of `NATSMessageBroker`. Use from one event loop; `close` ends it for good.
+
+    `on_lost(error)` is called at once when a connection breaks, before anything else is tried; `on_back()` when one is
+    made again and the server has all subscriptions; `on_end()` when no more attempts will be made; `on_error(error)`
+    for what the server or the network complain of meanwhile. They must not raise.
+    """
+
+    def __init__(
+        self,
+        config: NATSConfig,
+        *,
+        on_lost: Callable[[Exception], None],
+        on_back: Callable[[], None],
+        on_end: Callable[[], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        super().__init__()
+        self._ps = FrameParser(self)
+        self._socket = _Transport()
+        self._transport = self._socket
+        self._config = config
+        self._receivers: dict[int, Receive] = {}
+        self._on_lost = on_lost
+        self._on_back = on_back
+        self._on_end = on_end
+        self._on_error = on_error
+        self._attempts = 0
+
+    async def open(self) -> None:
+        """Try to connect until it succeeds; the caller bounds and cancels it, then calls `close`."""
+        config = self._config
+        # nats-py declares whole seconds, and takes fractions.
+        optional: dict[str, Any] = {
+            "connect_timeout": config.attempt_timeout_s,
+            "reconnect_time_wait": config.reconnect_time_wait,
+            "ping_interval": config.ping_interval_s,
+        }
+        if config.tls is not None:
+            optional |= {"tls": config.tls.context(), "tls_handshake_first": config.tls.handshake_first}
+            if config.tls.hostname is not None:
+                optional["tls_hostname"] = config.tls.hostname
+        await self.connect(
+            servers=list(config.servers),
+            name=config.name,
+            token=config.token,
+            user=config.user,
+            password=config.password,
+            user_credentials=config.credentials,
+            nkeys_seed=config.nkey,
+            allow_reconnect=config.max_reconnect_attempts != 0,
+            max_reconnect_attempts=config.max_reconnect_attempts,
+            reconnect_to_server_handler=self._next_server,
+            # One unanswered ping is enough: silence is noticed after one to two intervals.
+            max_outstanding_pings=1,
+            # Back-pressure and refusal while disconnected are decided before anything is buffered.
+            pending_size=1 << 40,
+            inbox_prefix=config.inbox_prefix,
+            error_cb=self._report,
+            reconnected_cb=self._came_back,
+            closed_cb=self._ended,
+            **optional,
+        )
+
+    async def shut(self) -> None:
+        """Close for good, whatever state the connection is in; all tasks of the client have ended afterwards."""
+        try:
+            await self.close()
+        except Exception as error:  # boundary: nats-py's way of closing a broken connection may fail anywhere
+            self._on_error(error)
+        self._socket.abort()
+        tasks = [self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task]
+        running = [task for task in tasks if task is not None and not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=1.0)
+
+    # Sending
+
+    @property
+    def congested(self) -> bool:
+        """More bytes than allowed wait for the socket."""
+        return bool(self._pending_data_size > self._config.send_buffer_bytes_max)
+
+    async def room(self) -> None:
+        """Wait until the socket has taken what waits for it now."""
+        await self._flush_pending(force_flush=True)
+
+    def send(self, subject: str, reply: str, headers: bytes | None, payload: bytes) -> None:
+        """Put one message behind all that were sent before. The caller has checked subject, size and state."""
+        if headers is None:
+            frame = b"".join((f"PUB {subject} {reply} {len(payload)}\r\n".encode(), payload, _CRLF))
+        else:
+            head = f"HPUB {subject} {reply} {len(headers)} {len(headers) + len(payload)}\r\n"
+            frame = b"".join((head.encode(), headers, payload, _CRLF))
+        self._pending.append(frame)
+        self._pending_data_size += len(frame)
+        kicks = self._flush_queue
+        if kicks is not None and kicks.empty():
+            kicks.put_nowait(asyncio.get_running_loop().create_future())
+
+    # Receiving
+
+    async def listen(self, pattern: str, receive: Receive, *, group: str = "") -> Subscription:
+        """Hand what arrives on `pattern` to `receive`. The server knows of it after the next `flush`."""
+        # With a future nats-py makes neither queue nor task for the subscription; the future is never used.
+        subscription = await self.subscribe(pattern, queue=group, future=asyncio.get_running_loop().create_future())
+        self._receivers[subscription._id] = receive  # noqa: SLF001
+        return subscription
+
+    async def mute(self, subscription: Subscription) -> None:
+        """Ask the server for no more; what it has sent already still arrives until `forget`."""
+        if self.is_connected:
+            await self._send_unsubscribe(subscription._id)  # noqa: SLF001
+
+    def forget(self, subscription: Subscription) -> None:
+        """Drop what still arrives; nothing is replayed after a reconnect."""
+        self._receivers.pop(subscription._id, None)  # noqa: SLF001
+        self._remove_sub(subscription._id)  # noqa: SLF001
+
+    def dispatch(self, sid: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
+        """Take a message from the parser, past nats-py's queue and task per subscription."""
+        receive = self._receivers.get(sid)
+        if receive is not None:
+            receive(
+                subject.decode("utf-8", "backslashreplace"), reply.decode("utf-8", "backslashreplace"), payload, headers
+            )
+
+    # Losing the connection and coming back
+
+    def _next_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+        """The server that failed least, and a jittered, growing wait: nats-py's own wait is fixed."""
+        attempt = self._attempts
+        self._attempts += 1
+        fewest = min(server.reconnects for server in servers)
+        server = random.choice([server for server in servers if server.reconnects == fewest])  # noqa: S311
+        if attempt == 0:
+            return server, random.uniform(0.0, self._config.reconnect_time_wait)  # noqa: S311
+        wait = min(self._config.reconnect_time_wait_max_s, self._config.reconnect_time_wait * 2 ** min(attempt - 1, 30))
+        # Equal jitter: Brooker 2015.
+        return server, wait / 2 + random.uniform(0.0, wait / 2)  # noqa: S311
+
+    async def _process_op_err(self, e: Exception) -> None:
+        """The connection broke: say so at once, and give the socket up.
+
+        nats-py waits for the transport to close, which a peer that is frozen with a full socket delays for minutes; and
+        it sends after the reconnect, however late, what had not been written, although those who waited for it were
+        told.
+        """
+        if not (self.is_closed or self.is_reconnecting):
+            self._socket.abort()
+            self._pending = []
+            self._pending_data_size = 0
+            self._attempts = 0
+            self._on_lost(e)
+        await super()._process_op_err(e)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """The server complains. nats-py then closes for good; the server itself hangs up when it is that bad."""
+        message = err_msg.strip("'")
+        self._err = errors.AuthorizationError() if AUTHORIZATION_VIOLATION in message else errors.Error(message)
+        self._on_error(self._err)
+
+    async def _process_connect_init(self) -> None:
+        """The handshake. A failed one closes its socket, and always counts as an attempt that failed.
+
+        nats-py leaks the socket; takes a peer that hangs up for connected; and dies of exceptions it does not expect.
+        """
+        try:
+            await super()._process_connect_init()
+            if not self.is_connected:
+                raise errors.Error("the server hung up during the handshake")
+        except (OSError, errors.Error, TimeoutError):
+            self._give_up_handshake()
+            raise
+        except Exception as error:  # boundary: bytes of an unknown peer, key files of the user
+            self._give_up_handshake()
+            raise errors.Error(f"the handshake failed: {error}") from error
+        except BaseException:
+            self._give_up_handshake()
+            raise
+
+    def _give_up_handshake(self) -> None:
+        self._socket.abort()
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None and not task.done():
+                task.cancel()
+
+    def _connect_command(self) -> bytes:
+        """Send no secret in the clear when encryption was asked for: nats-py leaves the choice to the server."""
+        wanted = self._config.tls is not None or (self._current_server and self._current_server.uri.scheme == "tls")
+        if wanted and not self._socket.encrypted:
+            raise errors.SecureConnWantedError
+        return bytes(super()._connect_command())
+
+    async def _process_pong(self) -> None:
+        """A `flush` that was cancelled or timed out has a late answer: nats-py's reader dies of it."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pongs_received += 1
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        """Kick the flusher; with `force_flush` wait until it has written. nats-py swallows a cancellation here."""
+        future = asyncio.get_running_loop().create_future()
+        kicks = self._flush_queue
+        if kicks is None or not self.is_connected or self._flusher_task is None or self._flusher_task.done():
+            future.set_result(None)
+            return future
+        await kicks.put(future)
+        if force_flush:
+            await future
+        return future
+
+    async def _report(self, error: Exception) -> None:
+        self._on_error(error)
+
+    async def _came_back(self) -> None:
+        self._on_back()
+
+    async def _ended(self) -> None:
+        self._on_end()

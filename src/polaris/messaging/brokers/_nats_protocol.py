@@ -1,0 +1,178 @@
+"""The bytes of the NATS client protocol: frames in, headers both ways. No message ends the connection's reader.
+
+nats-py 2.16 finds frames with regular expressions whose notion of white space is wider than the server's, and decodes
+subjects and headers strictly: one message on the subject `a<VT>b`, on a subject that is not UTF-8, or with a damaged
+header block kills its reader, and a stored one does so again at every redelivery. What stands here follows the server's
+own rules: fields are separated by spaces and tabs, everything else is data.
+
+Source: NATS client protocol (https://docs.nats.io/reference/reference-protocols/nats-protocol), ADR-4 (headers).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
+
+from polaris.exceptions import InvalidTopicError, InvalidValueError
+
+STATUS = "Status"
+"""The key under which the status of a control message ("404", "503") stands beside its headers."""
+DESCRIPTION = "Description"
+NO_RESPONDERS = "503"
+
+CONTROL_LINE_BYTES_MAX = 64 * 1024
+HEADER_FIRST_LINE = b"NATS/1.0\r\n"
+_CRLF = b"\r\n"
+_SUBJECT = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+)*")
+_PATTERN = re.compile(r"[^\s.>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.>\x00-\x1f\x7f\ud800-\udfff]+)*(\.>)?|>")
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(
+    r"(?:[^\s\x00-\x1f\x7f\ud800-\udfff](?:[^\x00-\x1f\x7f\ud800-\udfff]*[^\s\x00-\x1f\x7f\ud800-\udfff])?)?"
+)
+
+
+def check_subject(subject: str) -> None:
+    """Raise `InvalidTopicError` unless a message can be published on `subject`."""
+    if not isinstance(subject, str) or _SUBJECT.fullmatch(subject) is None:
+        raise InvalidTopicError(
+            f"{subject!r:.200} is not a subject: tokens without spaces or wildcards, joined by dots"
+        )
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise `InvalidTopicError` unless one can subscribe to `pattern`: `*` is any token, a last `>` the rest."""
+    if (
+        not isinstance(pattern, str)
+        or _PATTERN.fullmatch(pattern) is None
+        or any("*" in part and len(part) > 1 for part in pattern.split("."))
+    ):
+        raise InvalidTopicError(f"{pattern!r:.200} is not a subject pattern")
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """The header block of a frame. Values are UTF-8 and arrive as they are.
+
+    Raises `InvalidValueError` for a name that is not an HTTP token, and for a value that would not arrive unchanged:
+    one with control characters, with white space at its ends, or that is no text.
+    """
+    lines = ["NATS/1.0"]
+    for name, value in headers.items():
+        if not isinstance(name, str) or _HEADER_NAME.fullmatch(name) is None:
+            raise InvalidValueError("headers", "names of letters, digits and -_.!#$%&'*+^`|~", name)
+        if not isinstance(value, str) or _HEADER_VALUE.fullmatch(value) is None:
+            field = f"headers[{name}]"
+            raise InvalidValueError(field, "a text without control characters or white space at its ends", value)
+        lines.append(f"{name}: {value}")
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode()
+
+
+def decode_headers(block: bytes | None) -> dict[str, str]:
+    """Headers and inline status of a frame; of a damaged block what can be read. Never raises.
+
+    Bytes that are not UTF-8 come out as backslash escapes. Of a name that comes twice the last value counts.
+    """
+    if not block:
+        return {}
+    headers: dict[str, str] = {}
+    first, *lines = block.split(_CRLF)
+    if len(first) > 8:
+        status, _, description = first[8:].strip().partition(b" ")
+        if status.isdigit():
+            headers[STATUS] = status.decode()
+            if description:
+                headers[DESCRIPTION] = description.decode("utf-8", "backslashreplace")
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers[name.strip().decode("utf-8", "backslashreplace")] = value.strip().decode(
+                "utf-8", "backslashreplace"
+            )
+    return headers
+
+
+class FrameParser(Parser):
+    """Cuts the byte stream into frames and hands them to the client, in order."""
+
+    nc: Any
+    buf: bytearray
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Handle all complete frames of what has arrived so far; the beginning of the next one is kept.
+
+        Raises `ProtocolError` for bytes that no NATS server sends; the client then reconnects.
+        """
+        buffer = self.buf
+        buffer += data
+        size = len(buffer)
+        at = 0
+        try:
+            while at < size:
+                end = buffer.find(_CRLF, at)
+                if end < 0:
+                    if size - at > CONTROL_LINE_BYTES_MAX:
+                        raise ProtocolError
+                    break
+                first = buffer[at]
+                if first == 77 or first == 72:  # M, H
+                    after = self._message(buffer, at, end, size)
+                    if after < 0:
+                        break
+                    at = after
+                else:
+                    await self._control(bytes(buffer[at:end]))
+                    at = end + 2
+                if self.buf is not buffer:
+                    # The connection was given up meanwhile; what is left belongs to it.
+                    return
+        finally:
+            if self.buf is buffer and at:
+                del buffer[:at]
+
+    def _message(self, buffer: bytearray, at: int, end: int, size: int) -> int:
+        """Handle the message that begins at `at`; its end, or -1 when it is not complete yet."""
+        fields = bytes(buffer[at:end]).replace(b"\t", b" ").split(b" ")
+        operation = fields[0]
+        try:
+            length = int(fields[-1])
+            body = end + 2
+            after = body + length + 2
+            if after > size:
+                return -1
+            headers: bytes | None = None
+            if operation == b"HMSG":
+                header_length = int(fields[-2])
+                headers = bytes(buffer[body : body + header_length])
+                body += header_length
+                fields.pop()
+            elif operation != b"MSG":
+                raise ProtocolError
+            reply = fields[3] if len(fields) == 5 else b""
+            subject, sid = fields[1], int(fields[2])
+        except (ValueError, IndexError) as error:
+            raise ProtocolError from error
+        self.nc.dispatch(sid, subject, reply, bytes(buffer[body : after - 2]), headers)
+        return after
+
+    async def _control(self, line: bytes) -> None:
+        operation, _, rest = line.partition(b" ")
+        operation = operation.upper()
+        if operation == b"PING":
+            await self.nc._process_ping()  # noqa: SLF001
+        elif operation == b"PONG":
+            await self.nc._process_pong()  # noqa: SLF001
+        elif operation == b"-ERR":
+            await self.nc._process_err(rest.decode("utf-8", "backslashreplace").lower())  # noqa: SLF001
+        elif operation == b"INFO":
+            try:
+                info = json.loads(rest)
+            except ValueError as error:
+                raise ProtocolError from error
+            await self.nc._process_info(info)  # noqa: SLF001
+        elif operation != b"+OK":
+            raise ProtocolError

@@ -1,0 +1,63 @@
+"""Fixtures that any test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from polaris.messaging.brokers._embedded import EmbeddedNATSServer
+from polaris.messaging.brokers._embedded_config import EmbeddedNATSConfig
+from polaris.messaging.brokers._nats import NATSMessageBroker
+
+MakeNATSServer = Callable[..., Awaitable[EmbeddedNATSServer]]
+ConnectNATS = Callable[..., Awaitable[NATSMessageBroker]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedNATSServer]:
+    """A real server for this worker's whole session. Shared: use stream names and subjects of your own, do no harm."""
+    server = EmbeddedNATSServer(EmbeddedNATSConfig(data_dir=tmp_path_factory.mktemp("nats")))
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def make_nats_server(tmp_path: Path) -> AsyncIterator[MakeNATSServer]:
+    """Starts real servers of this test's own, to be killed, frozen and restarted; arguments as of `EmbeddedNATSConfig`.
+
+    Without `data_dir` each gets a new folder.
+    """
+    servers: list[EmbeddedNATSServer] = []
+
+    async def make(**settings: Any) -> EmbeddedNATSServer:
+        folder = settings.pop("data_dir", tmp_path / f"nats-{len(servers)}")
+        server = EmbeddedNATSServer(EmbeddedNATSConfig(data_dir=folder, **settings))
+        servers.append(server)
+        await server.start()
+        return server
+
+    yield make
+    for server in servers:
+        await server.stop()
+
+
+@pytest.fixture
+async def connect_nats() -> AsyncIterator[ConnectNATS]:
+    """Connects brokers to a server and disconnects them after the test; further arguments as of `NATSConfig`."""
+    brokers: list[NATSMessageBroker] = []
+
+    async def connect(server: EmbeddedNATSServer, **settings: Any) -> NATSMessageBroker:
+        broker = NATSMessageBroker(server.client_config(f"test-{os.getpid()}", **settings))
+        brokers.append(broker)
+        await broker.connect()
+        return broker
+
+    yield connect
+    for broker in brokers:
+        await broker.disconnect()
