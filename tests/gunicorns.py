@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -51,14 +50,31 @@ class Gunicorn:
         return b"".join(parts)
 
     def kill(self) -> None:
-        """End arbiter and workers without a chance to clean up, and wait until they are gone."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = [psutil.Process(self.pid), *psutil.Process(self.pid).children()]
-            for member in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
+        """End arbiter and workers without a chance to clean up, and wait until none of them runs."""
+        if self.process.poll() is None:
+            family = psutil.Process(self.pid).children(recursive=True)
+            self.process.kill()
             self.process.wait(10)
-            psutil.wait_procs(family, timeout=10)
+            end(family)
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Kill the processes and wait until none of them runs; a dead one may wait for init to take note of it."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    deadline_s = time.monotonic() + 10.0
+    while any(runs(process) for process in processes):
+        assert time.monotonic() < deadline_s, "a killed process goes on"
+        time.sleep(0.01)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it is more than a zombie."""
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_udp_port() -> int:
@@ -70,14 +86,30 @@ def free_udp_port() -> int:
 
 @contextlib.contextmanager
 def running_gunicorn(
-    folder: Path, *, workers: int = 1, statsd_port: int | None = None, options: tuple[str, ...] = ()
+    folder: Path,
+    *,
+    workers: int = 1,
+    statsd_port: int | None = None,
+    options: tuple[str, ...] = (),
+    bind: str | None = None,
 ) -> Iterator[Gunicorn]:
-    """Start gunicorn and wait until it answers; end it and its workers afterwards."""
+    """Start gunicorn and wait until it answers; end it and its workers afterwards.
+
+    With a `bind` of the test's own its port is not known, and it is not asked whether it answers.
+    """
     (folder / "tiny_application.py").write_text(APPLICATION)
     pidfile = folder / "gunicorn.pid"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}", "--pid", str(pidfile)]
+        command = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--bind",
+            bind or f"fd://{listener.fileno()}",
+            "--pid",
+            str(pidfile),
+        ]
         command += ["--workers", str(workers), "--graceful-timeout", "5", "--log-level", "error", "--no-control-socket"]
         command += [] if statsd_port is None else ["--statsd-host", f"127.0.0.1:{statsd_port}"]
         process = subprocess.Popen(
@@ -93,9 +125,7 @@ def running_gunicorn(
             assert process.poll() is None, "gunicorn ended while it started"
             assert time.monotonic() < deadline_s, "gunicorn did not start in time"
             time.sleep(0.02)
-        assert b"200 OK" in service.get()
+        assert bind is not None or b"200 OK" in service.get()
         yield service
     finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            os.kill(process.pid, signal.SIGCONT)
         service.kill()
