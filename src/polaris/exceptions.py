@@ -26,7 +26,8 @@
     │   │   └── UnknownEventTypeError         polaris.bus.unknown_event_type
     │   ├── InvalidTopicError (ValueError)    polaris.bus.invalid_topic
     │   ├── SubscriptionError                 polaris.bus.subscription
-    │   └── RequestTimeoutError               polaris.bus.request_timeout
+    │   ├── RequestTimeoutError               polaris.bus.request_timeout
+    │   └── RequestFailedError                polaris.bus.request_failed
     ├── DataStoreError                        polaris.store
     │   ├── StoreConnectionError              polaris.store.connection
     │   ├── StoreFullError                    polaris.store.full
@@ -486,6 +487,24 @@ class RequestTimeoutError(MessageBusError, TimeoutError):
     code = "polaris.bus.request_timeout"
     title = "No reply in time"
     http_status = 504
+
+
+class RequestFailedError(MessageBusError):
+    """The request was received and its handler failed; `remote_code` is the stable code of the error it raised."""
+
+    code = "polaris.bus.request_failed"
+    title = "Request failed at its handler"
+    http_status = 502
+
+    def __init__(
+        self, topic: str, *, remote_code: str, title: str = "", remote_retryable: bool | None = None
+    ) -> None:
+        self.remote_code = remote_code
+        self.remote_retryable = remote_retryable
+        super().__init__(
+            f"the handler of {topic!r} failed: {title or remote_code} ({remote_code})",
+            {"topic": topic, "remote_code": remote_code, "remote_retryable": remote_retryable},
+        )
 
 
 class DataStoreError(PolarisException):

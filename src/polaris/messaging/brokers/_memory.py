@@ -224,13 +224,14 @@ class _Consumer:
     async def fetch(self, count_max: int, *, wait_s: float) -> Sequence[Delivery]:
         deadline_s = self._clock.monotonic() + wait_s
         waiters = self._position.stream.waiters
+        # Whoever fetches without end lets others run; and a cancellation takes effect here, before anything is taken.
+        await asyncio.sleep(0)
         while True:
             self._broker.require_connection()
             if self._closed:
                 raise SubscriptionError("the consumer is closed", {"durable": self._position.spec.durable})
             taken = self._position.take(count_max)
             if taken:
-                await asyncio.sleep(0)  # whoever fetches without end lets others run
                 return [_StreamDelivery(self._broker, self._position, record, attempt) for record, attempt in taken]
             now_s = self._clock.monotonic()
             if now_s >= deadline_s:

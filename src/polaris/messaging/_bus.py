@@ -1,0 +1,300 @@
+"""The message bus: typed events in and out, over a broker that moves bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.domain import EVENTS, EventRegistry, PolarisEvent, TelemetryBatch, TelemetryEvent
+from polaris.exceptions import BusConnectionError, ConfigurationError, InvalidValueError
+from polaris.messaging._broker import ConnectionState, DeliveryClass, MessageBroker, Receipt, StreamSpec
+from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, MiddlewareFunction
+from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._dead_letters import DeadLetters
+from polaris.messaging._handlers import EventTypes, Handler, bind_handler
+from polaris.messaging._inbound import Inbound
+from polaris.messaging._outbound import Outbound
+from polaris.messaging._publisher import Publisher
+from polaris.messaging._redelivery import RedeliveryPolicy
+from polaris.messaging._requests import check_requestable
+from polaris.messaging._streams import STANDARD_STREAMS
+from polaris.messaging._subjects import check_pattern, check_topic, topic_of
+from polaris.messaging._subscription import Subscription, SubscriptionOptions
+from polaris.messaging.middleware._correlation import CorrelationMiddleware
+
+if TYPE_CHECKING:
+    from polaris.observability import MetricsCollector, StructuredLogger
+
+PUBLISH_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 5.0
+GRACE_S = 10.0
+
+
+class PolarisMessageBus:
+    """Carries events between parts of POLARIS, and between POLARIS and the world.
+
+    `start` connects the broker, which the bus then owns, and ensures the streams; `stop` ends the subscriptions, hands
+    back what they had accepted and not finished, and disconnects; `drain` finishes it first. A bus may be started
+    again, without its former subscriptions. Usable as an async context manager. One event loop; safe from many of its
+    tasks.
+
+    Events of topics that a stream stores travel at least once, all others at most once, unless asked otherwise. The
+    correlation id of the running scope goes with every event that has none, and is current in its handlers.
+
+    Args:
+        broker: moves the bytes.
+        middleware_chain: goes round every publish and every delivery.
+        streams: ensured at start; `STANDARD_STREAMS` and whatever else the application stores. One of them must hold
+            `polaris.dead_letter.>`, or nothing can be put aside.
+        registry: the event types that can travel.
+        redelivery: for subscriptions that do not say otherwise.
+        grace_s: how long running handlers may take to finish when a subscription ends.
+        collector: counts dead letters, redeliveries and what waits for consumers. (Messages are counted by
+            `MetricsMiddleware`.)
+        logger, clock: for tests and for those who want them elsewhere.
+    """
+
+    def __init__(
+        self,
+        broker: MessageBroker,
+        middleware_chain: MiddlewareChain | Iterable[MessageMiddleware | MiddlewareFunction] | None = None,
+        *,
+        streams: Sequence[StreamSpec] = STANDARD_STREAMS,
+        registry: EventRegistry = EVENTS,
+        redelivery: RedeliveryPolicy | None = None,
+        grace_s: float = GRACE_S,
+        collector: MetricsCollector | None = None,
+        logger: StructuredLogger | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if logger is None:
+            from polaris.observability import StructuredLogger
+
+            logger = StructuredLogger("polaris.messaging")
+        if not grace_s >= 0:
+            raise InvalidValueError("grace_s", "seconds, at least 0", grace_s)
+        if isinstance(middleware_chain, MiddlewareChain):
+            given: Iterable[MessageMiddleware | MiddlewareFunction] = middleware_chain.middlewares
+        else:
+            given = middleware_chain or ()
+        chain = MiddlewareChain([CorrelationMiddleware(), *given])
+        self.broker = broker
+        self.streams = tuple(streams)
+        self._registry = registry
+        self._redelivery = redelivery or RedeliveryPolicy()
+        self._codec = EventCodec(registry)
+        self._outbound = Outbound(broker, self._codec, Publisher(broker, self.streams, clock=clock), chain)
+        self._inbound = Inbound(
+            broker,
+            self._codec,
+            chain,
+            self.streams,
+            grace_s=grace_s,
+            collector=collector,
+            logger=logger,
+            clock=clock,
+        )
+        self._started = False
+        self._ending: asyncio.Task[None] | None = None
+
+    # Life.
+
+    @property
+    def started(self) -> bool:
+        """Whether the bus may be used."""
+        return self._started
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the connection to the broker stands."""
+        return self.broker.state
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What was put aside: list, show, replay, drop."""
+        return DeadLetters(self.broker, codec=self._codec)
+
+    async def start(self) -> None:
+        """Connect and ensure the streams. Idempotent.
+
+        Raises `BusConnectionError`, or `ConfigurationError` when the broker cannot keep what the streams promise; the
+        broker is disconnected then.
+        """
+        if self._started:
+            return
+        try:
+            await self.broker.connect()
+            if self.streams and not self.broker.capabilities.redelivers:
+                raise ConfigurationError(
+                    f"{type(self.broker).__name__} cannot deliver again what was not handled, which streams promise; "
+                    "use another broker, or streams=()"
+                )
+            for stream in self.streams:
+                await self.broker.ensure_stream(stream)
+        except BaseException:
+            await self.broker.disconnect()
+            raise
+        self._started = True
+
+    async def stop(self) -> None:
+        """End all subscriptions, then disconnect. Idempotent.
+
+        Running handlers get the grace period; what was accepted and not finished is handed back to the broker.
+        """
+        await self._end(finish_all=False)
+
+    async def drain(self) -> None:
+        """As `stop`, but everything that was accepted is handled first, within the grace period."""
+        await self._end(finish_all=True)
+
+    async def _end(self, *, finish_all: bool) -> None:
+        if self._ending is None:
+            if not self._started:
+                return
+            self._ending = asyncio.create_task(self._wind_up(finish_all), name="polaris-bus-end")
+        # The end goes on when the one who waits for it is cancelled.
+        await asyncio.shield(self._ending)
+
+    async def _wind_up(self, finish_all: bool) -> None:
+        try:
+            # Handlers may publish until the last of them has ended.
+            await self._inbound.stop(finish_all=finish_all)
+        finally:
+            self._started = False
+            self._ending = None
+            await self.broker.disconnect()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    # Publishing.
+
+    async def publish(
+        self,
+        topic: str,
+        event: PolarisEvent,
+        *,
+        delivery: DeliveryClass | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = PUBLISH_TIMEOUT_S,
+    ) -> Receipt:
+        """Publish one event and say which guarantee it got.
+
+        `delivery`: None takes at least once where a stream stores the topic, at most once elsewhere. An event published
+        again with the same `event_id` is stored once. Ends within `timeout_s`, in which what was not confirmed is sent
+        again with the same id. Many publishes may wait at once; they do not wait for each other.
+
+        Raises, and nothing is stored: `InvalidTopicError`, `PayloadTooLargeError`, `PublishError`,
+        `BusConnectionError`, and what a middleware raises. Raises `UnconfirmedPublishError` when it may be stored: safe
+        to repeat.
+        """
+        self._require_started()
+        return await self._outbound.publish(topic, event, delivery, headers, timeout_s)
+
+    async def publish_telemetry(
+        self, event: TelemetryEvent | TelemetryBatch, *, timeout_s: float = PUBLISH_TIMEOUT_S
+    ) -> Receipt:
+        """Publish on `polaris.telemetry.<system_id>`, at least once; see `publish`."""
+        return await self.publish(topic_of(event), event, timeout_s=timeout_s)
+
+    async def publish_many(
+        self,
+        events: Iterable[PolarisEvent],
+        *,
+        topic: str | None = None,
+        delivery: DeliveryClass | None = None,
+        timeout_s: float = PUBLISH_TIMEOUT_S,
+    ) -> list[Receipt]:
+        """Publish many events in few messages; returns one receipt per event, in their order.
+
+        Events go to `topic`, or each to its natural topic (`topic_of`). Those of one topic keep their order and share
+        messages in the CloudEvents batch format, whose receipt they share too. `timeout_s` holds for each message.
+
+        When a message fails, the later ones of its topic are not sent, other topics go on, and the first error is
+        raised at the end. Publishing the same events again is safe: what was stored as the same message is stored once,
+        and consumers know events by their id.
+        """
+        self._require_started()
+        return await self._outbound.publish_many(list(events), topic, delivery, timeout_s)
+
+    async def request(self, topic: str, event: PolarisEvent, timeout: float = REQUEST_TIMEOUT_S) -> PolarisEvent:
+        """Publish an event and wait for the event that its handler returns, at most `timeout` seconds.
+
+        Raises `RequestTimeoutError` (at once when nobody listens), `RequestFailedError` when the handler failed,
+        `MessageBusError` for a topic that a stream stores, and as `publish` does.
+        """
+        self._require_started()
+        check_requestable(check_topic(topic), self._inbound.stream_of(topic))
+        return await self._outbound.request(topic, event, timeout)
+
+    # Subscribing.
+
+    async def subscribe(
+        self,
+        topic: str,
+        handler: Handler,
+        *,
+        event_type: EventTypes | None = None,
+        group: str | None = None,
+        durable: str | None = None,
+        delivery: DeliveryClass | None = None,
+        deliver_new: bool | None = None,
+        concurrency: int = 1,
+        in_flight_max: int = 256,
+        ack_wait_s: float = 30.0,
+        handler_timeout_s: float | None = 300.0,
+        batch_max: int = 500,
+        batch_linger_s: float = 0.005,
+        redelivery: RedeliveryPolicy | None = None,
+    ) -> Subscription:
+        """Call `handler` with the events of a topic or pattern; when this returns, the interest is registered.
+
+        The handler is an async function or an `EventHandler`; the events it gets are those of `event_type` or of its
+        annotation (see `bind_handler`), others are passed over. Annotated with a list of events, it gets many at once.
+        Every subscription has its own queue and workers: a slow or failing handler holds up nobody else.
+
+        `delivery`: None takes at least once when one stream stores everything that the pattern matches, at most once
+        otherwise. At least once, the message is acknowledged after the handler returned; what the handler raises
+        decides by `redelivery` whether it comes again or is put aside. The position in the stream:
+
+        - `durable`: of that name; it outlives the subscription and begins with everything stored.
+        - `group`: shared by all who give the same group and pattern; each message goes to one of them.
+        - neither: of this subscription alone; it begins with what is published from now on and is forgotten five
+          minutes after its end.
+
+        `deliver_new` overrides where a new position begins. See `SubscriptionOptions` for the other arguments.
+
+        Raises `InvalidTopicError`, `SubscriptionError`, `InvalidValueError`, `BusConnectionError`.
+        """
+        self._require_started()
+        if self._ending is not None:
+            raise BusConnectionError("the bus is ending")
+        bound = bind_handler(handler, event_type, self._registry)
+        options = SubscriptionOptions(
+            concurrency=concurrency,
+            in_flight_max=in_flight_max,
+            ack_wait_s=ack_wait_s,
+            handler_timeout_s=handler_timeout_s,
+            batch_max=batch_max,
+            batch_linger_s=batch_linger_s,
+            redelivery=redelivery or self._redelivery,
+        )
+        return await self._inbound.subscribe(
+            check_pattern(topic),
+            bound,
+            options,
+            delivery=delivery,
+            group=group,
+            durable=durable,
+            deliver_new=deliver_new,
+        )
+
+    def _require_started(self) -> None:
+        if not self._started:
+            raise BusConnectionError("the bus is not started")

@@ -1,0 +1,380 @@
+"""Events to bytes and back: CloudEvents 1.0.2 in structured JSON mode, single or as the JSON batch format.
+
+A message says by its first byte what it is: `{` one event (application/cloudevents+json), `[` many
+(application/cloudevents-batch+json), so no header is needed and any NATS client with a JSON library can take part.
+`type` is the registered name without a version, `dataschema` carries the version; `correlationid`, `traceparent` and
+`tracestate` are the extensions in use. `data` holds the event's own fields. Unknown attributes and fields are read
+over.
+
+One struct per event type describes the whole envelope with typed `data`, so that one pass of msgspec does all the work;
+the types are joined in one union that msgspec tells apart by `type`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple, Union
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from polaris.clock import utc_now
+from polaris.domain import (
+    EVENTS,
+    AdaptationEvent,
+    EventRegistry,
+    EventType,
+    ExecutionResultEvent,
+    HealthEvent,
+    PolarisEvent,
+    TelemetryBatch,
+    TelemetryEvent,
+)
+from polaris.domain._states import Id, Timestamp
+from polaris.exceptions import ConfigurationError, InvalidValueError, MessageDecodeError, UnknownEventTypeError
+
+CONTENT_TYPE = "application/cloudevents+json"
+BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
+BATCH_EVENTS_MAX = 10_000
+
+_ERROR_CHARS_MAX = 256
+_ENVELOPE_FIELDS = frozenset(PolarisEvent.__struct_fields__)
+_BATCH = re.compile(rb"[ \t\r\n]*\[")
+_OPTIONAL_TEXT = Union[str, None, UnsetType]  # noqa: UP007 # an expression for msgspec, not an annotation
+_OPTIONAL_TIME = Union[Timestamp, None, UnsetType]  # noqa: UP007
+
+_CE_SUBJECT: Mapping[type[PolarisEvent], Callable[[Any], str]] = {
+    TelemetryEvent: attrgetter("system_state.system_id"),
+    TelemetryBatch: attrgetter("system_id"),
+    AdaptationEvent: attrgetter("action.target_system"),
+    ExecutionResultEvent: attrgetter("result.action_id"),
+    HealthEvent: attrgetter("component"),
+}
+
+
+class DecodedEvent(NamedTuple):
+    """An event and what its envelope says beyond the event's own fields."""
+
+    event: PolarisEvent
+    event_type: str
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+class Undecodable(NamedTuple):
+    """One member of a batch that is no valid event; the others are not harmed by it."""
+
+    payload: bytes
+    error: MessageDecodeError
+
+
+class _Head(msgspec.Struct):
+    """What is asked of a message that could not be decoded, to say what is wrong with it."""
+
+    type: str
+    specversion: str
+
+
+class _Wire:
+    """How one event type looks on the wire: built once, used for every event of the type."""
+
+    def __init__(self, entry: EventType) -> None:
+        self.entry = entry
+        event_class = entry.event_class
+        fields = [field for field in msgspec.structs.fields(event_class) if field.name not in _ENVELOPE_FIELDS]
+        self._names = tuple(field.name for field in fields)
+        self._get = attrgetter(*self._names) if fields else None
+        self._positional = event_class.__match_args__[: len(fields)] == self._names
+        self._subject = _CE_SUBJECT.get(event_class)
+        self._data = _data_class(event_class, fields)
+        self._outgoing = _outgoing_class(entry, self._data)
+        self.incoming = _incoming_class(entry, self._data)
+
+    def encode(
+        self,
+        encoder: msgspec.json.Encoder,
+        event: PolarisEvent,
+        correlation_id: str | None,
+        traceparent: str | None,
+        tracestate: str | None,
+    ) -> bytes:
+        data = self._data
+        if self._get is None:
+            body = data()
+        elif len(self._names) == 1:
+            body = data(self._get(event))
+        else:
+            body = data(*self._get(event))
+        return encoder.encode(
+            self._outgoing(
+                event.event_id,
+                event.source,
+                event.timestamp,
+                body,
+                UNSET if self._subject is None else self._subject(event),
+                correlation_id or event.correlation_id or UNSET,
+                traceparent or UNSET,
+                tracestate or UNSET,
+            )
+        )
+
+    def event(self, found: Any, received_at: datetime | None) -> DecodedEvent:
+        """The event of a decoded envelope. Raises `InvalidValueError` when a value is out of its bounds."""
+        stamp = found.time or received_at or utc_now()
+        correlation_id = found.correlationid or None
+        make = self.entry.event_class
+        if self._get is None:
+            values: tuple[Any, ...] = ()
+        else:
+            values = (self._get(found.data),) if len(self._names) == 1 else self._get(found.data)
+        if self._positional:
+            event = make(
+                *values, event_id=found.id, timestamp=stamp, correlation_id=correlation_id, source=found.source
+            )
+        else:
+            event = make(
+                event_id=found.id,
+                timestamp=stamp,
+                correlation_id=correlation_id,
+                source=found.source,
+                **dict(zip(self._names, values, strict=True)),
+            )
+        return DecodedEvent(event, self.entry.name, found.traceparent or None, found.tracestate or None)
+
+
+def _data_class(event_class: type[PolarisEvent], fields: Sequence[Any]) -> type[Any]:
+    members: list[Any] = []
+    for field in fields:
+        if field.default_factory is not msgspec.NODEFAULT:
+            members.append(
+                (field.name, field.type, msgspec.field(name=field.encode_name, default_factory=field.default_factory))
+            )
+        elif field.default is not msgspec.NODEFAULT:
+            members.append((field.name, field.type, msgspec.field(name=field.encode_name, default=field.default)))
+        else:
+            members.append((field.name, field.type, msgspec.field(name=field.encode_name)))
+    # Fields with and without defaults may stand in any order, so the struct is made to take them by position anyway.
+    required = [member for member in members if _is_required(member)]
+    optional = [member for member in members if not _is_required(member)]
+    if [*required, *optional] != members:
+        raise ConfigurationError(
+            f"{event_class.__qualname__}: fields without a default come first", {"class": event_class.__qualname__}
+        )
+    return msgspec.defstruct(
+        f"{event_class.__name__}Data", members, module=event_class.__module__, omit_defaults=True, frozen=True, gc=False
+    )
+
+
+def _is_required(member: Any) -> bool:
+    field = member[2]
+    return field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
+
+
+def _outgoing_class(entry: EventType, data: type[Any]) -> type[Any]:
+    return msgspec.defstruct(
+        f"{entry.event_class.__name__}Outgoing",
+        [
+            ("id", str),
+            ("source", str),
+            ("time", datetime),
+            ("data", data),
+            ("subject", Any, UNSET),
+            ("correlationid", Any, UNSET),
+            ("traceparent", Any, UNSET),
+            ("tracestate", Any, UNSET),
+            ("specversion", str, "1.0"),
+            ("dataschema", str, entry.schema_uri),
+            ("datacontenttype", str, "application/json"),
+        ],
+        tag_field="type",
+        tag=entry.name,
+        gc=False,
+    )
+
+
+def _incoming_class(entry: EventType, data: type[Any]) -> type[Any]:
+    data_optional = all(not field.required for field in msgspec.structs.fields(data))
+    return msgspec.defstruct(
+        f"{entry.event_class.__name__}Incoming",
+        [
+            ("specversion", Literal["1.0"]),
+            ("id", Id),
+            ("source", Id),
+            ("data", data, msgspec.field(default_factory=data)) if data_optional else ("data", data),
+            ("time", _OPTIONAL_TIME, UNSET),
+            ("correlationid", _OPTIONAL_TEXT, UNSET),
+            ("traceparent", _OPTIONAL_TEXT, UNSET),
+            ("tracestate", _OPTIONAL_TEXT, UNSET),
+        ],
+        tag_field="type",
+        tag=entry.name,
+        kw_only=True,
+        gc=False,
+    )
+
+
+class EventCodec:
+    """Encodes and decodes the event types of a registry; types registered later are taken up when they first appear.
+
+    Safe to share between tasks and threads.
+    """
+
+    def __init__(self, registry: EventRegistry = EVENTS) -> None:
+        self._registry = registry
+        self._encoder = msgspec.json.Encoder()
+        self._by_class: dict[type[PolarisEvent], _Wire] = {}
+        self._by_envelope: dict[type[Any], _Wire] = {}
+        self._one: msgspec.json.Decoder[Any] | None = None
+        self._many: msgspec.json.Decoder[Any] | None = None
+        self._raw = msgspec.json.Decoder(list[msgspec.Raw])
+        self._head = msgspec.json.Decoder(_Head)
+
+    def require(self, event_class: type[PolarisEvent]) -> EventType:
+        """The registered name of the class, with the proof that it can travel.
+
+        Raises `UnknownEventTypeError` when it is not registered, `ConfigurationError` when JSON cannot carry it.
+        """
+        return self._wire(event_class).entry
+
+    def encode(
+        self,
+        event: PolarisEvent,
+        *,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+    ) -> bytes:
+        """One event as structured JSON. `correlation_id` goes before the event's own.
+
+        Raises `UnknownEventTypeError` for an unregistered type and `InvalidValueError` when JSON cannot carry a value.
+        """
+        wire = self._by_class.get(type(event)) or self._wire(type(event))
+        try:
+            return wire.encode(self._encoder, event, correlation_id, traceparent, tracestate)
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            raise InvalidValueError("event", f"a {wire.entry.name} that JSON can carry", event, cause=error) from error
+
+    @staticmethod
+    def join(encoded: Sequence[bytes]) -> bytes:
+        """Events encoded singly as one message in the JSON batch format."""
+        return b"[" + b",".join(encoded) + b"]"
+
+    @staticmethod
+    def is_batch(payload: bytes) -> bool:
+        """Whether the message is in the JSON batch format, judged by its first byte that is no space."""
+        return payload[:1] == b"[" or (payload[:1] != b"{" and _BATCH.match(payload) is not None)
+
+    def decode(self, payload: bytes, *, received_at: datetime | None = None) -> DecodedEvent:
+        """The event in a message of one. `received_at` stands in for a missing `time`; None means now.
+
+        Raises `UnknownEventTypeError` when nobody registered its type, and `MessageDecodeError` for everything else
+        that is wrong with the bytes; never anything else.
+        """
+        try:
+            if self._one is None:
+                self._build()
+            found = self._one.decode(payload)  # type: ignore[union-attr] # built above
+            return self._by_envelope[type(found)].event(found, received_at)
+        except Exception as error:  # boundary: foreign bytes, read with the validation code of foreign event types
+            failure = self._explain(payload, error)
+        if failure is None:
+            return self.decode(payload, received_at=received_at)
+        raise failure
+
+    def decode_batch(
+        self, payload: bytes, *, received_at: datetime | None = None
+    ) -> Sequence[DecodedEvent | Undecodable]:
+        """The members of a batch, in order; one that is no valid event comes as `Undecodable` in its place.
+
+        Raises `MessageDecodeError` when the message is no JSON array, or holds more than 10 000 members.
+        """
+        stamp = received_at or utc_now()
+        try:
+            if self._many is None:
+                self._build()
+            found = self._many.decode(payload)  # type: ignore[union-attr] # built above
+            if len(found) <= BATCH_EVENTS_MAX:
+                wires = self._by_envelope
+                return [wires[type(one)].event(one, stamp) for one in found]
+        except Exception:  # noqa: S110 # boundary: foreign bytes; taken apart below to tell the good from the bad
+            pass
+        return [self._decode_member(bytes(member), stamp) for member in self._split(payload)]
+
+    def _split(self, payload: bytes) -> list[msgspec.Raw]:
+        try:
+            members = self._raw.decode(payload)
+        except Exception as error:  # boundary: foreign bytes
+            raise _refusal(error) from error
+        if len(members) > BATCH_EVENTS_MAX:
+            raise MessageDecodeError(f"a batch of {len(members)} events, the limit is {BATCH_EVENTS_MAX}")
+        return members
+
+    def _decode_member(self, payload: bytes, received_at: datetime) -> DecodedEvent | Undecodable:
+        try:
+            return self.decode(payload, received_at=received_at)
+        except MessageDecodeError as error:
+            return Undecodable(payload, error)
+
+    def _explain(self, payload: bytes, error: Exception) -> MessageDecodeError | None:
+        """The typed error for a failed decoding; None when the type has been registered meanwhile."""
+        if isinstance(error, (msgspec.ValidationError, InvalidValueError)):
+            try:
+                head = self._head.decode(payload)
+            except Exception:  # boundary: foreign bytes
+                return _refusal(error)
+            if head.specversion == "1.0":
+                return self._explain_type(head.type, error)
+        return _refusal(error)
+
+    def _explain_type(self, name: str, error: Exception) -> MessageDecodeError | None:
+        entry = self._registry.find(name)
+        if entry is None:
+            unknown = UnknownEventTypeError(f"unknown event type {name[:128]!r}", {"type": name[:128]})
+            unknown.__cause__ = error
+            return unknown
+        if not any(wire.entry == entry for wire in self._by_envelope.values()):
+            try:
+                self._wire(entry.event_class)
+            except (ConfigurationError, UnknownEventTypeError) as cannot:
+                return _refusal(cannot)
+            return None
+        return _refusal(error, {"type": name})
+
+    def _wire(self, event_class: type[PolarisEvent]) -> _Wire:
+        known = self._by_class.get(event_class)
+        if known is not None:
+            return known
+        entry = self._registry.require(event_class)
+        try:
+            wire = _Wire(entry)
+            msgspec.json.Decoder(wire.incoming)
+        except (TypeError, ValueError, NameError, AttributeError) as error:
+            message = f"events of type {entry.name!r} cannot travel as JSON: {error}"
+            raise ConfigurationError(message, {"class": event_class.__qualname__}) from error
+        self._by_class[event_class] = wire
+        self._by_envelope[wire.incoming] = wire
+        self._one = self._many = None
+        return wire
+
+    def _build(self) -> None:
+        for entry in self._registry:
+            try:
+                self._wire(entry.event_class)
+            except ConfigurationError:
+                # One type that cannot travel must not harm the others; who uses it is told then.
+                continue
+        union = Union[tuple(self._by_envelope)]  # type: ignore[valid-type] # noqa: UP007 # built at run time
+        self._many = msgspec.json.Decoder(list[union])  # type: ignore[valid-type]
+        self._one = msgspec.json.Decoder(union)
+
+
+def _refusal(error: Exception, context: Mapping[str, object] | None = None) -> MessageDecodeError:
+    """The error to report for undecodable bytes: its text is bounded, whatever the bytes were."""
+    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:_ERROR_CHARS_MAX]
+    failure = MessageDecodeError(f"not a valid event: {reason}", context)
+    # The text says it all; keeping the cause would keep the frames that hold the bytes.
+    failure.__cause__ = None if isinstance(error, RecursionError) else error.with_traceback(None)
+    return failure

@@ -1,0 +1,57 @@
+"""What a middleware sees of a message on its way out or in."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from polaris.domain import PolarisEvent
+from polaris.messaging._broker import DeliveryClass
+from polaris.observability import TraceContext
+
+
+class MessageDirection(enum.StrEnum):
+    """Which way a message goes."""
+
+    PUBLISH = "publish"
+    DELIVER = "deliver"
+
+
+class MessageContext(msgspec.Struct):
+    """One message, or one batch of them, on its way through the chain.
+
+    Middlewares may read everything and change `headers` (on publish), `correlation_id` and `attributes`, which is
+    theirs to pass notes in. `correlation_id` is never None once the bus has made the context.
+    """
+
+    topic: str
+    """The concrete topic, never a pattern."""
+    event: PolarisEvent
+    """The event; of a batch the first one."""
+    direction: MessageDirection = MessageDirection.PUBLISH
+    headers: dict[str, str] = {}
+    correlation_id: str | None = None
+    event_type: str = ""
+    """The registered name of the event's type."""
+    batch: tuple[PolarisEvent, ...] | None = None
+    """All events of a batch; None for a single event."""
+    subscription: str | None = None
+    """Who receives, by the name of its position; None on publish."""
+    attempt: int = 1
+    stored_at: datetime | None = None
+    delivery: DeliveryClass | None = None
+    """The guarantee asked for or given."""
+    trace: TraceContext | None = None
+    timeout_s: float = 5.0
+    """How long a publish may take."""
+    attributes: dict[str, Any] = {}
+    result: Any = None
+    """What came of it: a `Receipt` on publish, what the handler returned on delivery."""
+
+    @property
+    def events(self) -> tuple[PolarisEvent, ...]:
+        """The event or all events of the batch."""
+        return (self.event,) if self.batch is None else self.batch

@@ -1,0 +1,190 @@
+"""Subscribing: from a pattern and a handler to a route at work, and the end of all routes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from polaris.clock import Clock
+from polaris.exceptions import SubscriptionError
+from polaris.ids import new_id
+from polaris.messaging._broker import ConsumerInfo, ConsumerSpec, Delivery, DeliveryClass, MessageBroker, StreamSpec
+from polaris.messaging._chain import MiddlewareChain
+from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._dead_letters import DeadLetterWriter
+from polaris.messaging._handlers import BoundHandler
+from polaris.messaging._invocation import Invoker
+from polaris.messaging._requests import Responder
+from polaris.messaging._router import Route
+from polaris.messaging._sources import PulledSource, PushedSource, Source
+from polaris.messaging._subjects import DEAD_LETTER_PREFIX, covers, encode_token, overlap, topic_pattern
+from polaris.messaging._subscription import Subscription, SubscriptionOptions, SubscriptionStats
+
+if TYPE_CHECKING:
+    from polaris.observability import MetricsCollector, StructuredLogger
+
+UNNAMED_INACTIVE_S = 300.0
+UNSETTLED_MAX = 1_024
+
+
+class Inbound:
+    """The way into a bus: its routes. `PolarisMessageBus` documents what is promised."""
+
+    def __init__(
+        self,
+        broker: MessageBroker,
+        codec: EventCodec,
+        chain: MiddlewareChain,
+        streams: Sequence[StreamSpec],
+        *,
+        grace_s: float,
+        collector: MetricsCollector | None,
+        logger: StructuredLogger,
+        clock: Clock,
+    ) -> None:
+        self._broker = broker
+        self._codec = codec
+        self._chain = chain
+        self._streams = streams
+        self._grace_s = grace_s
+        self._collector = collector
+        self._logger = logger
+        self._clock = clock
+        self._responder = Responder(broker, codec, logger=logger)
+        self._dead_letters: DeadLetterWriter | None = None
+        if self.stream_of(DEAD_LETTER_PREFIX + ">") is not None:
+            self._dead_letters = DeadLetterWriter(broker, codec, clock=clock)
+        self._routes: list[Route] = []
+
+    def stream_of(self, pattern: str) -> str | None:
+        """The stream that stores everything the pattern matches, or None."""
+        for stream in self._streams:
+            if any(covers(subject, pattern) for subject in stream.subjects):
+                return stream.name
+        return None
+
+    async def subscribe(
+        self,
+        pattern: str,
+        handler: BoundHandler,
+        options: SubscriptionOptions,
+        *,
+        delivery: DeliveryClass | None,
+        group: str | None,
+        durable: str | None,
+        deliver_new: bool | None,
+    ) -> Subscription:
+        stream = self._stream_for(pattern, delivery, durable)
+        name = _position_name(pattern, handler, group, durable, core=stream is None)
+        stats = SubscriptionStats()
+        source: Source
+        if stream is None:
+            source = PushedSource(self._broker, pattern, group, logger=self._logger)
+        else:
+            unnamed = durable is None and group is None
+            spec = ConsumerSpec(
+                stream=stream,
+                durable=name,
+                pattern=pattern,
+                ack_wait_s=options.ack_wait_s,
+                in_flight_max=max(UNSETTLED_MAX, 4 * options.in_flight_max),
+                deliver_new=unnamed if deliver_new is None else deliver_new,
+                inactive_s=UNNAMED_INACTIVE_S if unnamed else None,
+            )
+            observe = self._consumer_observer(name)
+            source = PulledSource(
+                self._broker, spec, clock=self._clock, logger=self._logger, stats=stats, observe=observe
+            )
+        given = DeliveryClass.AT_MOST_ONCE if stream is None else DeliveryClass.AT_LEAST_ONCE
+        invoker = Invoker(
+            handler,
+            self._chain,
+            self._codec,
+            subscription=name,
+            delivery=given,
+            timeout_s=options.handler_timeout_s,
+            stats=stats,
+        )
+        route = Route(
+            name,
+            source,
+            invoker,
+            options,
+            stats,
+            codec=self._codec,
+            dead_letters=self._dead_letters,
+            stream=stream,
+            clock=self._clock,
+            logger=self._logger,
+            grace_s=self._grace_s,
+            answer=self._responder.answer,
+            observe=self._delivery_observer(name, durable=stream is not None),
+        )
+        await route.start()
+        self._routes = [known for known in self._routes if known.active]
+        self._routes.append(route)
+        return Subscription(pattern, name, given, route)
+
+    async def stop(self, *, finish_all: bool) -> None:
+        """End all routes at the same time; one that fails does not keep the others from ending."""
+        routes, self._routes = self._routes, []
+        outcomes = await asyncio.gather(
+            *(route.stop(finish_all=finish_all) for route in routes), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                self._logger.error("a subscription did not end cleanly", error=outcome)
+
+    def _stream_for(self, pattern: str, delivery: DeliveryClass | None, durable: str | None) -> str | None:
+        if delivery is DeliveryClass.AT_MOST_ONCE:
+            if durable is not None:
+                raise SubscriptionError("a durable subscription is at least once", {"durable": durable})
+            return None
+        stream = self.stream_of(pattern)
+        if stream is None and (delivery is not None or durable is not None):
+            touched = [spec.name for spec in self._streams if any(overlap(s, pattern) for s in spec.subjects)]
+            hint = f"it reaches into {', '.join(touched)}; subscribe to each" if touched else "no stream stores it"
+            raise SubscriptionError(f"{pattern!r} cannot be delivered at least once: {hint}", {"topic": pattern})
+        return stream
+
+    def _delivery_observer(self, name: str, *, durable: bool) -> Callable[[Delivery, str | None], None] | None:
+        if self._collector is None:
+            return None
+        instruments = self._collector.instruments
+        lag = instruments.consumer_lag(name) if durable else None
+        clock = self._clock
+
+        def observe(delivery: Delivery, reason: str | None) -> None:
+            if reason is not None:
+                instruments.dead_letters(topic_pattern(delivery.subject), reason).inc()
+            if delivery.attempt > 1:
+                instruments.redeliveries(topic_pattern(delivery.subject)).inc()
+            if lag is not None and delivery.stored_at is not None:
+                lag.set(max(0.0, (clock.now() - delivery.stored_at).total_seconds()))
+
+        return observe
+
+    def _consumer_observer(self, name: str) -> Callable[[ConsumerInfo], None] | None:
+        if self._collector is None:
+            return None
+        pending = self._collector.instruments.consumer_pending(name)
+        unacked = self._collector.instruments.consumer_unacked(name)
+
+        def observe(info: ConsumerInfo) -> None:
+            pending.set(info.pending)
+            unacked.set(info.ack_pending)
+
+        return observe
+
+
+def _position_name(pattern: str, handler: BoundHandler, group: str | None, durable: str | None, *, core: bool) -> str:
+    """A legal consumer name: as given, or of the group and pattern, or unlike any other."""
+    if durable is not None:
+        return encode_token(durable)
+    if group is not None:
+        digest = hashlib.sha256(pattern.encode()).hexdigest()[:8]
+        return f"{encode_token(group)}-{digest}"
+    short = handler.name.rpartition(".")[2]
+    return f"{encode_token(short[-64:])}-{pattern if core else new_id()}"

@@ -1,0 +1,117 @@
+"""From the bytes of a delivery to the call of its handler, through the chain. Nothing is settled here."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from polaris.exceptions import DeadlineExceededError
+from polaris.messaging._broker import Delivery, DeliveryClass
+from polaris.messaging._chain import MiddlewareChain, NextHandler
+from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
+from polaris.messaging._context import MessageContext, MessageDirection
+from polaris.messaging._handlers import BoundHandler
+from polaris.messaging._subscription import SubscriptionStats
+from polaris.observability import parse_traceparent
+
+
+class Invoker:
+    """Calls one handler, and knows which events it wants."""
+
+    def __init__(
+        self,
+        handler: BoundHandler,
+        chain: MiddlewareChain,
+        codec: EventCodec,
+        *,
+        subscription: str,
+        delivery: DeliveryClass,
+        timeout_s: float | None,
+        stats: SubscriptionStats,
+    ) -> None:
+        self.takes_batch = handler.takes_batch
+        self._handler = handler
+        self._codec = codec
+        self._subscription = subscription
+        self._delivery = delivery
+        self._timeout_s = timeout_s
+        self._stats = stats
+        final = self._call_with_batch if handler.takes_batch else self._call_with_event
+        self._run: NextHandler = chain.bind(final)
+
+    def decode(self, delivery: Delivery) -> Sequence[DecodedEvent | Undecodable]:
+        """The events of a message. Raises `MessageDecodeError` when it is none at all."""
+        payload = delivery.payload
+        if self._codec.is_batch(payload):
+            return self._codec.decode_batch(payload, received_at=delivery.stored_at)
+        return (self._codec.decode(payload, received_at=delivery.stored_at),)
+
+    def wants(self, found: DecodedEvent) -> bool:
+        """Whether the event is of the handler's types; one that is not counts as skipped."""
+        if isinstance(found.event, self._handler.types):
+            return True
+        self._stats.skipped += 1
+        return False
+
+    async def call(self, delivery: Delivery, events: Sequence[DecodedEvent]) -> Any:
+        """Run the chain and the handler with these events, which are one unless it is a batch handler.
+
+        Returns what the handler returned. Raises what it or a middleware raised, and `DeadlineExceededError` when it
+        took too long; it has been cancelled then.
+        """
+        first = events[0]
+        trace = parse_traceparent(first.traceparent, first.tracestate) if first.traceparent is not None else None
+        context = MessageContext(
+            delivery.subject,
+            first.event,
+            MessageDirection.DELIVER,
+            dict(delivery.headers) if delivery.headers else {},
+            first.event.correlation_id,
+            first.event_type,
+            tuple(found.event for found in events) if self.takes_batch else None,
+            self._subscription,
+            delivery.attempt,
+            delivery.stored_at,
+            self._delivery,
+            trace,
+        )
+        if self._timeout_s is None:
+            await self._run(context)
+            return context.result
+        try:
+            async with asyncio.timeout(self._timeout_s) as deadline:
+                await self._run(context)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise DeadlineExceededError(self._handler.name, timeout_s=self._timeout_s) from error
+        return context.result
+
+    async def _call_with_event(self, context: MessageContext) -> Any:
+        handler = self._handler
+        if handler.can_handle is not None and not handler.can_handle(context.event):
+            self._stats.skipped += 1
+            return None
+        result = handler.call(context.event)
+        if inspect.isawaitable(result):
+            result = await result
+        self._stats.handled += 1
+        context.result = result
+        return result
+
+    async def _call_with_batch(self, context: MessageContext) -> Any:
+        handler = self._handler
+        events = list(context.events)
+        if handler.can_handle is not None:
+            events = [event for event in events if handler.can_handle(event)]
+            self._stats.skipped += len(context.events) - len(events)
+        if not events:
+            return None
+        result = handler.call(events)
+        if inspect.isawaitable(result):
+            result = await result
+        self._stats.handled += len(events)
+        context.result = result
+        return result

@@ -1,0 +1,168 @@
+"""Publishing: from an event, through the chain, to the bytes that leave; singly, in batches and as requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from polaris._correlation import current_correlation_id
+from polaris.domain import PolarisEvent
+from polaris.exceptions import PublishError
+from polaris.messaging._batches import BATCH_BYTES, Batch, cut
+from polaris.messaging._broker import Delivery, DeliveryClass, MessageBroker, OutgoingMessage, Receipt
+from polaris.messaging._chain import MiddlewareChain
+from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._context import MessageContext, MessageDirection
+from polaris.messaging._publisher import Publisher
+from polaris.messaging._requests import reply_of
+from polaris.messaging._subjects import check_topic, topic_of
+from polaris.observability import current_trace
+
+TOPICS_AT_ONCE = 64
+_BATCH = "polaris.batch"
+
+
+class Outbound:
+    """The way out of a bus. `PolarisMessageBus` documents what is promised."""
+
+    def __init__(self, broker: MessageBroker, codec: EventCodec, publisher: Publisher, chain: MiddlewareChain) -> None:
+        self._broker = broker
+        self._codec = codec
+        self._publisher = publisher
+        self._publish_event = chain.bind(self._send_event)
+        self._publish_batch = chain.bind(self._send_batch)
+        self._ask = chain.bind(self._send_request)
+        self._names: dict[type[PolarisEvent], str] = {}
+
+    async def publish(
+        self,
+        topic: str,
+        event: PolarisEvent,
+        delivery: DeliveryClass | None,
+        headers: Mapping[str, str] | None,
+        timeout_s: float,
+    ) -> Receipt:
+        context = self._context(check_topic(topic), event, delivery, headers, timeout_s)
+        await self._publish_event(context)
+        return _receipt(context)
+
+    async def publish_many(
+        self, events: Sequence[PolarisEvent], topic: str | None, delivery: DeliveryClass | None, timeout_s: float
+    ) -> list[Receipt]:
+        by_topic: dict[str, list[int]] = {}
+        for index, event in enumerate(events):
+            by_topic.setdefault(topic if topic is not None else topic_of(event), []).append(index)
+        for name in by_topic:
+            check_topic(name)
+        receipts: list[Receipt | None] = [None] * len(events)
+        room = asyncio.Semaphore(TOPICS_AT_ONCE)
+
+        async def publish_topic(name: str, indexes: list[int]) -> None:
+            async with room:
+                done = 0
+                for batch in self._cut([events[index] for index in indexes]):
+                    context = self._context(name, batch.events[0], delivery, None, timeout_s)
+                    context.batch = batch.events
+                    context.attributes[_BATCH] = batch
+                    await self._publish_batch(context)
+                    receipt = _receipt(context)
+                    for index in indexes[done : done + len(batch.events)]:
+                        receipts[index] = receipt
+                    done += len(batch.events)
+
+        await _all(publish_topic(name, indexes) for name, indexes in by_topic.items())
+        return [receipt for receipt in receipts if receipt is not None]
+
+    async def request(self, topic: str, event: PolarisEvent, timeout_s: float) -> PolarisEvent:
+        context = self._context(topic, event, DeliveryClass.AT_MOST_ONCE, None, timeout_s)
+        await self._ask(context)
+        reply: Delivery | None = context.result
+        if reply is None:
+            raise PublishError(f"a middleware stopped the request on {topic!r}; nothing was sent", {"topic": topic})
+        return reply_of(topic, reply, self._codec)
+
+    def _context(
+        self,
+        topic: str,
+        event: PolarisEvent,
+        delivery: DeliveryClass | None,
+        headers: Mapping[str, str] | None,
+        timeout_s: float,
+    ) -> MessageContext:
+        name = self._names.get(type(event))
+        if name is None:
+            name = self._names[type(event)] = self._codec.require(type(event)).name
+        return MessageContext(
+            topic,
+            event,
+            MessageDirection.PUBLISH,
+            dict(headers) if headers else {},
+            event.correlation_id or current_correlation_id(),
+            name,
+            delivery=delivery if delivery is not None else self._publisher.guarantee(topic),
+            trace=current_trace(),
+            timeout_s=timeout_s,
+        )
+
+    async def _send_event(self, context: MessageContext) -> Receipt:
+        return await self._send(context, self._message(context))
+
+    async def _send_batch(self, context: MessageContext) -> Receipt:
+        batch: Batch = context.attributes[_BATCH]
+        payload = batch.encoded[0] if len(batch.encoded) == 1 else self._codec.join(batch.encoded)
+        message = OutgoingMessage(context.topic, payload, batch.message_id, context.headers or None)
+        return await self._send(context, message)
+
+    async def _send_request(self, context: MessageContext) -> Delivery:
+        reply = await self._broker.request(self._message(context), timeout_s=context.timeout_s)
+        context.result = reply
+        return reply
+
+    async def _send(self, context: MessageContext, message: OutgoingMessage) -> Receipt:
+        delivery = context.delivery or DeliveryClass.AT_MOST_ONCE
+        receipt = await self._publisher.send(message, delivery, context.timeout_s)
+        context.result = receipt
+        return receipt
+
+    def _message(self, context: MessageContext) -> OutgoingMessage:
+        trace = context.trace
+        payload = self._codec.encode(
+            context.event,
+            correlation_id=context.correlation_id,
+            traceparent=None if trace is None else trace.traceparent,
+            tracestate=None if trace is None else trace.tracestate,
+        )
+        return OutgoingMessage(context.topic, payload, context.event.event_id, context.headers or None)
+
+    def _cut(self, events: Sequence[PolarisEvent]) -> Iterable[Batch]:
+        trace, correlation_id = current_trace(), current_correlation_id()
+        traceparent = None if trace is None else trace.traceparent
+        tracestate = None if trace is None else trace.tracestate
+        encode = self._codec.encode
+        encoded = [
+            encode(
+                event,
+                correlation_id=event.correlation_id or correlation_id,
+                traceparent=traceparent,
+                tracestate=tracestate,
+            )
+            for event in events
+        ]
+        return cut(events, encoded, bytes_max=min(BATCH_BYTES, self._broker.capabilities.payload_bytes_max))
+
+
+def _receipt(context: MessageContext) -> Receipt:
+    if not isinstance(context.result, Receipt):
+        raise PublishError(
+            f"a middleware stopped the event for {context.topic!r}; nothing was sent", {"topic": context.topic}
+        )
+    return context.result
+
+
+async def _all(works: Iterable[Any]) -> None:
+    """Run all to their end, then raise the first error, if any."""
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -1,0 +1,55 @@
+"""When a message whose handler failed comes again, and when it is put aside."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from polaris.exceptions import InvalidValueError, PolarisException
+
+
+class RedeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Delayed redelivery with exponential backoff and full jitter (Brooker 2015), then the dead letters.
+
+    `max_deliveries`: how often a message is delivered in all, the first time included. The delay before delivery n+1 is
+    drawn between `jitter` times and once `min(max_delay_s, base_delay_s * multiplier**(n-1))`: jitter comes after the
+    clamp, so that its spread does not vanish at the cap. An error that carries `retry_after` (seconds) is not tried
+    again before that.
+    """
+
+    max_deliveries: int = 5
+    base_delay_s: float = 0.5
+    max_delay_s: float = 60.0
+    multiplier: float = 2.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.max_deliveries < 1:
+            raise InvalidValueError("max_deliveries", "an integer of at least 1", self.max_deliveries)
+        if not 0 <= self.base_delay_s <= self.max_delay_s < math.inf:
+            raise InvalidValueError("base_delay_s", "seconds from 0 to max_delay_s", self.base_delay_s)
+        if not 1 <= self.multiplier < math.inf:
+            raise InvalidValueError("multiplier", "a number of at least 1", self.multiplier)
+        if not 0 <= self.jitter <= 1:
+            raise InvalidValueError("jitter", "a number from 0 to 1", self.jitter)
+
+    def delay_s(
+        self, attempt: int, error: BaseException | None = None, *, draw: Callable[[], float] = random.random
+    ) -> float:
+        """How long to wait after the failed delivery number `attempt`."""
+        exponent = min(attempt - 1, 64)
+        ceiling_s = min(self.max_delay_s, self.base_delay_s * self.multiplier**exponent)
+        delay_s = ceiling_s * (self.jitter + (1 - self.jitter) * draw())
+        retry_after = getattr(error, "retry_after", None)
+        if isinstance(retry_after, (int, float)) and not isinstance(retry_after, bool) and 0 < retry_after < math.inf:
+            delay_s = max(delay_s, float(retry_after))
+        return delay_s
+
+    def gives_up(self, attempt: int, error: BaseException) -> bool:
+        """Whether the failed delivery number `attempt` was the last one."""
+        if isinstance(error, PolarisException) and error.retryable is False:
+            return True
+        return attempt >= self.max_deliveries

@@ -1,0 +1,205 @@
+"""Where a route's deliveries come from: pulled from a durable consumer, or pushed by a core subscription."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from polaris.clock import Clock
+from polaris.exceptions import BusConnectionError, MessageBusError
+from polaris.messaging._broker import (
+    BrokerSubscription,
+    ConsumerInfo,
+    ConsumerSpec,
+    Delivery,
+    MessageBroker,
+    PullConsumer,
+)
+from polaris.messaging._subscription import SubscriptionStats
+
+if TYPE_CHECKING:
+    from polaris.observability import StructuredLogger
+
+FETCH_MAX = 256
+FETCH_WAIT_S = 5.0
+FETCH_OVERDUE_S = 10.0
+OBSERVE_EVERY_S = 5.0
+DEAF_CHECKS = 3
+AWAY_DELAY_S = 0.05
+AWAY_DELAY_S_MAX = 5.0
+
+ObserveConsumer = Callable[[ConsumerInfo], None]
+
+
+class Sink(Protocol):
+    """Takes deliveries, as many as it has room for."""
+
+    @property
+    def room(self) -> int: ...
+
+    async def wait_for_room(self) -> None: ...
+
+    def accept(self, delivery: Delivery) -> None: ...
+
+
+class Source(Protocol):
+    """Feeds a sink until it is halted."""
+
+    async def start(self, sink: Sink) -> None:
+        """Begin. Raises `SubscriptionError` or `BusConnectionError`; nothing is subscribed then."""
+        ...
+
+    async def halt(self) -> None:
+        """Take nothing more; what was taken stays valid. Idempotent."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the broker's side. Idempotent; never raises for a broker that is away."""
+        ...
+
+    async def info(self) -> ConsumerInfo | None: ...
+
+
+class PulledSource:
+    """Fetches from a durable consumer while there is room.
+
+    When the broker is away it asks again with growing, jittered pauses, at most 5 s. A consumer that fails, hangs, or
+    gives nothing although messages wait (known to happen after a server's restart) is attached anew.
+    """
+
+    def __init__(
+        self,
+        broker: MessageBroker,
+        spec: ConsumerSpec,
+        *,
+        clock: Clock,
+        logger: StructuredLogger,
+        stats: SubscriptionStats,
+        observe: ObserveConsumer | None = None,
+    ) -> None:
+        self._broker = broker
+        self._spec = spec
+        self._clock = clock
+        self._logger = logger
+        self._stats = stats
+        self._observe = observe
+        self._consumer: PullConsumer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._observed_s = clock.monotonic()
+        self._deaf_checks = 0
+        self._taken_at_check = 0
+
+    async def start(self, sink: Sink) -> None:
+        self._consumer = await self._broker.consumer(self._spec)
+        self._task = asyncio.create_task(self._pull(sink), name=f"polaris-pull {self._spec.durable}")
+
+    async def halt(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def close(self) -> None:
+        await self._detach()
+
+    async def info(self) -> ConsumerInfo | None:
+        if self._consumer is None:
+            raise BusConnectionError("the consumer is not attached now", {"durable": self._spec.durable})
+        return await self._consumer.info()
+
+    async def _pull(self, sink: Sink) -> None:
+        delay_s = AWAY_DELAY_S
+        while True:
+            await sink.wait_for_room()
+            try:
+                await self._fetch(sink)
+                delay_s = AWAY_DELAY_S
+                continue
+            except BusConnectionError as error:
+                self._report("the broker is away; the subscription waits", error)
+            except Exception as error:  # boundary: whatever the driver raises must not end the subscription
+                self._report("fetching failed; the consumer is attached anew", error)
+                await self._detach()
+            await self._clock.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 # spreads retries
+            delay_s = min(2 * delay_s, AWAY_DELAY_S_MAX)
+
+    async def _fetch(self, sink: Sink) -> None:
+        consumer = self._consumer
+        if consumer is None:
+            consumer = self._consumer = await self._broker.consumer(self._spec)
+            self._stats.reattached += 1
+        async with asyncio.timeout(FETCH_WAIT_S + FETCH_OVERDUE_S):
+            deliveries = await consumer.fetch(max(1, min(sink.room, FETCH_MAX)), wait_s=FETCH_WAIT_S)
+        for delivery in deliveries:
+            sink.accept(delivery)
+        if self._clock.monotonic() - self._observed_s >= OBSERVE_EVERY_S:
+            await self._look(consumer)
+
+    async def _look(self, consumer: PullConsumer) -> None:
+        """Report what waits; attach anew when messages wait and none came for three looks in a row."""
+        self._observed_s = self._clock.monotonic()
+        info = await consumer.info()
+        if self._observe is not None:
+            self._observe(info)
+        quiet = self._stats.received == self._taken_at_check
+        self._taken_at_check = self._stats.received
+        deaf = quiet and info.pending > 0 and info.ack_pending < self._spec.in_flight_max
+        self._deaf_checks = self._deaf_checks + 1 if deaf else 0
+        if self._deaf_checks >= DEAF_CHECKS:
+            self._deaf_checks = 0
+            self._logger.warning(
+                "messages wait but none come; the consumer is attached anew",
+                subscription=self._spec.durable,
+                pending=info.pending,
+            )
+            await self._detach()
+
+    async def _detach(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        try:
+            await consumer.close()
+        except MessageBusError as error:
+            self._logger.debug("detaching the consumer failed", subscription=self._spec.durable, error=error)
+
+    def _report(self, message: str, error: Exception) -> None:
+        self._logger.warning(message, subscription=self._spec.durable, error=error)
+
+
+class PushedSource:
+    """A core subscription. A full sink holds the broker's callback up; the broker's own bound then applies."""
+
+    def __init__(self, broker: MessageBroker, pattern: str, group: str | None, *, logger: StructuredLogger) -> None:
+        self._broker = broker
+        self._pattern = pattern
+        self._group = group
+        self._logger = logger
+        self._subscription: BrokerSubscription | None = None
+
+    async def start(self, sink: Sink) -> None:
+        async def on_delivery(delivery: Delivery) -> None:
+            if sink.room <= 0:
+                await sink.wait_for_room()
+            sink.accept(delivery)
+
+        self._subscription = await self._broker.subscribe(self._pattern, on_delivery, group=self._group)
+
+    async def halt(self) -> None:
+        await self._end(drain=True)
+
+    async def close(self) -> None:
+        await self._end(drain=False)
+
+    async def info(self) -> ConsumerInfo | None:
+        return None
+
+    async def _end(self, *, drain: bool) -> None:
+        if self._subscription is None:
+            return
+        try:
+            await (self._subscription.drain() if drain else self._subscription.unsubscribe())
+        except MessageBusError as error:
+            self._logger.debug("ending the subscription failed", pattern=self._pattern, error=error)
+        self._subscription = None

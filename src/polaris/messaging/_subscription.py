@@ -1,0 +1,126 @@
+"""What a subscriber asks for, and what he holds while it lasts."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from polaris.exceptions import InvalidValueError
+from polaris.messaging._broker import ConsumerInfo, DeliveryClass
+from polaris.messaging._redelivery import RedeliveryPolicy
+
+
+class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How deliveries are handled. Durations in seconds."""
+
+    concurrency: int = 1
+    """Handlers running at once. 1 keeps the order (a redelivered message is out of order at any rate)."""
+    in_flight_max: int = 256
+    """Messages taken from the broker and not settled; at the bound nothing more is taken."""
+    ack_wait_s: float = 30.0
+    """Silence after which the broker delivers again. Running handlers are kept alive by heartbeats."""
+    handler_timeout_s: float | None = 300.0
+    """A handler is cancelled after this long, and the message comes again; None lets it run for ever."""
+    batch_max: int = 500
+    """Events in one call of a batch handler; the last message's own batch may exceed it."""
+    batch_linger_s: float = 0.005
+    """How long a batch handler's list waits for more events once it has one."""
+    redelivery: RedeliveryPolicy = RedeliveryPolicy()
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "in_flight_max", "batch_max"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InvalidValueError(name, "an integer of at least 1", value)
+        if not self.ack_wait_s > 0:
+            raise InvalidValueError("ack_wait_s", "seconds, over 0", self.ack_wait_s)
+        if self.handler_timeout_s is not None and not self.handler_timeout_s > 0:
+            raise InvalidValueError("handler_timeout_s", "seconds, over 0, or None", self.handler_timeout_s)
+        if not self.batch_linger_s >= 0:
+            raise InvalidValueError("batch_linger_s", "seconds, at least 0", self.batch_linger_s)
+
+
+class SubscriptionStats(msgspec.Struct):
+    """Counts since the subscription began; events unless it says messages."""
+
+    received: int = 0
+    """Messages taken from the broker, redeliveries included."""
+    redelivered: int = 0
+    """Messages among them that had been delivered before."""
+    handled: int = 0
+    failed: int = 0
+    """Calls of the handler that raised; of a batch handler all events of the call."""
+    skipped: int = 0
+    """Not of the handler's types, or declined by its `can_handle`."""
+    dead_lettered: int = 0
+    retried: int = 0
+    """Messages handed back to come again."""
+    lost: int = 0
+    """Messages of a core subscription that failed or could not be finished; nobody delivers them again."""
+    unsettled: int = 0
+    """Messages whose settlement could not be sent; they come again."""
+    reattached: int = 0
+    """Times the consumer was attached anew, because it had failed or gone deaf."""
+
+
+class RunningRoute(Protocol):
+    """What a subscription needs of its route."""
+
+    @property
+    def stats(self) -> SubscriptionStats: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+    @property
+    def active(self) -> bool: ...
+
+    async def info(self) -> ConsumerInfo | None: ...
+
+    async def stop(self, *, finish_all: bool = False) -> None: ...
+
+
+class Subscription:
+    """A live subscription. It ends with `unsubscribe`, `drain` or the bus."""
+
+    def __init__(self, pattern: str, name: str, delivery: DeliveryClass, route: RunningRoute) -> None:
+        self.pattern = pattern
+        self.name = name
+        """The durable name; of a core subscription or one without a name, a name for logs."""
+        self.delivery = delivery
+        self._route = route
+
+    @property
+    def stats(self) -> SubscriptionStats:
+        """Live counts; do not change them."""
+        return self._route.stats
+
+    @property
+    def in_flight(self) -> int:
+        """Messages taken from the broker and not settled yet."""
+        return self._route.in_flight
+
+    @property
+    def active(self) -> bool:
+        """Whether it still takes messages."""
+        return self._route.active
+
+    async def info(self) -> ConsumerInfo | None:
+        """What waits at the broker; None for a core subscription. Raises `BusConnectionError`."""
+        return await self._route.info()
+
+    async def unsubscribe(self) -> None:
+        """Take nothing more; running handlers finish within the grace period, what has not begun is handed back.
+
+        A durable position stays with the broker. Idempotent; may be called from the handler itself, which is then not
+        waited for.
+        """
+        await self._route.stop()
+
+    async def drain(self) -> None:
+        """Take nothing more, handle everything taken within the grace period, then end. Idempotent."""
+        await self._route.stop(finish_all=True)
+
+    def __repr__(self) -> str:
+        return f"Subscription({self.pattern!r}, name={self.name!r}, delivery={self.delivery.value!r})"

@@ -1,0 +1,63 @@
+"""A line in the log for what happens to a message."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from polaris._correlation import correlation_scope, current_correlation_id
+from polaris.messaging._chain import MessageMiddleware, NextHandler
+from polaris.messaging._context import MessageContext, MessageDirection
+
+if TYPE_CHECKING:
+    from polaris.observability import StructuredLogger
+
+_DONE = {MessageDirection.PUBLISH: "message published", MessageDirection.DELIVER: "message handled"}
+_FAILED = {MessageDirection.PUBLISH: "message not published", MessageDirection.DELIVER: "message not handled"}
+
+
+class LoggingMiddleware(MessageMiddleware):
+    """Logs every message: at debug when it went well, at warning with the error when it failed (which it hands on).
+
+    An incoming correlation id is kept and made current; a new one is made only when there is none. Payloads are never
+    logged.
+    """
+
+    def __init__(self, logger: StructuredLogger) -> None:
+        self._logger = logger
+        # Asked before the fields are put together; a logger that cannot say is taken to want everything.
+        self._wants = getattr(logger, "is_enabled_for", lambda level: True)
+
+    async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
+        if context.correlation_id is not None and context.correlation_id == current_correlation_id():
+            return await self._log(context, next_handler)
+        with correlation_scope(context.correlation_id) as chosen:
+            context.correlation_id = chosen
+            return await self._log(context, next_handler)
+
+    async def _log(self, context: MessageContext, next_handler: NextHandler) -> Any:
+        began_s = time.perf_counter()
+        try:
+            result = await next_handler(context)
+        except Exception as error:
+            fields = self._fields(context, began_s)
+            self._logger.warning(_FAILED[context.direction], error=error, **fields)
+            raise
+        if self._wants("DEBUG"):
+            self._logger.debug(_DONE[context.direction], **self._fields(context, began_s))
+        return result
+
+    @staticmethod
+    def _fields(context: MessageContext, began_s: float) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "topic": context.topic,
+            "event_type": context.event_type,
+            "event_id": context.event.event_id,
+            "duration_ms": round((time.perf_counter() - began_s) * 1e3, 3),
+        }
+        if context.batch is not None:
+            fields["events"] = len(context.batch)
+        if context.direction is MessageDirection.DELIVER:
+            fields["subscription"] = context.subscription
+            fields["attempt"] = context.attempt
+        return fields

@@ -1,0 +1,69 @@
+"""Counts messages and times their handling."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from polaris.messaging._chain import MessageMiddleware, NextHandler
+from polaris.messaging._context import MessageContext, MessageDirection
+from polaris.messaging._subjects import topic_pattern
+
+if TYPE_CHECKING:
+    from polaris.observability import MetricsCollector
+    from polaris.observability._series import SlotCounter, SlotHistogram
+
+SERIES_KEPT_MAX = 4_096
+
+
+class _Series:
+    """The bound series of one direction, topic pattern and event type."""
+
+    __slots__ = ("done", "failed", "seconds")
+
+    def __init__(self, collector: MetricsCollector, direction: MessageDirection, topic: str, event_type: str) -> None:
+        publishing = direction is MessageDirection.PUBLISH
+        self.done: SlotCounter = collector.message_counter(
+            topic, "published" if publishing else "processed", event_type
+        )
+        self.failed: SlotCounter = collector.message_counter(
+            topic, "publish_failed" if publishing else "failed", event_type
+        )
+        self.seconds: SlotHistogram | None = None if publishing else collector.message_timer(topic, event_type)
+
+
+class MetricsMiddleware(MessageMiddleware):
+    """`polaris_messages_total` by topic pattern, status and event type, and the time of handling.
+
+    `status` is published, publish_failed, processed or failed; every event of a batch counts. A collector of its own is
+    made when none is given.
+    """
+
+    def __init__(self, collector: MetricsCollector | None = None) -> None:
+        if collector is None:
+            from polaris.observability import MetricsCollector
+
+            collector = MetricsCollector()
+        self.collector = collector
+        self._series: dict[tuple[MessageDirection, str, str], _Series] = {}
+
+    async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
+        key = (context.direction, topic_pattern(context.topic), context.event_type)
+        series = self._series.get(key) or self._bind(key)
+        count = 1 if context.batch is None else len(context.batch)
+        began_s = time.perf_counter()
+        try:
+            result = await next_handler(context)
+        except BaseException:
+            series.failed.inc(count)
+            raise
+        series.done.inc(count)
+        if series.seconds is not None:
+            series.seconds.observe(time.perf_counter() - began_s)
+        return result
+
+    def _bind(self, key: tuple[MessageDirection, str, str]) -> _Series:
+        if len(self._series) >= SERIES_KEPT_MAX:
+            self._series.clear()
+        series = self._series[key] = _Series(self.collector, *key)
+        return series
