@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 from polaris.exceptions import (
@@ -46,7 +47,27 @@ def complain(text: str) -> None:
 
 def leave(error: PolarisException) -> NoReturn:
     """Say what is wrong, each problem on its own line, and exit with the code of the error."""
+    _explain(error)
+    raise SystemExit(exit_code_of(error))
+
+
+def leave_all(group: ExceptionGroup[PolarisException]) -> NoReturn:
+    """As `leave`, for errors that came together; the first decides on the code."""
+    errors = list(_leaves(group))
+    for error in errors:
+        _explain(error)
+    raise SystemExit(exit_code_of(errors[0]))
+
+
+def _explain(error: PolarisException) -> None:
     problems = error.problems if isinstance(error, ConfigurationError) and error.problems else (error.message,)
     for problem in problems:
         complain(problem)
-    raise SystemExit(exit_code_of(error))
+
+
+def _leaves(group: ExceptionGroup[PolarisException]) -> Iterator[PolarisException]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

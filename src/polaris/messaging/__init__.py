@@ -59,6 +59,7 @@ from polaris.messaging.middleware import (
 
 if TYPE_CHECKING:
     from polaris.messaging.brokers._embedded import EmbeddedNATSServer
+    from polaris.messaging.brokers._embedded_config import EmbeddedNATSConfig
     from polaris.messaging.brokers._memory import InMemoryHub, InMemoryMessageBroker
     from polaris.messaging.brokers._nats import NATSMessageBroker
     from polaris.messaging.brokers._nats_config import NATSConfig
@@ -88,6 +89,7 @@ __all__ = [
     "NATSMessageBroker",
     "NATSConfig",
     "EmbeddedNATSServer",
+    "EmbeddedNATSConfig",
     "Capabilities",
     "ConnectionState",
     "ConsumerInfo",
@@ -132,6 +134,7 @@ _BROKERS = {
     "NATSMessageBroker": "_nats",
     "NATSConfig": "_nats_config",
     "EmbeddedNATSServer": "_embedded",
+    "EmbeddedNATSConfig": "_embedded_config",
 }
 
 

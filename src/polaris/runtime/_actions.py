@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from polaris.observability import MetricsCollector, StructuredLogger
 
 OnAction = Callable[[LedgerEntry], None]
+Handle = Callable[[AdaptationEvent], Awaitable[None]]
 CausedAt = Callable[[str | None], datetime | None]
 
 INTERRUPTED = (
@@ -76,9 +77,17 @@ class ActionService:
             )
         await self._subscribe("polaris.adaptations.*", "execute-unconfigured", self._refuse_unconfigured)
 
-    async def _subscribe(self, pattern: str, durable: str, handler: Callable[..., object]) -> None:
+    async def _subscribe(self, pattern: str, durable: str, handler: Handle) -> None:
         self._subscriptions.append(
-            await self._bus.subscribe(pattern, handler, event_type=AdaptationEvent, durable=durable, concurrency=1)
+            await self._bus.subscribe(
+                pattern,
+                handler,
+                event_type=AdaptationEvent,
+                durable=durable,
+                concurrency=1,
+                in_flight_max=16,
+                handler_timeout_s=None,
+            )
         )
 
     async def stop(self) -> None:
@@ -87,7 +96,7 @@ class ActionService:
         await asyncio.gather(*(subscription.drain() for subscription in subscriptions))
         await self._supervisor.stop()
 
-    def _lane(self, system_id: str) -> Callable[[AdaptationEvent], object]:
+    def _lane(self, system_id: str) -> Handle:
         async def handle(event: AdaptationEvent) -> None:
             await self._carry_out(event, topic_system=system_id)
 

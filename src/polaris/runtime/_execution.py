@@ -73,7 +73,6 @@ class ActionExecution:
         self.bulkhead = Bulkhead(
             name,
             BulkheadConfig(max_concurrent_calls=settings.concurrent_max, max_queued_calls=1000),
-            clock=clock,
             listeners=listeners,
         )
         self._pipeline = Pipeline(

@@ -45,7 +45,7 @@ class TelemetryIngest:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._bus = bus
-        self._states = store.system_states
+        self._states = store.states
         self._settings = settings
         self._metrics = metrics
         self._logger = logger
@@ -67,7 +67,7 @@ class TelemetryIngest:
         self._subscription = await self._bus.subscribe(
             "polaris.telemetry.*",
             self._store,
-            event_type=PolarisEvent,
+            event_type=(TelemetryEvent, TelemetryBatch),
             durable=DURABLE,
             concurrency=1,
             batch_max=self._settings.batch_max,
@@ -79,6 +79,11 @@ class TelemetryIngest:
         if self._subscription is not None:
             await self._subscription.drain()
             self._subscription = None
+
+    @property
+    def subscription(self) -> Subscription | None:
+        """The live subscription, None before the start and after the stop."""
+        return self._subscription
 
     def caused_at(self, correlation_id: str | None) -> datetime | None:
         """The timestamp of the telemetry with this correlation id, as far as the last 10 000 are remembered."""

@@ -96,7 +96,7 @@ class ActionLedger:
                 if known is not None:
                     return entry_of(known), False
                 await work.documents.put_document(COLLECTION, action.action_id, entry.document(), expected_version=0)
-                await work.adaptation_actions.save(action)
+                await work.actions.save(action)
                 await work.commit()
                 return entry, True
         except ConflictError:
@@ -128,9 +128,9 @@ class ActionLedger:
             await work.documents.put_document(
                 COLLECTION, action_id, entry.document(), expected_version=document["_version"]
             )
-            await work.execution_results.save(result)
+            await work.results.save(result)
             announcement = ExecutionResultEvent(result, correlation_id=entry.correlation_id, source=source)
-            await work.outbox.add(execution_topic(entry.action.target_system), announcement)
+            await work.publish(execution_topic(entry.action.target_system), announcement)
             await work.commit()
             return entry
 

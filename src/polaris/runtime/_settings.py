@@ -15,7 +15,6 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 SecretText = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 DATA_DIR_DEFAULT = "polaris-data"
-HTTP_PORT_PREFERRED = 8642
 
 
 def _this_machine() -> str:

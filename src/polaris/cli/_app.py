@@ -1,0 +1,240 @@
+"""The commands and their options; the work of each is in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from polaris.cli import _exit
+from polaris.exceptions import PolarisException
+
+app = typer.Typer(
+    name="polaris",
+    help="Infrastructure for self-adaptive systems: telemetry in, actions out, everything kept and shown.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 4 nothing found, 69 node, bus or store unreachable, "
+        "75 no answer in time, 78 configuration refused, 130 interrupted."
+    ),
+)
+
+Config = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads the annotation
+    typer.Option(
+        "--config", "-c", help="The configuration file; ./polaris.toml when there is one.", show_default=False
+    ),
+]
+DataDir = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--data-dir", "-d", help="The node's data folder.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def settings_of(config: Path | None, data_dir: Path | None, **overrides: Any) -> Any:
+    """The effective settings with the flags on top."""
+    from polaris.runtime import load_settings
+
+    flags = {key: value for key, value in overrides.items() if value is not None}
+    if data_dir is not None:
+        flags["node.data_dir"] = str(data_dir)
+    return load_settings(config, overrides={key.replace("__", "."): value for key, value in flags.items()})
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    """Infrastructure for self-adaptive systems: telemetry in, actions out, everything kept and shown."""
+    if version:
+        from polaris import __version__
+
+        typer.echo(f"polaris {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Config = None,
+    data_dir: DataDir = None,
+    port: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--port", "-p", help="Port of page and API; 0 takes any free one.", show_default=False),
+    ] = None,
+) -> None:
+    """Start a node: bus, store, connectors, page. Ctrl-C stops it, a second one at once."""
+    from polaris.cli._run import run_node
+
+    raise SystemExit(run_node(settings_of(config, data_dir, http__port=port)))
+
+
+@app.command()
+def check(
+    config: Config = None,
+    data_dir: DataDir = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not try to reach the configured servers.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check the configuration as a whole and show what is in effect."""
+    from polaris.cli._check import check_configuration
+
+    raise SystemExit(check_configuration(settings_of(config, data_dir), offline=offline, as_json=as_json))
+
+
+@app.command()
+def status(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """How the running node and its components do."""
+    from polaris.cli._status import show_status
+
+    raise SystemExit(show_status(settings_of(config, data_dir), as_json=as_json))
+
+
+@app.command()
+def systems(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """The managed systems with their latest state, whether the node runs or not."""
+    from polaris.cli._query import show_systems
+
+    raise SystemExit(show_systems(settings_of(config, data_dir), as_json=as_json))
+
+
+@app.command()
+def query(
+    system_id: Annotated[str, typer.Argument(help="The managed system.", show_default=False)],
+    metric: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="The metric; without it, the latest state is shown.", show_default=False),
+    ] = None,
+    last: Annotated[str, typer.Option("--last", help="How far back: 90s, 15m, 1h, 7d ...")] = "1h",
+    start: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--start", help="From this time on (RFC 3339), instead of --last.", show_default=False),
+    ] = None,
+    end: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--end", help="Before this time (RFC 3339); now.", show_default=False),
+    ] = None,
+    aggregation: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--agg", "-a", help="avg, sum, min, max, count, p95 ... per bucket.", show_default=False),
+    ] = None,
+    bucket: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--bucket", "-b", help="Length of a bucket: 10s, 5m, 1h ...", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="Points at most, the newest.")
+    ] = 1000,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Points or aggregates of one metric from the store, whether the node runs or not."""
+    from polaris.cli._durations import parse_duration, parse_instant
+    from polaris.cli._query import Question, show_series
+
+    question = Question(
+        system_id=system_id,
+        metric=metric,
+        last=parse_duration(last),
+        start=parse_instant(start) if start else None,
+        end=parse_instant(end) if end else None,
+        aggregation=aggregation,
+        bucket=parse_duration(bucket) if bucket else None,
+        limit=limit,
+    )
+    raise SystemExit(show_series(settings_of(config, data_dir), question, as_json=as_json))
+
+
+@app.command()
+def tail(
+    pattern: Annotated[str, typer.Argument(help="Topics to follow; * and > are wildcards.")] = "polaris.>",
+    count: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--count", "-n", min=1, help="Stop after so many events.", show_default=False),
+    ] = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Follow the events on the bus live."""
+    from polaris.cli._tail import follow
+
+    raise SystemExit(follow(settings_of(config, data_dir), pattern, count_max=count, as_json=as_json))
+
+
+@app.command()
+def publish(
+    topic: Annotated[str, typer.Argument(help="Where to, such as polaris.telemetry.web.", show_default=False)],
+    event: Annotated[
+        str, typer.Argument(help="The event's fields as JSON, or a whole CloudEvent; - reads standard input.")
+    ] = "-",
+    type_name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--type", "-t", help="The event type; by default the one of the topic.", show_default=False),
+    ] = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Publish one event and say which guarantee it got."""
+    from polaris.cli._publish import publish_event
+
+    raise SystemExit(publish_event(settings_of(config, data_dir), topic, event, type_name=type_name, as_json=as_json))
+
+
+@app.command()
+def act(
+    system_id: Annotated[str, typer.Argument(help="The managed system.", show_default=False)],
+    action_type: Annotated[str, typer.Argument(help="What to do, such as add_worker.", show_default=False)],
+    parameter: Annotated[
+        list[str],
+        typer.Option("--param", "-p", help="A parameter as key=value; the value may be JSON.", show_default=False),
+    ] = [],  # noqa: B006 - typer reads the default and makes a new list a call
+    action_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--id", help="The action's id; the same id is never executed twice.", show_default=False),
+    ] = None,
+    timeout: Annotated[str, typer.Option("--timeout", help="How long the execution may take.")] = "30s",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.")] = True,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a managed system to change, and wait for what comes of it."""
+    from polaris.cli._act import Request, act_on
+    from polaris.cli._durations import parse_duration
+
+    request = Request(
+        system_id=system_id,
+        action_type=action_type,
+        parameters=parameter,
+        action_id=action_id,
+        timeout_s=parse_duration(timeout).total_seconds(),
+        wait=wait,
+    )
+    raise SystemExit(act_on(settings_of(config, data_dir), request, as_json=as_json))
+
+
+def run_app() -> NoReturn:
+    """Run the command line; errors become one clear line each and a documented exit code."""
+    try:
+        app(prog_name="polaris")
+    except PolarisException as error:
+        _exit.leave(error)
+    except ExceptionGroup as group:
+        known, foreign = group.split(PolarisException)
+        if known is None or foreign is not None:
+            raise
+        _exit.leave_all(known)
+    except BrokenPipeError:
+        # The reader went away, as `head` does; nothing is wrong.
+        sys.stderr.close()
+        raise SystemExit(_exit.OK) from None
+    except KeyboardInterrupt:
+        raise SystemExit(_exit.INTERRUPTED) from None
+    raise SystemExit(_exit.OK)

@@ -1,0 +1,85 @@
+"""`polaris run`: a node in the foreground. One Ctrl-C drains and stops it, a second one leaves at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from polaris.cli import _exit
+from polaris.cli._output import coloured
+from polaris.runtime import Node
+
+if TYPE_CHECKING:
+    from polaris.runtime import Settings
+
+
+def run_node(settings: Settings) -> int:
+    """Run until SIGINT or SIGTERM; the exit code."""
+    _configure_logging(settings)
+    return asyncio.run(_run(Node(settings), settings.node.shutdown_grace_s))
+
+
+def _configure_logging(settings: Settings) -> None:
+    from pathlib import Path
+
+    from polaris.observability import LoggingConfig, configure_logging
+
+    chosen = settings.logging
+    configure_logging(
+        LoggingConfig(
+            level=chosen.level,
+            console_format=chosen.format,
+            file_enabled=chosen.file is not None,
+            file_path=Path(chosen.file) if chosen.file else None,
+            max_file_size=chosen.max_file_size,
+            backup_count=chosen.backup_count,
+        )
+    )
+
+
+async def _run(node: Node, grace_s: float) -> int:
+    asked_to_stop = asyncio.Event()
+    _on_signal(asked_to_stop)
+    starting = asyncio.ensure_future(node.start())
+    stopping = asyncio.ensure_future(asked_to_stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        # Cancelling the start rolls back what had begun.
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return _exit.INTERRUPTED
+    try:
+        await starting
+    except BaseException:
+        stopping.cancel()
+        raise
+    _say_where(node)
+    await asked_to_stop.wait()
+    print(f"stopping, at most {grace_s:g} s; Ctrl-C again leaves at once", file=sys.stderr, flush=True)
+    await node.stop()
+    return _exit.OK
+
+
+def _on_signal(asked_to_stop: asyncio.Event) -> None:
+    def ask() -> None:
+        if asked_to_stop.is_set():
+            # Nothing is lost by leaving at once: what was not acknowledged comes again at the next start.
+            os._exit(_exit.INTERRUPTED)
+        asked_to_stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask)
+
+
+def _say_where(node: Node) -> None:
+    print(coloured(f"POLARIS node {node.settings.node.name} is running", "bold"))
+    if node.http_url is not None:
+        print(f"  page     {node.http_url}")
+        print(f"  metrics  {node.http_url}metrics")
+    print(f"  bus      {node.bus_url}")
+    print(f"  data     {node.settings.data_dir}")
+    print("Ctrl-C stops it.", flush=True)

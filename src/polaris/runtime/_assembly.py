@@ -1,0 +1,310 @@
+"""The assembly of a node: the only place that names concrete classes. The container derives order and life from it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from polaris import __version__
+from polaris.api import HttpServer, create_app, hosts_for
+from polaris.connectors import ConnectorSpec, ManagedSystemConnector
+from polaris.dashboard import Page
+from polaris.di import DIContainer, ServiceLifetime
+from polaris.exceptions import ConfigurationError
+from polaris.ids import new_id
+from polaris.messaging import (
+    EmbeddedNATSConfig,
+    EmbeddedNATSServer,
+    LoggingMiddleware,
+    MessageBroker,
+    MetricsMiddleware,
+    MiddlewareChain,
+    NATSConfig,
+    NATSMessageBroker,
+    PolarisMessageBus,
+)
+from polaris.observability import MetricsCollector, StructuredLogger
+from polaris.runtime._actions import ActionService
+from polaris.runtime._bus_host import COMPONENT as BUS_SERVER
+from polaris.runtime._bus_host import BusHost
+from polaris.runtime._data_folder import DataFolder
+from polaris.runtime._execution import ActionExecution
+from polaris.runtime._health import HealthBoard
+from polaris.runtime._ingest import TelemetryIngest
+from polaris.runtime._ledger import ActionLedger
+from polaris.runtime._relay import OutboxRelay
+from polaris.runtime._sampling import Sampling, SystemSampler
+from polaris.runtime._settings import NatsSettings, Settings
+from polaris.runtime._signals import PolicySignals
+from polaris.runtime._supervision import Supervisor
+from polaris.runtime._view import RuntimeView
+from polaris.runtime._watch import BUS, INGEST, STORE, Watch
+from polaris.storage import PolarisDataStore
+
+HTTP_PORT_PREFERRED = 8642
+BREAK_OFF_S = 5.0
+"""What a stop may take beyond the grace period, for ending what would not end."""
+
+
+class Connectors(NamedTuple):
+    """The connectors of all enabled managed systems, by system id."""
+
+    by_system: Mapping[str, ManagedSystemConnector]
+
+
+def assemble(settings: Settings) -> DIContainer:
+    """A container that holds the whole node, proved complete; nothing is started.
+
+    Raises `ConfigurationError` with every mistake in the connectors' options.
+    """
+    limit_s = settings.node.shutdown_grace_s + BREAK_OFF_S
+    container = DIContainer(stop_timeout_s=limit_s, teardown_timeout_s=limit_s)
+    container.register_instance(Settings, settings)
+    container.register_instance(Connectors, build_connectors(settings))
+    container.register_instance(MetricsCollector, MetricsCollector())
+    container.register_instance(StructuredLogger, StructuredLogger("polaris.node"))
+    # These two live from the building of the node to its teardown, round everything that is started and stopped.
+    _singleton(container, DataFolder, data_folder, hosted=False)
+    _singleton(container, PolarisDataStore, store, hosted=False)
+    _singleton(container, HealthBoard, health_board)
+    if settings.nats.servers:
+        _singleton(container, MessageBroker, broker)
+    else:
+        _singleton(container, BusHost, bus_host, hosted=False)
+        _singleton(container, MessageBroker, broker_of_host)
+    _singleton(container, PolarisMessageBus, bus)
+    _singleton(container, ActionLedger, ledger)
+    _singleton(container, RuntimeView, view)
+    _singleton(container, TelemetryIngest, ingest)
+    _singleton(container, OutboxRelay, relay)
+    _singleton(container, ActionService, actions)
+    _singleton(container, Sampling, sampling)
+    _singleton(container, Watch, watch)
+    if settings.http.enabled:
+        _singleton(container, HttpServer, http_server)
+    container.validate()
+    return container
+
+
+def _singleton(container: DIContainer, interface: Any, factory: Any, *, hosted: bool | None = None) -> None:
+    container.register_factory(interface, factory, lifetime=ServiceLifetime.SINGLETON, hosted=hosted)
+
+
+def build_connectors(settings: Settings) -> Connectors:
+    """The connectors, not connected. Raises `ConfigurationError` with the mistakes of all of them."""
+    connectors: dict[str, ManagedSystemConnector] = {}
+    problems: list[str] = []
+    for system_id, system in settings.systems.items():
+        if not system.enabled:
+            continue
+        try:
+            spec = ConnectorSpec(system_id=system_id, connector=system.connector, options=system.options)
+            connectors[system_id] = spec.build()
+        except ConfigurationError as error:
+            problems += [f"systems.{system_id}: {problem}" for problem in error.problems or (error.message,)]
+    if problems:
+        raise ConfigurationError(problems=problems)
+    return Connectors(connectors)
+
+
+def source_of(settings: Settings) -> str:
+    """How the node names itself as the source of events."""
+    return f"polaris/{settings.node.name}"
+
+
+def data_folder(settings: Settings) -> Iterator[DataFolder]:
+    folder = DataFolder(settings.data_dir)
+    folder.acquire()
+    try:
+        yield folder
+    finally:
+        folder.release()
+
+
+def health_board(settings: Settings, logger: StructuredLogger) -> HealthBoard:
+    board = HealthBoard(logger=logger)
+    board.expect([*([] if settings.nats.servers else [BUS_SERVER]), BUS, STORE, INGEST])
+    return board
+
+
+async def store(settings: Settings, folder: DataFolder) -> AsyncIterator[PolarisDataStore]:
+    settings.store_path.parent.mkdir(parents=True, exist_ok=True)
+    opened = PolarisDataStore.sqlite(settings.store_path)
+    await opened.connect()
+    try:
+        yield opened
+    finally:
+        await opened.disconnect()
+
+
+async def bus_host(
+    settings: Settings, folder: DataFolder, board: HealthBoard, logger: StructuredLogger
+) -> AsyncIterator[BusHost]:
+    config = EmbeddedNATSConfig(
+        data_dir=folder.bus_dir,
+        port=settings.nats.port,
+        token=settings.nats.token,
+        payload_bytes_max=settings.nats.max_payload_bytes,
+    )
+    host = BusHost(EmbeddedNATSServer(config), board, logger)
+    await host.start()
+    try:
+        yield host
+    finally:
+        await host.stop()
+
+
+def broker_of_host(settings: Settings, host: BusHost) -> MessageBroker:
+    return NATSMessageBroker(host.server.client_config(source_of(settings)))
+
+
+def broker(settings: Settings) -> MessageBroker:
+    return NATSMessageBroker(nats_config(settings.nats, name=source_of(settings)))
+
+
+def nats_config(settings: NatsSettings, *, name: str) -> NATSConfig:
+    """The client's view of the configured servers."""
+    return NATSConfig(
+        servers=tuple(settings.servers),
+        name=name,
+        token=settings.token,
+        user=settings.user,
+        password=settings.password,
+        nkey=settings.nkey_file,
+        credentials=settings.credentials_file,
+        connect_timeout_s=settings.connect_timeout_s,
+    )
+
+
+def bus(settings: Settings, broker: MessageBroker, metrics: MetricsCollector) -> PolarisMessageBus:
+    chain = MiddlewareChain([LoggingMiddleware(StructuredLogger("polaris.bus")), MetricsMiddleware(metrics)])
+    return PolarisMessageBus(broker, chain, collector=metrics, grace_s=settings.node.shutdown_grace_s)
+
+
+def ledger(store: PolarisDataStore) -> ActionLedger:
+    return ActionLedger(store, boot_id=new_id())
+
+
+async def view(
+    settings: Settings,
+    store: PolarisDataStore,
+    ledger: ActionLedger,
+    board: HealthBoard,
+    metrics: MetricsCollector,
+    connectors: Connectors,
+) -> RuntimeView:
+    made = RuntimeView(settings, store, ledger, board, metrics, connectors.by_system, version=__version__)
+    await made.load()
+    return made
+
+
+def ingest(
+    settings: Settings,
+    bus: PolarisMessageBus,
+    store: PolarisDataStore,
+    view: RuntimeView,
+    metrics: MetricsCollector,
+) -> TelemetryIngest:
+    logger = StructuredLogger("polaris.ingest")
+    return TelemetryIngest(bus, store, settings.telemetry, metrics, logger, on_states=view.note_states)
+
+
+def relay(bus: PolarisMessageBus, store: PolarisDataStore, board: HealthBoard) -> OutboxRelay:
+    return OutboxRelay(store.outbox, bus, board, StructuredLogger("polaris.outbox"))
+
+
+def actions(
+    settings: Settings,
+    bus: PolarisMessageBus,
+    ledger: ActionLedger,
+    connectors: Connectors,
+    ingest: TelemetryIngest,
+    relay: OutboxRelay,
+    view: RuntimeView,
+    board: HealthBoard,
+    metrics: MetricsCollector,
+) -> ActionService:
+    logger = StructuredLogger("polaris.actions")
+    signals = PolicySignals(metrics.instruments, logger)
+    executions = {
+        system_id: ActionExecution(connector, settings.actions, logger, listeners=(signals,))
+        for system_id, connector in connectors.by_system.items()
+    }
+    return ActionService(
+        bus,
+        ledger,
+        executions,
+        Supervisor(board, logger),
+        metrics,
+        logger,
+        source=source_of(settings),
+        caused_at=ingest.caused_at,
+        on_action=view.note_action,
+    )
+
+
+def sampling(
+    settings: Settings,
+    connectors: Connectors,
+    bus: PolarisMessageBus,
+    actions: ActionService,
+    board: HealthBoard,
+    metrics: MetricsCollector,
+) -> Sampling:
+    """What is sampled may call for an action: sampling starts after the action path and stops before it."""
+    logger = StructuredLogger("polaris.sampling")
+    samplers = [
+        SystemSampler(
+            connector,
+            settings.systems[system_id],
+            bus,
+            board,
+            metrics.instruments,
+            logger,
+            buffer_max=settings.telemetry.publish_buffer_max,
+            source=source_of(settings),
+        )
+        for system_id, connector in connectors.by_system.items()
+    ]
+    return Sampling(samplers, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
+
+
+def watch(
+    settings: Settings,
+    broker: MessageBroker,
+    bus: PolarisMessageBus,
+    store: PolarisDataStore,
+    ingest: TelemetryIngest,
+    view: RuntimeView,
+    board: HealthBoard,
+    metrics: MetricsCollector,
+) -> Watch:
+    logger = StructuredLogger("polaris.watch")
+    return Watch(
+        broker,
+        bus,
+        store,
+        board,
+        metrics.instruments,
+        logger,
+        ingest=ingest,
+        source=source_of(settings),
+        on_look=view.publish_node,
+    )
+
+
+def http_server(settings: Settings, view: RuntimeView, sampling: Sampling, watch: Watch) -> HttpServer:
+    """The front opens last and closes first, so nobody meets a node that is half there."""
+    host = settings.http.host
+    port = settings.http.port
+    if port is None:
+        port = HTTP_PORT_PREFERRED if _is_free(host, HTTP_PORT_PREFERRED) else 0
+    return HttpServer(create_app(view, page=Page(), hosts=hosts_for(host)), host, port)
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex((host, port)) != 0

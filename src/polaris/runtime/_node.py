@@ -1,0 +1,88 @@
+"""A node: the assembled container, with a start, a stop, and the addresses it can be reached at."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+from polaris import __version__
+from polaris.runtime._data_folder import DataFolder, NodeFile
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from polaris.di import DIContainer
+    from polaris.runtime._settings import Settings
+
+
+class Node:
+    """Everything that `polaris run` runs, for programs and tests of their own.
+
+        async with Node(load_settings()) as node:
+            print(node.http_url)
+
+    `start` raises with everything rolled back: `ConfigurationError` or `StoreLockedError`, alone or in an
+    ExceptionGroup. `stop` drains within `node.shutdown_grace_s` and then ends what would not end; whoever started the
+    node stops it. A node can be started again after a stop.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.container: DIContainer | None = None
+        self.http_url: str | None = None
+        self.bus_url: str | None = None
+        self.bus_token: str | None = None
+
+    async def start(self) -> None:
+        """Start bus, store, services and page, in the order of their dependencies; returns when all of them answer."""
+        from polaris.api import HttpServer
+        from polaris.runtime._assembly import assemble
+        from polaris.runtime._bus_host import BusHost
+        from polaris.runtime._view import RuntimeView
+
+        settings = self.settings
+        self.container = container = assemble(settings)
+        await container.start()
+        if settings.http.enabled:
+            self.http_url = (await container.aresolve(HttpServer)).url
+        if settings.nats.servers:
+            self.bus_url = settings.nats.servers[0]
+        else:
+            server = (await container.aresolve(BusHost)).server
+            self.bus_url, self.bus_token = server.url, server.token
+        view = await container.aresolve(RuntimeView)
+        if self.http_url is not None:
+            view.addresses = {"page": self.http_url, "metrics": f"{self.http_url}metrics"}
+        view.addresses["bus"] = self.bus_url
+        folder = await container.aresolve(DataFolder)
+        await asyncio.to_thread(folder.write_node_file, self._facts())
+
+    def _facts(self) -> NodeFile:
+        return NodeFile(
+            name=self.settings.node.name,
+            pid=os.getpid(),
+            version=__version__,
+            started_at=datetime.now(UTC),
+            http_url=self.http_url,
+            bus_url=self.bus_url,
+            bus_token=self.bus_token,
+            bus_embedded=not self.settings.nats.servers,
+            store_path=str(self.settings.store_path),
+        )
+
+    async def stop(self) -> None:
+        """Drain and stop, in the reverse order. Idempotent. Failures to stop cleanly come out as an ExceptionGroup."""
+        container, self.container = self.container, None
+        if container is not None:
+            await container.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

@@ -1,0 +1,236 @@
+"""The running node as the HTTP API sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from polaris.api._live import LiveFeed
+from polaris.api._view import (
+    ActionKey,
+    ActionRecord,
+    Aggregates,
+    AggregationName,
+    ComponentView,
+    NodeFacts,
+    NodeRates,
+    SampleUpdate,
+    Series,
+    SystemView,
+    Verdict,
+)
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.domain import HealthStatus, SystemDependency, SystemState
+from polaris.runtime._health import HealthBoard
+from polaris.runtime._ledger import ActionLedger, LedgerEntry
+from polaris.storage import AggregationType, TimeRange
+
+if TYPE_CHECKING:
+    from polaris.connectors import ManagedSystemConnector
+    from polaris.observability import MetricsCollector
+    from polaris.runtime._settings import Settings
+    from polaris.storage import PolarisDataStore
+
+STALE_AFTER_INTERVALS = 3
+STALE_AFTER_S_MIN = 3.0
+PUSHED_STALE_AFTER_S = 60.0
+RATE_WINDOW_S = 5.0
+PUSHED = "push"
+
+
+class RateMeter:
+    """A rate over the last few seconds, from a counter that only grows."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._marks: list[tuple[float, int]] = []
+
+    def rate(self, total: int) -> float | None:
+        """Note the present total and give the rate since about `RATE_WINDOW_S` ago; None before that can be told."""
+        now = self._clock.monotonic()
+        if not self._marks or now - self._marks[-1][0] >= 0.5:
+            self._marks.append((now, total))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= RATE_WINDOW_S:
+            self._marks.pop(0)
+        begun, base = self._marks[0]
+        return (total - base) / (now - begun) if now - begun >= 0.5 else None
+
+
+class RuntimeView:
+    """Answers the API from board, store and what the services noted, and publishes live updates. Changes nothing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: PolarisDataStore,
+        ledger: ActionLedger,
+        board: HealthBoard,
+        metrics: MetricsCollector,
+        connectors: Mapping[str, ManagedSystemConnector],
+        *,
+        version: str,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.live = LiveFeed()
+        self._settings = settings
+        self._store = store
+        self._ledger = ledger
+        self._board = board
+        self._metrics = metrics
+        self._connectors = dict(connectors)
+        self._version = version
+        self._clock = clock
+        self._started_at = clock.now()
+        self._latest: dict[str, SystemState] = {}
+        self._samples, self._values = RateMeter(clock), RateMeter(clock)
+        self._samples_total = self._values_total = 0
+        self.addresses: dict[str, str] = {}
+        board.on_change(self.live.publish)
+
+    async def load(self) -> None:
+        """Take the latest states from the store, so that the first page shows what was known before the start."""
+        self._latest = {state.system_id: state for state in await self._store.states.get_current_states()}
+
+    def note_states(self, states: Sequence[SystemState]) -> None:
+        """Samples that were stored just now."""
+        self._samples_total += len(states)
+        for state in states:
+            self._values_total += len(state.metrics)
+            known = self._latest.get(state.system_id)
+            if known is None or known.timestamp <= state.timestamp:
+                self._latest[state.system_id] = state
+            self.live.publish(SampleUpdate.of(state))
+
+    def note_action(self, entry: LedgerEntry) -> None:
+        """An action that was taken or has ended just now."""
+        self.live.publish(record_of(entry))
+
+    def node(self) -> NodeFacts:
+        status, message = self._board.overall()
+        return NodeFacts(
+            name=self._settings.node.name,
+            version=self._version,
+            started_at=self._started_at,
+            now=self._clock.now(),
+            health_status=status,
+            message=message,
+            addresses=dict(self.addresses),
+            rates=NodeRates(
+                samples_per_s=self._samples.rate(self._samples_total),
+                values_per_s=self._values.rate(self._values_total),
+            ),
+            systems=len(self._known_ids()),
+        )
+
+    def publish_node(self) -> None:
+        """Tell live clients how the node does now."""
+        self.live.publish(self.node())
+
+    def liveness(self) -> Verdict:
+        # That this is answered at all shows that the event loop turns.
+        return Verdict(ok=True)
+
+    def readiness(self) -> Verdict:
+        return self._board.readiness()
+
+    def components(self) -> Sequence[ComponentView]:
+        return self._board.components()
+
+    def render_metrics(self) -> tuple[bytes, str]:
+        return self._metrics.render(), self._metrics.content_type
+
+    def asyncapi(self) -> Mapping[str, Any] | None:
+        return None
+
+    def _known_ids(self) -> set[str]:
+        return self._latest.keys() | self._connectors.keys()
+
+    async def systems(self, *, limit: int, after: str | None) -> Sequence[SystemView]:
+        chosen = sorted(system_id for system_id in self._known_ids() if after is None or system_id > after)
+        return [self._system(system_id) for system_id in chosen[:limit]]
+
+    async def system(self, system_id: str) -> SystemView | None:
+        return self._system(system_id) if system_id in self._known_ids() else None
+
+    def _system(self, system_id: str) -> SystemView:
+        state = self._latest.get(system_id)
+        connector = self._connectors.get(system_id)
+        configured = self._settings.systems.get(system_id)
+        stale_after_s = PUSHED_STALE_AFTER_S
+        if configured is not None:
+            stale_after_s = max(STALE_AFTER_S_MIN, STALE_AFTER_INTERVALS * configured.interval_s)
+        stale = state is not None and self._clock.now() - state.timestamp > timedelta(seconds=stale_after_s)
+        component = self._board.get(f"connector:{system_id}")
+        facts: dict[str, Any] = {"stale": stale, "stale_after_s": stale_after_s}
+        if component is not None and component.status is not HealthStatus.HEALTHY:
+            facts["message"] = component.message
+        if stale:
+            # What nobody has seen lately is not known to be healthy.
+            facts["health_status"] = HealthStatus.UNKNOWN
+        if connector is not None:
+            facts["supported_actions"] = tuple(action.name for action in connector.supported_actions())
+        return SystemView.of(system_id, configured.connector if configured else PUSHED, state, **facts)
+
+    async def series(self, system_id: str, metric: str, *, start: datetime, end: datetime, limit: int) -> Series | None:
+        if system_id not in self._known_ids():
+            return None
+        points = await self._store.states.series(
+            system_id, metric, TimeRange(start, end), limit=limit + 1, order="desc"
+        )
+        kept = points[:limit][::-1]
+        return Series(
+            unit=self._unit(system_id, metric),
+            timestamps=tuple(timestamp for timestamp, _ in kept),
+            values=tuple(value for _, value in kept),
+            truncated=len(points) > limit,
+        )
+
+    async def aggregates(
+        self,
+        system_id: str,
+        metric: str,
+        *,
+        aggregation: AggregationName,
+        bucket_s: float,
+        start: datetime,
+        end: datetime,
+    ) -> Aggregates | None:
+        if system_id not in self._known_ids():
+            return None
+        points = await self._store.states.aggregate(
+            system_id,
+            metric,
+            TimeRange(start, end),
+            AggregationType(aggregation),
+            bucket=timedelta(seconds=bucket_s),
+        )
+        return Aggregates(
+            unit=self._unit(system_id, metric),
+            starts=tuple(point.timestamp for point in points),
+            values=tuple(point.value for point in points),
+        )
+
+    def _unit(self, system_id: str, metric: str) -> str | None:
+        state = self._latest.get(system_id)
+        reading = None if state is None else state.metrics.get(metric)
+        return None if reading is None else reading.unit
+
+    async def actions(self, *, system_id: str | None, limit: int, before: ActionKey | None) -> Sequence[ActionRecord]:
+        key = None if before is None else (before.created_at, before.action_id)
+        return [record_of(entry) for entry in await self._ledger.newest(limit=limit, system_id=system_id, before=key)]
+
+    async def action(self, action_id: str) -> ActionRecord | None:
+        entry = await self._ledger.get(action_id)
+        return None if entry is None else record_of(entry)
+
+    async def dependencies(self, *, limit: int) -> Sequence[SystemDependency]:
+        return await self._store.dependencies.find_all(limit=limit)
+
+
+def record_of(entry: LedgerEntry) -> ActionRecord:
+    """The entry as the API shows it."""
+    fields: dict[str, Any] = {"status": entry.status, "source": entry.source}
+    if entry.result is None:
+        fields["started_at"] = entry.taken_at
+    return ActionRecord.of(entry.action, entry.result, **fields)
