@@ -1,0 +1,154 @@
+"""A stretch of work with instances of its own: a request, a message, a cycle of the control loop."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+
+from polaris.clock import Clock
+from polaris.di import _resolver
+from polaris.di._deadline import shielded
+from polaris.di._registration import MISSING
+from polaris.di._slots import WouldDeadlockError
+from polaris.di._store import Store
+from polaris.di._wiring import Wiring
+from polaris.exceptions import DependencyInjectionError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+T = TypeVar("T")
+
+
+class Wired:
+    """What a scope needs from its container: the wiring in force, and the services built in."""
+
+    clock: Clock
+    teardown_timeout_s: float
+    built_ins: _resolver.BuiltIns
+    wiring: Wiring
+
+    def require_open(self) -> None:
+        """Raise if the container was stopped."""
+        raise DependencyInjectionError("not a container")
+
+
+class Scope:
+    """Resolves services; scoped ones are built once per scope and torn down when it closes.
+
+    Use it with `async with`, or with plain `with` when nothing in it is torn down asynchronously. Closing runs the
+    teardown of everything that was built in the scope in reverse order of creation: each finalizer once, also if
+    others fail or the closer is cancelled; their errors come out together as an ExceptionGroup. Closing twice does
+    nothing; a closed scope resolves nothing more. A scope may be shared by tasks and threads.
+    """
+
+    __slots__ = ("_store", "_wired")
+
+    def __init__(self, wired: Wired) -> None:
+        self._wired = wired
+        self._store = Store(self)
+
+    def resolve(self, interface: TypeForm[T], *, key: Hashable = None) -> T:
+        """The service, as `DIContainer.resolve` gives it, with scoped services allowed."""
+        wired, store = self._wired, self._store
+        place = interface if key is None else (interface, key)
+        if not store.teardown.closed:
+            wiring = wired.wiring
+            try:
+                instant = wiring.instant.get(place, MISSING)
+                if instant is not MISSING:
+                    return cast(T, instant(store))
+            except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
+                explained = _resolver.explained(wiring, wiring.find(interface, key), error)
+                raise explained from _resolver.cause_of(error)
+        self._require_open()
+        return cast(T, _resolver.resolve(wired.wiring, wired.built_ins, store, interface, key))
+
+    async def aresolve(self, interface: TypeForm[T], *, key: Hashable = None) -> T:
+        """As `resolve`, awaiting what is built asynchronously; it never blocks the event loop on another's build."""
+        wired, store = self._wired, self._store
+        place = interface if key is None else (interface, key)
+        if not store.teardown.closed:
+            wiring = wired.wiring
+            try:
+                instant = wiring.instant.get(place, MISSING)
+                if instant is not MISSING:
+                    return cast(T, instant(store))
+            except WouldDeadlockError:
+                pass  # a task of this loop is at it: the way below awaits that task, or finds the cycle again
+            except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
+                explained = _resolver.explained(wiring, wiring.find(interface, key), error)
+                raise explained from _resolver.cause_of(error)
+        self._require_open()
+        return cast(T, await _resolver.resolve_async(wired.wiring, wired.built_ins, store, interface, key))
+
+    def resolve_all(self, interface: TypeForm[T]) -> list[T]:
+        """One instance of every registration of the interface, under any key, in order of registration."""
+        self._require_open()
+        wiring, built_ins = self._wired.wiring, self._wired.built_ins
+        return [
+            _resolver.resolve_registration(wiring, built_ins, self._store, one)[0] for one in wiring.find_all(interface)
+        ]
+
+    async def aresolve_all(self, interface: TypeForm[T]) -> list[T]:
+        """As `resolve_all`, awaiting what is built asynchronously."""
+        self._require_open()
+        wiring, built_ins = self._wired.wiring, self._wired.built_ins
+        return [
+            (await _resolver.resolve_registration_async(wiring, built_ins, self._store, one))[0]
+            for one in wiring.find_all(interface)
+        ]
+
+    def close(self) -> None:
+        """Run the teardown of all that was built here, newest first.
+
+        Raises an ExceptionGroup with the errors of finalizers, after the last one; and DependencyInjectionError, with
+        nothing torn down, if a finalizer is asynchronous (`aclose` is then the way).
+        """
+        needs_loop = self._store.teardown.first_async()
+        if needs_loop is not None:
+            reason = f"{needs_loop.registration.name} has an asynchronous teardown: close the scope with `aclose()`"
+            raise DependencyInjectionError(reason)
+        _raise_together(self._store.teardown.close())
+
+    async def aclose(self) -> None:
+        """Run the teardown of all that was built here, newest first, each within the container's teardown timeout.
+
+        Cancelling the closer skips nothing: the cancellation is delivered after the last finalizer. Raises an
+        ExceptionGroup with the errors of finalizers.
+        """
+        teardown = self._store.teardown
+        if len(teardown) == 0:
+            teardown.close()
+            return
+        await shielded(self._close_all())
+
+    async def _close_all(self) -> None:
+        wired = self._wired
+        _raise_together(await self._store.teardown.aclose(wired.clock, wired.teardown_timeout_s))
+
+    def _require_open(self) -> None:
+        if self._store.teardown.closed:
+            raise DependencyInjectionError("the scope is closed")
+        self._wired.require_open()
+
+    def __enter__(self) -> Self:
+        self._store.refuses_async = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _raise_together(errors: list[Exception]) -> None:
+    if errors:
+        raise ExceptionGroup("teardown failed", errors)

@@ -1,0 +1,135 @@
+"""Proves a wiring before it is used: everything missing, cyclic or captive, found at once. Linear in its size."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import pairwise
+
+from polaris.di._planner import captive_scoped, is_transient, missing_dependency, path_to_scoped
+from polaris.di._registration import ServiceLifetime, ServiceRegistration
+from polaris.di._wiring import Wiring
+from polaris.exceptions import DependencyInjectionError, DependencyResolutionException
+
+CYCLES_MAX = 100
+"""How many cycles one report draws; more are counted in a last entry."""
+
+
+def find_problems(wiring: Wiring) -> list[DependencyInjectionError]:
+    """Every problem of the wiring: missing dependencies, then cycles, then captive dependencies."""
+    registrations = wiring.registrations()
+    return [
+        *_find_missing(wiring, registrations),
+        *_find_cycles(wiring, registrations),
+        *_find_captives(wiring, registrations),
+    ]
+
+
+def _find_missing(wiring: Wiring, registrations: list[ServiceRegistration]) -> Iterator[DependencyInjectionError]:
+    for one in registrations:
+        for filling in wiring.fillings(one):
+            if filling.is_missing:
+                yield missing_dependency(wiring, [one.name], filling)
+
+
+def _find_cycles(wiring: Wiring, registrations: list[ServiceRegistration]) -> Iterator[DependencyInjectionError]:
+    """Draw cycles until every dependency that lies on one is in a drawing."""
+    group_of = _strong_groups(wiring, registrations)
+    drawn: set[tuple[ServiceRegistration, ServiceRegistration]] = set()
+    cycles = omitted = 0
+    for one in registrations:
+        for need in wiring.needs(one):
+            if group_of[one] != group_of[need] or (one, need) in drawn:
+                continue
+            if cycles == CYCLES_MAX:
+                omitted += 1
+                continue
+            cycles += 1
+            chain = [one, *_way_back(wiring, group_of, need, one)]
+            drawn.update(pairwise(chain))
+            yield DependencyResolutionException("cyclic dependency", path=[step.name for step in chain])
+    if omitted:
+        yield DependencyResolutionException(f"{omitted} more dependencies lie on cycles that are not drawn")
+
+
+def _way_back(
+    wiring: Wiring, group_of: dict[ServiceRegistration, int], start: ServiceRegistration, goal: ServiceRegistration
+) -> list[ServiceRegistration]:
+    """The shortest chain from `start` to `goal` inside their group."""
+    came_from: dict[ServiceRegistration, ServiceRegistration | None] = {start: None}
+    queue = deque([start])
+    while goal not in came_from:
+        current = queue.popleft()
+        for need in wiring.needs(current):
+            if need not in came_from and group_of[need] == group_of[goal]:
+                came_from[need] = current
+                queue.append(need)
+    chain: list[ServiceRegistration] = []
+    step: ServiceRegistration | None = goal
+    while step is not None:
+        chain.append(step)
+        step = came_from[step]
+    return chain[::-1]
+
+
+def _strong_groups(wiring: Wiring, registrations: list[ServiceRegistration]) -> dict[ServiceRegistration, int]:
+    """The number of the strongly connected component of each registration (Tarjan 1972, without recursion)."""
+    index: dict[ServiceRegistration, int] = {}
+    low: dict[ServiceRegistration, int] = {}
+    group_of: dict[ServiceRegistration, int] = {}
+    pending: list[ServiceRegistration] = []
+    for root in registrations:
+        if root in index:
+            continue
+        index[root] = low[root] = len(index)
+        pending.append(root)
+        route = [(root, wiring.needs(root))]
+        while route:
+            current, needs = route[-1]
+            for need in needs:
+                if need not in index:
+                    index[need] = low[need] = len(index)
+                    pending.append(need)
+                    route.append((need, wiring.needs(need)))
+                    break
+                if need not in group_of:
+                    low[current] = min(low[current], index[need])
+            else:
+                route.pop()
+                if route:
+                    above = route[-1][0]
+                    low[above] = min(low[above], low[current])
+                if low[current] == index[current]:
+                    _close_group(pending, current, group_of, index[current])
+    return group_of
+
+
+def _close_group(
+    pending: list[ServiceRegistration],
+    root: ServiceRegistration,
+    group_of: dict[ServiceRegistration, int],
+    number: int,
+) -> None:
+    while True:
+        member = pending.pop()
+        group_of[member] = number
+        if member is root:
+            return
+
+
+def _find_captives(wiring: Wiring, registrations: list[ServiceRegistration]) -> Iterator[DependencyInjectionError]:
+    """Singletons that would keep something beyond its life, directly or through transients."""
+    for one in registrations:
+        if one.lifetime is not ServiceLifetime.SINGLETON:
+            continue
+        chain = path_to_scoped(wiring, one)
+        if len(chain) > 1 or wiring.needs_scope(one):
+            yield captive_scoped(wiring, one)
+        chain = wiring.path_to(one, lambda need: is_transient(need) and need.has_teardown, through=is_transient)
+        if len(chain) > 1:
+            names = [step.name for step in chain]
+            reason = (
+                f"captive dependency: the singleton {names[0]} would keep the transient {names[-1]}, "
+                "whose teardown then waits for the end of the container: register it as a singleton"
+            )
+            yield DependencyResolutionException(reason, path=names)
