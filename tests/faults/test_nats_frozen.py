@@ -1,0 +1,177 @@
+"""The server freezes (SIGSTOP) and thaws: it is noticed within two ping intervals, nothing hangs, all comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+
+from polaris.exceptions import BusConnectionError, UnconfirmedPublishError
+from polaris.messaging._broker import (
+    ConnectionState,
+    ConsumerSpec,
+    Delivery,
+    DeliveryClass,
+    OutgoingMessage,
+    StreamSpec,
+)
+from polaris.messaging.brokers._embedded import EmbeddedNATSServer
+from polaris.messaging.brokers._nats import NATSMessageBroker
+from tests.conftest import ConnectNATS, MakeNATSServer
+
+PING_S = 0.5
+SLACK_S = 0.5
+STORED = DeliveryClass.AT_LEAST_ONCE
+
+
+@pytest.fixture
+async def server(make_nats_server: MakeNATSServer) -> AsyncIterator[EmbeddedNATSServer]:
+    server = await make_nats_server()
+    pid = server.pid
+    assert pid is not None
+    yield server
+    if server.running:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def freeze(server: EmbeddedNATSServer) -> None:
+    """Stop the server, and wait until its last thread stands."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    while psutil.Process(server.pid).status() != psutil.STATUS_STOPPED:
+        await asyncio.sleep(0.001)
+
+
+def thaw(server: EmbeddedNATSServer) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGCONT)
+
+
+async def until(broker: NATSMessageBroker, state: ConnectionState, *, within_s: float) -> float:
+    """Wait for the state; returns how long it took."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    async with asyncio.timeout(within_s):
+        while broker.state is not state:
+            await asyncio.sleep(0.005)
+    return loop.time() - began_s
+
+
+async def test_a_frozen_server_is_noticed_within_two_ping_intervals_and_taken_up_again(
+    server: EmbeddedNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(server, ping_interval_s=PING_S)
+    states: list[ConnectionState] = []
+    broker.on_state(states.append)
+    await broker.ensure_stream(StreamSpec(name="FROZEN", subjects=("frozen.>",)))
+    consumer = await broker.consumer(ConsumerSpec(stream="FROZEN", durable="reader", pattern="frozen.>"))
+    received: list[bytes] = []
+
+    async def on_delivery(delivery: Delivery) -> None:
+        received.append(delivery.payload)
+
+    await broker.subscribe("core.>", on_delivery)
+    fetching = asyncio.create_task(consumer.fetch(1, wait_s=60.0))
+    await freeze(server)
+    publishing = asyncio.create_task(
+        broker.publish(OutgoingMessage("frozen.a", b"unconfirmed", "id-1"), delivery=STORED, timeout_s=60.0)
+    )
+    await until(broker, ConnectionState.RECONNECTING, within_s=2 * PING_S + SLACK_S)
+    with pytest.raises(UnconfirmedPublishError):
+        await asyncio.wait_for(publishing, 0.1)
+    with pytest.raises(BusConnectionError):
+        await asyncio.wait_for(fetching, 0.1)
+    with pytest.raises(BusConnectionError):
+        await broker.publish(OutgoingMessage("frozen.a", b"x"))
+    await asyncio.sleep(4 * PING_S)
+    assert broker.state is ConnectionState.RECONNECTING
+    thaw(server)
+    await until(broker, ConnectionState.CONNECTED, within_s=3.0)
+    receipt = await broker.publish(OutgoingMessage("frozen.a", b"unconfirmed", "id-1"), delivery=STORED)
+    (stored,) = await broker.read_stored("FROZEN")
+    assert (stored.sequence, stored.payload) == (receipt.sequence, b"unconfirmed")
+    (delivery,) = await consumer.fetch(1, wait_s=5.0)
+    await delivery.ack(confirm=True)
+    await broker.publish(OutgoingMessage("core.a", b"core"))
+    async with asyncio.timeout(5.0):
+        while not received:
+            await asyncio.sleep(0.005)
+    assert states == [ConnectionState.RECONNECTING, ConnectionState.CONNECTED]
+
+
+async def test_a_server_that_stops_reading_holds_publishers_up_and_hangs_nobody(
+    server: EmbeddedNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(server, ping_interval_s=PING_S, send_buffer_bytes_max=256 * 1024)
+    await freeze(server)
+    loop = asyncio.get_running_loop()
+    sent, longest_s, payload = 0, 0.0, b"x" * 100_000
+    async with asyncio.timeout(2 * PING_S + SLACK_S + 2.0):
+        with pytest.raises(BusConnectionError):
+            while True:
+                began_s = loop.time()
+                try:
+                    await broker.publish(OutgoingMessage("core.a", payload), timeout_s=0.2)
+                finally:
+                    longest_s = max(longest_s, loop.time() - began_s)
+                sent += 1
+    assert longest_s < 0.5
+    # Far less than memory: the socket's buffers and the bound of our own.
+    assert sent * len(payload) < 32 << 20
+    # A full socket does not delay giving the connection up.
+    await until(broker, ConnectionState.RECONNECTING, within_s=2 * PING_S + SLACK_S)
+    thaw(server)
+    await until(broker, ConnectionState.CONNECTED, within_s=3.0)
+
+
+async def test_waits_end_in_time_while_the_server_is_frozen(
+    server: EmbeddedNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(server, ping_interval_s=60.0, api_timeout_s=0.5)
+    await broker.ensure_stream(StreamSpec(name="FROZEN", subjects=("frozen.>",)))
+    consumer = await broker.consumer(ConsumerSpec(stream="FROZEN", durable="reader", pattern="frozen.>"))
+    await broker.publish(OutgoingMessage("frozen.a", b"1", "id-1"), delivery=STORED)
+    (delivery,) = await consumer.fetch(1, wait_s=5.0)
+    await freeze(server)
+    async with asyncio.timeout(3.0):
+        with pytest.raises(UnconfirmedPublishError):
+            await broker.publish(OutgoingMessage("frozen.a", b"2", "id-2"), delivery=STORED, timeout_s=0.2)
+        with pytest.raises(BusConnectionError):
+            await broker.ensure_stream(StreamSpec(name="OTHER", subjects=("other.>",)))
+        with pytest.raises(BusConnectionError):
+            await broker.subscribe("core.a", lambda _: asyncio.sleep(0))
+        with pytest.raises(BusConnectionError):
+            await consumer.info()
+        with pytest.raises(BusConnectionError):
+            await delivery.ack(confirm=True)
+    # A fetch without heartbeats waits a little longer for the last word, then asks whether the consumer is there.
+    async with asyncio.timeout(5.0):
+        with pytest.raises(BusConnectionError):
+            await consumer.fetch(1, wait_s=0.2)
+    # Cancelled and timed-out flushes have late answers: they must not hurt the connection.
+    thaw(server)
+    await asyncio.sleep(0.2)
+    assert await broker.publish(OutgoingMessage("frozen.a", b"3", "id-3"), delivery=STORED)
+    assert broker.reconnects == 0
+
+
+async def test_a_frozen_server_is_disconnected_from_in_time(
+    server: EmbeddedNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(server, drain_timeout_s=0.3)
+    await freeze(server)
+    async with asyncio.timeout(3.0):
+        await broker.disconnect()
+    assert broker.state is ConnectionState.CLOSED
+
+
+async def test_a_frozen_server_is_killed_when_it_does_not_stop(make_nats_server: MakeNATSServer) -> None:
+    server = await make_nats_server(stop_grace_s=0.5)
+    await freeze(server)
+    async with asyncio.timeout(3.0):
+        await server.stop()
+    assert not server.running
