@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from polaris.messaging._broker import MessageBroker
-from polaris.messaging.brokers._memory import InMemoryHub, InMemoryMessageBroker
+from polaris.messaging.brokers._memory import InMemoryMessageBroker
+from polaris.messaging.brokers._memory_hub import InMemoryHub
 from polaris.testing import run_virtual, running_clock
 from polaris.testing.broker_suite import BrokerSuite
 

@@ -60,7 +60,8 @@ from polaris.messaging.middleware import (
 if TYPE_CHECKING:
     from polaris.messaging.brokers._embedded import EmbeddedNATSServer
     from polaris.messaging.brokers._embedded_config import EmbeddedNATSConfig
-    from polaris.messaging.brokers._memory import InMemoryHub, InMemoryMessageBroker
+    from polaris.messaging.brokers._memory import InMemoryMessageBroker
+    from polaris.messaging.brokers._memory_hub import InMemoryHub
     from polaris.messaging.brokers._nats import NATSMessageBroker
     from polaris.messaging.brokers._nats_config import NATSConfig
 
@@ -129,7 +130,7 @@ __all__ = [
 
 # Loaded when first used: the drivers behind them are heavy, and a program uses one broker.
 _BROKERS = {
-    "InMemoryHub": "_memory",
+    "InMemoryHub": "_memory_hub",
     "InMemoryMessageBroker": "_memory",
     "NATSMessageBroker": "_nats",
     "NATSConfig": "_nats_config",

@@ -75,6 +75,9 @@ class PolarisMessageBus:
             logger = StructuredLogger("polaris.messaging")
         if not grace_s >= 0:
             raise InvalidValueError("grace_s", "seconds, at least 0", grace_s)
+        for needed in (DeadLetter, RequestFailure):
+            if registry.require(needed).event_class is not needed:
+                raise ConfigurationError("the registry of a bus is polaris.domain.EVENTS or has it for its parent")
         if isinstance(middleware_chain, MiddlewareChain):
             given: Iterable[MessageMiddleware | MiddlewareFunction] = middleware_chain.middlewares
         else:

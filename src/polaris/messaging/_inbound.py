@@ -18,6 +18,7 @@ from polaris.messaging._handlers import BoundHandler
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._requests import Responder
 from polaris.messaging._router import Route
+from polaris.messaging._settlement import Settlement
 from polaris.messaging._sources import PulledSource, PushedSource, Source
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX, covers, encode_token, overlap, topic_pattern
 from polaris.messaging._subscription import Subscription, SubscriptionOptions, SubscriptionStats
@@ -79,24 +80,7 @@ class Inbound:
         stream = self._stream_for(pattern, delivery, durable)
         name = _position_name(pattern, handler, group, durable, core=stream is None)
         stats = SubscriptionStats()
-        source: Source
-        if stream is None:
-            source = PushedSource(self._broker, pattern, group, logger=self._logger)
-        else:
-            unnamed = durable is None and group is None
-            spec = ConsumerSpec(
-                stream=stream,
-                durable=name,
-                pattern=pattern,
-                ack_wait_s=options.ack_wait_s,
-                in_flight_max=max(UNSETTLED_MAX, 4 * options.in_flight_max),
-                deliver_new=unnamed if deliver_new is None else deliver_new,
-                inactive_s=UNNAMED_INACTIVE_S if unnamed else None,
-            )
-            observe = self._consumer_observer(name)
-            source = PulledSource(
-                self._broker, spec, clock=self._clock, logger=self._logger, stats=stats, observe=observe
-            )
+        source = self._source(pattern, name, options, stats, stream, group, durable, deliver_new)
         given = DeliveryClass.AT_MOST_ONCE if stream is None else DeliveryClass.AT_LEAST_ONCE
         invoker = Invoker(
             handler,
@@ -107,20 +91,27 @@ class Inbound:
             timeout_s=options.handler_timeout_s,
             stats=stats,
         )
-        route = Route(
+        settlement = Settlement(
             name,
+            options,
+            stats,
+            stream=stream,
+            dead_letters=self._dead_letters,
+            clock=self._clock,
+            logger=self._logger,
+            observe=self._delivery_observer(name, durable=stream is not None),
+        )
+        route = Route(
             source,
             invoker,
+            settlement,
             options,
             stats,
             codec=self._codec,
-            dead_letters=self._dead_letters,
-            stream=stream,
             clock=self._clock,
             logger=self._logger,
             grace_s=self._grace_s,
             answer=self._responder.answer,
-            observe=self._delivery_observer(name, durable=stream is not None),
         )
         await route.start()
         self._routes = [known for known in self._routes if known.active]
@@ -136,6 +127,32 @@ class Inbound:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 self._logger.error("a subscription did not end cleanly", error=outcome)
+
+    def _source(
+        self,
+        pattern: str,
+        name: str,
+        options: SubscriptionOptions,
+        stats: SubscriptionStats,
+        stream: str | None,
+        group: str | None,
+        durable: str | None,
+        deliver_new: bool | None,
+    ) -> Source:
+        if stream is None:
+            return PushedSource(self._broker, pattern, group, logger=self._logger)
+        unnamed = durable is None and group is None
+        spec = ConsumerSpec(
+            stream=stream,
+            durable=name,
+            pattern=pattern,
+            ack_wait_s=options.ack_wait_s,
+            in_flight_max=max(UNSETTLED_MAX, 4 * options.in_flight_max),
+            deliver_new=unnamed if deliver_new is None else deliver_new,
+            inactive_s=UNNAMED_INACTIVE_S if unnamed else None,
+        )
+        observe = self._consumer_observer(name)
+        return PulledSource(self._broker, spec, clock=self._clock, logger=self._logger, stats=stats, observe=observe)
 
     def _stream_for(self, pattern: str, delivery: DeliveryClass | None, durable: str | None) -> str | None:
         if delivery is DeliveryClass.AT_MOST_ONCE:

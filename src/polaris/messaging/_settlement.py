@@ -1,0 +1,197 @@
+"""The only place that settles deliveries: acknowledged, handed back, or put aside; nothing accepted is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from polaris.clock import Clock
+from polaris.exceptions import MessageBusError
+from polaris.messaging._broker import Delivery
+from polaris.messaging._dead_letter_entry import DeadLetterReason
+from polaris.messaging._dead_letters import DeadLetterWriter, Failure
+from polaris.messaging._subjects import DEAD_LETTER_PREFIX
+from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
+
+if TYPE_CHECKING:
+    from polaris.observability import StructuredLogger
+
+Observe = Callable[[Delivery, str | None], None]
+"""Told of every settled delivery, and of the reason when it became a dead letter."""
+
+
+class Accepted:
+    """A delivery that was taken and is not settled."""
+
+    __slots__ = ("beat_s", "delivery")
+
+    def __init__(self, delivery: Delivery, beat_s: float) -> None:
+        self.delivery = delivery
+        self.beat_s = beat_s
+
+
+class Settlement:
+    """The books of one subscription: what was accepted, and how each of it ends.
+
+    A settlement that cannot be sent is counted, and the broker delivers the message again. Core deliveries
+    (`stream` is None) come once: what fails is counted as lost and logged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: SubscriptionOptions,
+        stats: SubscriptionStats,
+        *,
+        stream: str | None,
+        dead_letters: DeadLetterWriter | None,
+        clock: Clock,
+        logger: StructuredLogger,
+        observe: Observe | None = None,
+    ) -> None:
+        self.name = name
+        self.stream = stream
+        self.policy = options.redelivery
+        self._options = options
+        self._stats = stats
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._logger = logger
+        self._observe = observe
+        self._accepted: dict[int, Accepted] = {}
+        self._freed = asyncio.Event()
+
+    @property
+    def in_flight(self) -> int:
+        """How many are accepted and not settled."""
+        return len(self._accepted)
+
+    @property
+    def room(self) -> int:
+        """How many more may be accepted now."""
+        return self._options.in_flight_max - len(self._accepted)
+
+    async def wait_for_room(self) -> None:
+        """Until at least a quarter of the bound is free, so that messages are fetched many at a time."""
+        enough = max(1, self._options.in_flight_max // 4)
+        while self.room < enough:
+            self._freed.clear()
+            await self._freed.wait()
+
+    def accept(self, delivery: Delivery) -> Accepted:
+        item = Accepted(delivery, self._clock.monotonic())
+        self._accepted[id(item)] = item
+        self._stats.received += 1
+        if delivery.attempt > 1:
+            self._stats.redelivered += 1
+        return item
+
+    async def settle(self, item: Accepted, error: BaseException | None) -> None:
+        """Acknowledge what was handled; hand back, with the delay of the policy, what failed with `error`."""
+        if error is None:
+            await self._finish(item, item.delivery.ack)
+            if self._observe is not None:
+                self._observe(item.delivery, None)
+        elif self.stream is None:
+            self._lose(item, error)
+        else:
+            await self.hand_back(item, self.policy.delay_s(item.delivery.attempt, error))
+
+    async def hand_back(self, item: Accepted, delay_s: float) -> None:
+        """Let the message come again after `delay_s`, here or elsewhere. Of a settled one nothing happens."""
+        if id(item) not in self._accepted:
+            return
+        if self.stream is None:
+            self._lose(item, None)
+            return
+        self._stats.retried += 1
+        await self._finish(item, lambda: item.delivery.nak(delay_s=delay_s))
+
+    async def hand_back_all(self) -> None:
+        """Hand back, without delay, everything that is not settled."""
+        for item in list(self._accepted.values()):
+            await self.hand_back(item, 0.0)
+
+    async def hand_back_later(self, items: Iterable[Accepted]) -> None:
+        """Hand back what is not settled of `items`, with the delay of the policy."""
+        for item in items:
+            await self.hand_back(item, self.policy.delay_s(item.delivery.attempt))
+
+    async def put_aside(self, item: Accepted, failure: Failure) -> None:
+        """Make the message a dead letter, then give it up; if it cannot be stored, the message comes again."""
+        error = await self.store(item, failure, None, "")
+        if error is not None:
+            await self.settle(item, error)
+        else:
+            await self._finish(item, item.delivery.term)
+
+    async def store(self, item: Accepted, failure: Failure, payload: bytes | None, part: str) -> BaseException | None:
+        """Store a dead letter without settling; the error when that failed, so that the message comes again.
+
+        A message of the dead-letter stream itself stays there and gets no dead letter of its own.
+        """
+        delivery, reason = item.delivery, failure.reason
+        if self._dead_letters is None or delivery.subject.startswith(DEAD_LETTER_PREFIX):
+            self._stats.lost += 1
+            self._log("a message is given up", delivery, failure.error, reason)
+            return None
+        try:
+            await self._dead_letters.store(
+                delivery, failure, subscription=self.name, stream=self.stream, payload=payload, part=part
+            )
+        except MessageBusError as error:
+            self._log("a dead letter could not be stored", delivery, error, reason)
+            return error
+        self._stats.dead_lettered += 1
+        self._log("a message is put aside", delivery, failure.error, reason)
+        if self._observe is not None:
+            self._observe(delivery, reason.value)
+        return None
+
+    async def keep_alive(self) -> None:
+        """For ever: tell the broker of everything unsettled, well before it would deliver it again."""
+        every_s = self._options.ack_wait_s / 3
+        while True:
+            await self._clock.sleep(every_s / 2)
+            now_s = self._clock.monotonic()
+            for item in [item for item in self._accepted.values() if now_s - item.beat_s >= every_s / 2]:
+                if id(item) not in self._accepted:
+                    continue
+                try:
+                    await item.delivery.in_progress()
+                    item.beat_s = now_s
+                except MessageBusError as error:
+                    self._logger.debug("a heartbeat could not be sent", subscription=self.name, error=error)
+                    break
+
+    async def _finish(self, item: Accepted, settle: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await settle()
+        except MessageBusError as error:
+            self._stats.unsettled += 1
+            self._logger.debug("a settlement could not be sent", subscription=self.name, error=error)
+        finally:
+            self._release(item)
+
+    def _lose(self, item: Accepted, error: BaseException | None) -> None:
+        self._stats.lost += 1
+        self._log("a message was delivered once and not handled", item.delivery, error, None)
+        self._release(item)
+
+    def _release(self, item: Accepted) -> None:
+        self._accepted.pop(id(item), None)
+        self._freed.set()
+
+    def _log(
+        self, message: str, delivery: Delivery, error: BaseException | None, reason: DeadLetterReason | None
+    ) -> None:
+        self._logger.warning(
+            message,
+            subscription=self.name,
+            topic=delivery.subject,
+            sequence=delivery.sequence,
+            attempt=delivery.attempt,
+            reason=reason,
+            error=error,
+        )
