@@ -61,6 +61,8 @@ def redact_text(text: str, *, chars_max: int = TEXT_CHARS_MAX) -> str:
     Secrets are removed before the cut, so that a cut never hides the end of a secret from the patterns. Of a text over
     16 384 characters only the beginning is looked at, and what stands close to that end is left out as well.
     """
+    if len(text) < _NKEY_SEED_CHARS and text.isidentifier() and len(text) <= chars_max:
+        return text  # A word: no pattern but that of the seeds can match without punctuation.
     scan_max = max(_SCAN_CHARS_MAX, 4 * chars_max)
     cut = len(text) > scan_max
     if cut:

@@ -71,7 +71,8 @@ class PolarisException(Exception):
 
     `message` and `context` are redacted and bounded when the error is made, so no later printing, logging, pickling or
     sending of it can leak a secret: at most 2 048 characters of message; the context holds JSON types only (see
-    `polaris._redaction.redact` for its bounds). `cause` becomes `__cause__`.
+    `polaris._redaction.redact` for its bounds). The same goes for texts, and tuples of texts, that a subclass sets as
+    attributes before it calls this constructor. `cause` becomes `__cause__`.
 
     Class attributes: `code` is stable across releases and safe to match on; `retryable` says whether repeating the same
     call may help (True), cannot (False), or depends on the caller's policy (None).
@@ -90,6 +91,8 @@ class PolarisException(Exception):
         *,
         cause: BaseException | None = None,
     ) -> None:
+        if self.__dict__:
+            self.__dict__.update(_without_secrets(self.__dict__))
         text = message if type(message) is str else as_text(message)
         self.message: str = redact_text(text, chars_max=MESSAGE_CHARS_MAX) if text else self.title
         self.context: dict[str, Any] = redact_fields(context) if context else {}
@@ -163,6 +166,16 @@ class ForeignCause(Exception):
         return str(self.args[0]) if self.args else ""
 
 
+def _without_secrets(attributes: Mapping[str, object]) -> dict[str, object]:
+    clean: dict[str, object] = {}
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            clean[name] = redact_text(str.__str__(value))
+        elif isinstance(value, tuple):
+            clean[name] = tuple(redact_text(item) if type(item) is str else item for item in value)
+    return clean
+
+
 def _described(cause: BaseException | None) -> str | None:
     if cause is None:
         return None
@@ -194,8 +207,8 @@ class InvalidValueError(PolarisException, ValueError):
     http_status = 422
 
     def __init__(self, field: str, expected: str, value: object = None, *, cause: BaseException | None = None) -> None:
-        self.field = redact_text(field)
-        self.expected = redact_text(expected)
+        self.field = field
+        self.expected = expected
         found = type(value).__name__
         super().__init__(
             f"{field}: expected {expected}, got {found}",
@@ -219,7 +232,7 @@ class ConfigurationError(PolarisException):
         problems: Sequence[str] = (),
         cause: BaseException | None = None,
     ) -> None:
-        self.problems: tuple[str, ...] = tuple(redact_text(problem) for problem in problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         if not message and self.problems:
             message = "; ".join(self.problems)
         super().__init__(message, context, cause=cause)
@@ -268,7 +281,7 @@ class CircuitBreakerOpenException(CircuitBreakerError):
     title = "Dependency temporarily unavailable"
 
     def __init__(self, name: str, *, state: str = "open", retry_after: float | None = None) -> None:
-        self.name = redact_text(name)
+        self.name = name
         self.state = state
         self.retry_after = retry_after
         wait = "" if retry_after is None else f", retry after {retry_after:.3g} s"
@@ -294,7 +307,7 @@ class BulkheadRejectedException(BulkheadError):
     title = "Too many concurrent calls"
 
     def __init__(self, name: str, *, active: int, queued: int, reason: str = "full") -> None:
-        self.name = redact_text(name)
+        self.name = name
         self.active = active
         self.queued = queued
         self.reason = reason
@@ -335,7 +348,7 @@ class RetryExhaustedError(PolarisException):
     http_status = 503
 
     def __init__(self, operation: str, *, attempts: int, reason: str = "attempts", cause: BaseException) -> None:
-        self.operation = redact_text(operation)
+        self.operation = operation
         self.attempts = attempts
         self.reason = reason
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
@@ -356,7 +369,7 @@ class DeadlineExceededError(PolarisException, TimeoutError):
     def __init__(
         self, operation: str = "", *, timeout_s: float | None = None, cause: BaseException | None = None
     ) -> None:
-        self.operation = redact_text(operation)
+        self.operation = operation
         self.timeout_s = timeout_s
         limit = "" if timeout_s is None else f" after {timeout_s:g} s"
         super().__init__(
@@ -496,9 +509,7 @@ class RequestFailedError(MessageBusError):
     title = "Request failed at its handler"
     http_status = 502
 
-    def __init__(
-        self, topic: str, *, remote_code: str, title: str = "", remote_retryable: bool | None = None
-    ) -> None:
+    def __init__(self, topic: str, *, remote_code: str, title: str = "", remote_retryable: bool | None = None) -> None:
         self.remote_code = remote_code
         self.remote_retryable = remote_retryable
         super().__init__(
@@ -599,8 +610,8 @@ class ServiceNotRegisteredException(DependencyInjectionError):
     def __init__(
         self, service: str, *, path: Sequence[str] = (), suggestions: Sequence[str] = (), hint: str = ""
     ) -> None:
-        self.service = redact_text(service)
-        self.path: tuple[str, ...] = tuple(redact_text(step) for step in path)
+        self.service = service
+        self.path: tuple[str, ...] = tuple(path)
         self.suggestions: tuple[str, ...] = tuple(suggestions)
         lines = [f"{service} is not registered" + (f" ({hint})" if hint else "")]
         if self.path:
@@ -619,8 +630,8 @@ class DependencyResolutionException(DependencyInjectionError):
     title = "Service could not be built"
 
     def __init__(self, reason: str, *, path: Sequence[str] = (), cause: BaseException | None = None) -> None:
-        self.reason = redact_text(reason)
-        self.path: tuple[str, ...] = tuple(redact_text(step) for step in path)
+        self.reason = reason
+        self.path: tuple[str, ...] = tuple(path)
         message = reason if not self.path else f"{reason}\n{draw_path(self.path)}"
         super().__init__(message, {"path": list(self.path)}, cause=cause)
 

@@ -1,0 +1,91 @@
+"""Identifiers sort by creation and never repeat."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+import time
+from uuid import RFC_4122, UUID
+
+import pytest
+
+from polaris import ids
+from polaris.ids import new_id
+
+
+def test_an_id_is_a_uuid_of_version_seven_in_canonical_form() -> None:
+    text = new_id()
+    value = UUID(text)
+    assert str(value) == text
+    assert value.version == 7
+    assert value.variant == RFC_4122
+    assert abs((value.int >> 80) - time.time_ns() // 1_000_000) < 60_000
+
+
+def test_ids_sort_in_the_order_of_the_calls_also_within_a_millisecond() -> None:
+    made = [new_id() for _ in range(20_000)]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+
+
+def test_ids_still_rise_when_the_wall_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = new_id()
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
+    made = [new_id() for _ in range(100)]
+    assert [before, *made] == sorted([before, *made])
+
+
+def test_a_full_counter_borrows_from_the_next_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = time.time_ns() + 10_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns)
+    monkeypatch.setattr(ids, "_last_ms", now_ns // 1_000_000)
+    monkeypatch.setattr(ids, "_counter", (1 << ids._COUNTER_BITS) - 3)
+    made = [new_id() for _ in range(10)]
+    assert made == sorted(made)
+    assert len(set(made)) == 10
+    assert all(UUID(text).version == 7 for text in made)
+
+
+def test_threads_make_different_ids_and_each_sees_its_own_rise() -> None:
+    made: list[list[str]] = [[] for _ in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+
+    def make(thread: int) -> None:
+        made[thread] = [new_id() for _ in range(3_000)]
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(8)]
+    try:
+        for thread in threads:
+            thread.start()
+    finally:
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert all(series == sorted(series) for series in made)
+    assert len({text for series in made for text in series}) == 24_000
+
+
+def _some_ids(_: int) -> list[str]:
+    return [new_id() for _ in range(100)]
+
+
+def test_forked_children_make_ids_of_their_own_while_a_thread_of_the_parent_makes_some() -> None:
+    stop = threading.Event()
+    ours: list[str] = []
+
+    def busy() -> None:
+        while not stop.is_set():
+            ours.append(new_id())
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        with multiprocessing.get_context("fork").Pool(4) as pool:
+            children = [text for series in pool.map(_some_ids, range(40), chunksize=1) for text in series]
+    finally:
+        stop.set()
+        thread.join()
+    assert len(set(children)) == 4_000
+    assert not set(children) & set(ours)
