@@ -24,6 +24,9 @@ from polaris.connectors.gunicorn._scaling import Change, Scaling
 from polaris.domain import AdaptationAction, ExecutionResult, ExecutionStatus, HealthStatus, MetricValue, SystemState
 from polaris.exceptions import ActionNotSupportedError, ConnectorError
 
+TIMEOUT_SHARE = 0.9
+"""Of an action's own timeout: this connector's verdict shall come before the caller gives up waiting for it."""
+
 
 class AddWorker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing to choose."""
@@ -180,7 +183,9 @@ class GunicornConnector:
 
     async def execute_action(self, action: AdaptationAction) -> ExecutionResult:
         wanted = self._understand(action)
-        timeout_s = min(action.timeout_seconds or self._options.action_timeout_s, self._options.action_timeout_s)
+        timeout_s = self._options.action_timeout_s
+        if action.timeout_seconds is not None:
+            timeout_s = min(timeout_s, TIMEOUT_SHARE * action.timeout_seconds)
         deadline_s = self._clock.monotonic() + timeout_s
         started_at = self._clock.now()
         async with self._turn(timeout_s):

@@ -19,11 +19,12 @@ class GunicornOptions(ConnectorOptions, frozen=True, kw_only=True, forbid_unknow
 
     Exactly one of `pidfile` (gunicorn's `--pidfile`; a restarted service is found again) and `pid`. The arbiter's
     command line must hold `command_contains`, so that a reused pid is not taken for it. `workers_min` and
-    `workers_max` bound every action. `action_timeout_s` bounds one action whose own timeout is not shorter; a worker
-    that is removed finishes its request first. `statsd_port`: where to listen for `--statsd-host 127.0.0.1:<port>`,
-    0 for any free port, absent for no listener; `statsd_prefix` is gunicorn's `--statsd-prefix`; rates and latencies
-    are over the last `window_s`. `latency_*_s`: a p95 above makes the service `warning` or `critical`. `journal`: a
-    file that witnesses every action, which lets `recall_action` tell what became of it.
+    `workers_max` bound every action. `action_timeout_s` bounds one action, and so do 90 % of its own timeout (the rest
+    is for the answer); a worker that is removed finishes its request first. `statsd_port`: where to listen for
+    `--statsd-host 127.0.0.1:<port>`, 0 for any free port, absent for no listener; `statsd_prefix` is gunicorn's
+    `--statsd-prefix`; rates and latencies are over the last `window_s`. `latency_*_s`: a p95 above makes the service
+    `warning` or `critical`. `journal`: a file that witnesses every action, which lets `recall_action` tell what became
+    of it.
     """
 
     pidfile: Path | None = None
@@ -31,7 +32,7 @@ class GunicornOptions(ConnectorOptions, frozen=True, kw_only=True, forbid_unknow
     command_contains: Annotated[str, Meta(min_length=1, max_length=1000)] = "gunicorn"
     workers_min: Workers = 1
     workers_max: Workers = 8
-    action_timeout_s: Seconds = 30.0
+    action_timeout_s: Seconds = 25.0
     statsd_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     statsd_prefix: Annotated[str, Meta(max_length=100)] = ""
     window_s: Seconds = 10.0
