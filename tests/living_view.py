@@ -44,7 +44,7 @@ GIB = 2**30
 def host_metrics(at: float, dice: random.Random) -> list[MetricValue]:
     wave = 0.5 + 0.5 * math.sin(at / 47)
     busy = min(0.98, max(0.02, 0.12 + 0.45 * wave**3 + dice.gauss(0, 0.03)))
-    disk: float | None = None if 120 < at % 600 < 150 else 3e6 * wave * abs(dice.gauss(1, 0.4))
+    disk: float | None = None if 540 < at % 600 < 570 else 3e6 * wave * abs(dice.gauss(1, 0.4))
     return [
         MetricValue("system.cpu.utilization", busy, "1"),
         MetricValue("system.memory.utilization", 0.61 + 0.02 * math.sin(at / 300), "1"),
@@ -242,11 +242,11 @@ class LivingView:
             value = state.value(metric)
             if isinstance(value, (int, float)):
                 buckets.setdefault(state.timestamp.timestamp() // bucket_s * bucket_s, []).append(value)
-        fold: Callable[[list[float]], float] = {"avg": fmean, "max": max, "min": min, "count": len}[aggregation]
+        folds: dict[str, Callable[[list[float]], float]] = {"avg": fmean, "max": max, "min": min, "count": len}
         return Aggregates(
             unit="1",
             starts=tuple(datetime.fromtimestamp(at, UTC) for at in buckets),
-            values=tuple(float(fold(values)) for values in buckets.values()),
+            values=tuple(float(folds[aggregation](values)) for values in buckets.values()),
         )
 
     async def actions(self, *, system_id: str | None, limit: int, before: ActionKey | None) -> Sequence[ActionRecord]:

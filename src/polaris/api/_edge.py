@@ -13,6 +13,7 @@ from polaris._correlation import correlation_scope
 from polaris.api._problems import problem_response
 from polaris.exceptions import HostNotAllowedError, MethodNotAllowedError, PolarisException, RequestError
 
+HEAD_BYTES_MAX = 16 * 1024
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _HEADERS = {
@@ -67,8 +68,8 @@ def host_name(header: str) -> str | None:
 class Edge:
     """ASGI middleware: checks the request, runs it under a correlation id, and makes every failure a problem document.
 
-    Refused before anything else runs: a `Host` that is not in `hosts` (None: any is welcome), methods but GET and HEAD,
-    and requests with a body. Cancellation passes through.
+    Refused before anything else runs: a head of more than 16 KiB, a `Host` that is not in `hosts` (None: any is
+    welcome), methods but GET and HEAD, and requests with a body. Cancellation passes through.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None) -> None:
@@ -111,6 +112,10 @@ class Edge:
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
+        # The server's own limit holds only for what has not arrived at once.
+        size = len(scope.get("raw_path") or b"") + sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > HEAD_BYTES_MAX:
+            raise RequestError(f"the head of the request has {size} bytes, the limit is {HEAD_BYTES_MAX} bytes")
         if self._hosts is not None and host_name(headers.get("host", "")) not in self._hosts:
             raise HostNotAllowedError("this node does not answer under that host name")
         if scope["method"] not in ("GET", "HEAD"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from polaris.api._edge import HEAD_BYTES_MAX
 from polaris.exceptions import ConfigurationError, PolarisException
 
 if TYPE_CHECKING:
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
     from polaris.api._stream import Streams
 
-HEADER_BYTES_MAX = 16 * 1024
 CONNECTIONS_MAX = 1_024
 KEEP_ALIVE_S = 5
 STOP_TIMEOUT_S = 5.0
 BACKLOG = 512
+PORT_MAX = 65_535
 _POLL_S = 0.01
 
 
@@ -70,7 +71,7 @@ class HttpServer:
             server.lifespan = server.config.lifespan_class(server.config)
             await server.on_tick(0)
             await server.startup(sockets=[listener])
-        except BaseException:
+        except BaseException:  # boundary: whatever cuts the start short, cancellation too, the socket does not leak
             listener.close()
             raise
         streams = self._streams()
@@ -115,13 +116,15 @@ class HttpServer:
     async def _bind(self) -> socket.socket:
         # Bound here and not by the server, so that a failure is ours to name and a free port is known at once.
         where = f"{self._host}:{self._port}"
+        if not 0 <= self._port <= PORT_MAX:  # the resolver would quietly take it modulo 65 536
+            raise ConfigurationError(f"http: cannot listen on {where}: a port is a number from 0 to {PORT_MAX}")
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
                 self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             family, kind, protocol, _, address = found[0]
             listener = socket.socket(family, kind, protocol)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise ConfigurationError(f"http: cannot listen on {where}: {error}", cause=error) from error
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -131,9 +134,9 @@ class HttpServer:
             listener.bind(address)
             # Two sockets may be bound to one port until one of them listens: listening is the test.
             listener.listen(BACKLOG)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             listener.close()
-            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            in_use = error.errno == errno.EADDRINUSE
             reason = "the port is in use by another program" if in_use else str(error)
             raise ConfigurationError(f"http: cannot listen on {where}: {reason}", cause=error) from error
         return listener
@@ -150,7 +153,7 @@ def _config(app: Starlette) -> uvicorn.Config:
         ws="none",
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         limit_concurrency=CONNECTIONS_MAX,
         timeout_keep_alive=KEEP_ALIVE_S,
         backlog=BACKLOG,

@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from polaris.api._live import Batch, LiveFeed, LiveSubscription
+from polaris.api._live import BATCH_EVENTS_MAX, Batch, LiveFeed, LiveSubscription
 from polaris.exceptions import BulkheadRejectedException
 
 STREAMS_MAX = 256
 HEARTBEAT_S = 5.0
 PAUSE_S = 0.1
-"""At most ten writes a second to each client, however fast updates come."""
+"""At most ten writes a second to a client that keeps up, however fast updates come."""
 
 EVENT_STREAM_TYPE = "text/event-stream"
 
@@ -74,7 +74,8 @@ class Streams:
                 yield self._hello(subscription)
                 while (batch := await _next(subscription)) is not None:
                     yield self._frame(batch)
-                    if batch.events:
+                    # A full batch means that more is waiting: then only the connection sets the pace.
+                    if 0 < len(batch.events) < BATCH_EVENTS_MAX:
                         await asyncio.sleep(PAUSE_S)
             finally:
                 self._open.discard(subscription)
