@@ -17,9 +17,13 @@ def exponential_s(first_s: float, multiplier: float, steps: int, longest_s: floa
     """
     if first_s <= 0 or multiplier == 1:
         return min(first_s, longest_s)
-    if first_s >= longest_s or steps >= math.log(longest_s / first_s) / math.log(multiplier):
+    if first_s >= longest_s or steps >= (math.log(longest_s) - math.log(first_s)) / math.log(multiplier):
         return longest_s
-    return float(first_s * multiplier**steps)
+    try:
+        return min(longest_s, first_s * float(multiplier) ** steps)
+    except OverflowError:
+        # From the smallest of floats the power itself may be out of range, though the product is not.
+        return min(longest_s, math.exp(math.log(first_s) + steps * math.log(multiplier)))
 
 
 def next_delay_s(
