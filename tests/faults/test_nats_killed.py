@@ -1,4 +1,4 @@
-"""The server is killed in mid-stream: nothing that was confirmed is lost, nothing is stored twice, everybody carries on."""
+"""The server is killed in mid-stream: nothing that was confirmed is lost, nothing is stored twice, all carry on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 
 import pytest
+from tests.conftest import ConnectNATS, MakeNATSServer
 
 from polaris.exceptions import BusConnectionError, PublishError, UnconfirmedPublishError
 from polaris.messaging._broker import (
@@ -21,7 +22,6 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer
 from polaris.messaging.brokers._nats import NATSMessageBroker
-from tests.conftest import ConnectNATS, MakeNATSServer
 
 MESSAGES = 10_000
 KILLS = 3
@@ -55,12 +55,12 @@ async def published(broker: NATSMessageBroker, message_id: str) -> int:
 
 
 @pytest.fixture
-async def server(make_nats_server: MakeNATSServer) -> AsyncIterator[EmbeddedNATSServer]:
-    yield await make_nats_server()
+async def server(make_nats_server: MakeNATSServer) -> EmbeddedNATSServer:
+    return await make_nats_server()
 
 
 async def test_what_was_confirmed_survives_three_kills_of_the_server_exactly_once(
-    server: EmbeddedNATSServer, connect_nats: ConnectNATS, record_property: pytest.RecordProperty
+    server: EmbeddedNATSServer, connect_nats: ConnectNATS, record_property: Callable[[str, object], None]
 ) -> None:
     publisher, reader = await connect_nats(server), await connect_nats(server)
     await publisher.ensure_stream(STREAM)

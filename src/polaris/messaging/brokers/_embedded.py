@@ -209,7 +209,7 @@ class EmbeddedNATSServer:
         code = await process.wait()
         end = ServerExit(code=code, expected=self._stopping, log_tail=self._log_tail())
         if not end.expected:
-            _log.error("the embedded NATS server ended with code %d: %s", code, end.log_tail)
+            _log.error("the embedded NATS server ended with code %d: %s", code, _reason(end.log_tail))
         for listener in self._listeners:
             try:
                 listener(end)
@@ -257,7 +257,7 @@ class EmbeddedNATSServer:
         if _PORT_IN_USE in tail:
             return ConfigurationError(problems=[f"nats.port: {port} on {self.config.host}: {_PORT_IN_USE}"])
         return BusConnectionError(
-            f"the embedded NATS server {what}; its last words:\n{tail or '(none)'}",
+            f"the embedded NATS server {what}: {_reason(tail)}; its last words:\n{tail}",
             {"data_dir": str(self.config.data_dir), "port": port},
         )
 
@@ -273,6 +273,16 @@ class EmbeddedNATSServer:
                 lines += file.read().decode("utf-8", "replace").splitlines()
         text = "\n".join(lines[-LOG_TAIL_LINES:])
         return text if self._token is None else text.replace(self._token, "[redacted]")
+
+
+def _reason(tail: str) -> str:
+    """The last line that says what is wrong, without its time stamp."""
+    lines = tail.splitlines()
+    for line in reversed(lines):
+        for mark in ("[FTL] ", "[ERR] "):
+            if mark in line:
+                return line.partition(mark)[2]
+    return lines[-1] if lines else "no reason given"
 
 
 def _ports_files(run_dir: Path) -> list[Path]:

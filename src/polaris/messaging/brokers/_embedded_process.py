@@ -12,27 +12,32 @@ from pathlib import Path
 
 from polaris.exceptions import BusConnectionError, StoreLockedError
 
-# The wrapper is the server's parent, so the pid it signals cannot have been given to another process. Its standard
-# input is a pipe that only the owner holds open: when the owner ends, however it ends, reading returns and the server
-# is stopped. Its standard output is the folder's lock file: the server alone keeps that open, so the lock falls exactly
-# when the server is gone. Signals of the terminal do not reach it: it runs in a session of its own.
+# The wrapper's standard input is a pipe that only the owner holds open: when the owner ends, however it ends, the
+# guard's `read` returns, and it stops the process group. The group, not a pid: the guard is there before the server and
+# can neither miss it nor hit another process. The wrapper's standard output is the folder's lock file: the server alone
+# keeps that open, so the lock falls exactly when the server is gone. Signals of the terminal do not come here: the
+# group has a session of its own.
 _WRAPPER = """
 grace=$1; shift
 exec 3<&0 </dev/null
+trap : TERM
+{
+    trap : TERM
+    read -r _ <&3
+    kill -TERM 0
+    while [ $grace -gt 0 ]; do sleep 0.2; grace=$((grace - 1)); done
+    kill -KILL 0
+} >/dev/null 2>&1 &
+guard=$!
 "$@" 3<&- &
 server=$!
-exec >/dev/null
-{
-    read -r _ <&3
-    kill -TERM $server
-    while [ $grace -gt 0 ]; do sleep 0.2; grace=$((grace - 1)); done
-    kill -KILL $server
-} 2>/dev/null &
-guard=$!
-exec 3<&-
-wait $server
-code=$?
-kill $guard 2>/dev/null
+exec >/dev/null 3<&-
+while :; do
+    wait $server
+    code=$?
+    kill -0 $server 2>/dev/null || break
+done
+kill -KILL $guard
 exit $code
 """
 _POLLS_PER_S = 5
