@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tests.conformance.broken_memory_broker import BREAKS
 
 from polaris.messaging._broker import MessageBroker
 from polaris.messaging.brokers._memory import InMemoryMessageBroker
@@ -39,3 +40,19 @@ async def check(promise: str) -> None:
 @pytest.mark.parametrize("promise", PROMISES)
 def test_the_memory_broker_keeps_its_promise(promise: str) -> None:
     run_virtual(check(promise))
+
+
+@pytest.mark.parametrize("promise", sorted(BREAKS))
+def test_the_suite_notices_a_broken_promise_and_nothing_else(promise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    BREAKS[promise](monkeypatch)
+    broken = []
+    for other in PROMISES:
+        try:
+            run_virtual(check(other))
+        except (Exception, pytest.fail.Exception):
+            broken.append(other)
+    assert broken == [promise]
+
+
+def test_every_break_names_a_promise() -> None:
+    assert set(BREAKS) <= set(PROMISES)

@@ -48,7 +48,7 @@ class PolarisMessageBus:
         middleware_chain: goes round every publish and every delivery.
         streams: ensured at start; `STANDARD_STREAMS` and whatever else the application stores. One of them must hold
             `polaris.dead_letter.>`, or nothing can be put aside.
-        registry: the event types that can travel.
+        registry: the event types that can travel; one of your own has `EVENTS` for its parent.
         redelivery: for subscriptions that do not say otherwise.
         grace_s: how long running handlers may take to finish when a subscription ends.
         collector: counts dead letters, redeliveries and what waits for consumers. (Messages are counted by
@@ -75,9 +75,8 @@ class PolarisMessageBus:
             logger = StructuredLogger("polaris.messaging")
         if not grace_s >= 0:
             raise InvalidValueError("grace_s", "seconds, at least 0", grace_s)
-        for needed in (DeadLetter, RequestFailure):
-            if registry.require(needed).event_class is not needed:
-                raise ConfigurationError("the registry of a bus is polaris.domain.EVENTS or has it for its parent")
+        if registry.find("polaris.dead_letter") is None:
+            raise ConfigurationError("the bus has events of its own: use EventRegistry(parent=EVENTS)")
         if isinstance(middleware_chain, MiddlewareChain):
             given: Iterable[MessageMiddleware | MiddlewareFunction] = middleware_chain.middlewares
         else:
