@@ -10,6 +10,7 @@ from lifeline import end_with_parent
 
 worker_class = "sync"
 workers = int(os.environ.get("WORKERS", "1"))
+timeout = 6  # a worker whose arbiter was killed notices after half of it
 graceful_timeout = 5
 loglevel = "error"  # below it a datagram that nobody listens to is a warning with a traceback, per request
 proc_name = "polaris-example"
