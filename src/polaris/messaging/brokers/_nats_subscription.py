@@ -44,7 +44,6 @@ class NATSSubscription:
         self._on_delivery = on_delivery
         self._messages_max = messages_max
         self._bytes_max = bytes_max
-        self._on_end = on_end
         self._subscription: Subscription | None = None
         self._pending: deque[CoreDelivery] = deque()
         self._pending_bytes = 0
@@ -52,6 +51,8 @@ class NATSSubscription:
         self._arrived = asyncio.Event()
         self._ended = False
         self._task = asyncio.create_task(self._run(), name=f"nats-subscription {pattern}")
+        # Ended is it when its callback is, not before: until then the broker must be able to cancel that.
+        self._task.add_done_callback(lambda _: on_end(self))
 
     async def open(self, group: str | None) -> None:
         """Ask the server for messages; of effect after the next flush."""
@@ -93,7 +94,6 @@ class NATSSubscription:
         self._arrived.set()
         if self._subscription is not None:
             self._client.forget(self._subscription)
-        self._on_end(self)
 
     def _offer(self, subject: str, reply: str, payload: bytes, headers: bytes | None) -> None:
         size = len(payload)
