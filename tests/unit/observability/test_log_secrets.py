@@ -138,14 +138,20 @@ def test_the_source_text_of_frames_is_not_written(logger: StructuredLogger, log_
         _connect("h4rdToGuess")
     except ValueError:
         logger.exception("said")
-        logging.getLogger("foreign.library").exception("said", stack_info=True)
+        logging.getLogger("foreign.library").exception("said")
         cached = logging.makeLogRecord({"name": "f", "levelno": 40, "levelname": "ERROR", "msg": "said"})
         cached.exc_text = logging.Formatter().formatException(sys.exc_info())
         logging.getLogger().handle(cached)
+    _log_the_stack("h4rdToGuess")
     output = log_path.read_text(encoding="utf-8")
-    assert len(output.splitlines()) == 3
+    assert len(output.splitlines()) == 4
     assert NEEDLE not in output
     assert output.count("_connect") == 3
+    assert "in _log_the_stack" in output
+
+
+def _log_the_stack(_: str) -> None:
+    logging.getLogger("foreign.library").warning("said", stack_info=True)
 
 
 def _connect(_: str) -> None:
