@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import pairwise
 
+from polaris.storage._ranges import TIME_MIN, from_micros, to_micros
 from polaris.storage._timeseries import PERCENTS, VALUES_MIN, AggregationType
 
 Number = int | float
+_TIME_MIN_US = to_micros(TIME_MIN)
 Sample = tuple[int, int, Number]
 """Time in microseconds, the rank of the series in the order of its tags, and the number."""
 
@@ -21,6 +24,11 @@ def is_number(value: object) -> bool:
 def bucket_start(micros: int, bucket_us: int) -> int:
     """The start of the bucket, aligned to 1970, also before it."""
     return micros - micros % bucket_us
+
+
+def bucket_time(micros: int) -> datetime:
+    """The start of a bucket as a datetime; one before the year 1 shows as the beginning of time."""
+    return from_micros(max(micros, _TIME_MIN_US))
 
 
 def aggregate(aggregation: AggregationType, samples: Sequence[Sample]) -> Number | None:

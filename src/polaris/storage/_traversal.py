@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from polaris.exceptions import QueryError
+from polaris.storage._graph import Direction
 from polaris.storage._limits import NODES_VISITED_MAX
+
+OPPOSITE: dict[Direction, Direction] = {"out": "in", "in": "out", "both": "both"}
 
 Expand = Callable[[Iterable[str]], dict[str, list[str]]]
 """The neighbours of each of the nodes, in order."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cmp_to_key
-from typing import Any
 
 import msgspec
 
 from polaris.exceptions import ConflictError, InvalidValueError, QueryError
-from polaris.storage._documents import ID_KEY, VERSION_KEY, Document
+from polaris.storage._documents import Document
 from polaris.storage._filter import Filter, Path
 from polaris.storage._filter_match import SortKey, lookup, matches, sort_key
-from polaris.storage._limits import COLLECTIONS_MAX, DOCUMENT_BYTES_MAX, INDEXES_MAX
+from polaris.storage._limits import COLLECTIONS_MAX, INDEXES_MAX
+from polaris.storage._rows import check_version, document_of, encoded
 from polaris.storage._sorting import Page, SortBy
 from polaris.storage.backends.memory._journal import Journal
 
-Row = tuple[int, bytes]
+Row = tuple[int, str]
 """Version and JSON: kept encoded, so that nothing a caller does to a document can reach the store."""
 IndexKey = tuple[SortKey, ...]
 Found = tuple[tuple[SortKey, ...], str, Document]
@@ -74,7 +74,7 @@ class MemoryDocuments:
 
     def get(self, collection: str, document_id: str) -> Document | None:
         row = self._rows(collection).get(document_id)
-        return None if row is None else _document(document_id, row)
+        return None if row is None else document_of(document_id, *row)
 
     def find(
         self, collection: str, term: Filter, *, limit: int, order: tuple[SortBy, ...], page: Page | None
@@ -84,7 +84,7 @@ class MemoryDocuments:
             document = msgspec.json.decode(row[1])
             if matches(term, document):
                 keys = tuple(sort_key(lookup(document, key.path)) for key in order)
-                found.append((keys, document_id, _document(document_id, row)))
+                found.append((keys, document_id, document_of(document_id, *row)))
 
         def compare(a: Found, b: Found) -> int:
             return _compare(a[0], a[1], b[0], b[1], order)
@@ -126,7 +126,7 @@ class MemoryDocuments:
         return {} if home is None else home.rows
 
     def _write(self, home: _Collection, document_id: str, version: int, document: Document) -> None:
-        body = encode(document)
+        body = encoded(document)
         self._check_unique(home, document_id, document)
         former = home.rows.get(document_id)
         home.rows[document_id] = (version, body)
@@ -144,30 +144,6 @@ class MemoryDocuments:
                 raise ConflictError(
                     "a document with these values exists already in the unique index on " + _names(paths)
                 )
-
-
-def encode(document: Document) -> bytes:
-    """The JSON of a document. Raises `InvalidValueError` when it is too large."""
-    body = msgspec.json.encode(document)
-    if len(body) > DOCUMENT_BYTES_MAX:
-        raise InvalidValueError("document", f"at most {DOCUMENT_BYTES_MAX} bytes as JSON (found {len(body)})", document)
-    return body
-
-
-def check_version(document_id: str, version: int, expected: int | None) -> None:
-    """Refuse a version that is not the expected one."""
-    if expected is not None and version != expected:
-        raise ConflictError(
-            f"document {document_id!r} has version {version}, expected {expected}",
-            {"version": version, "expected_version": expected},
-        )
-
-
-def _document(document_id: str, row: Row) -> Document:
-    document: dict[str, Any] = msgspec.json.decode(row[1])
-    document[ID_KEY] = document_id
-    document[VERSION_KEY] = row[0]
-    return document
 
 
 def _index_key(document: Document, paths: tuple[Path, ...]) -> IndexKey | None:

@@ -8,12 +8,11 @@ from typing import Any
 import msgspec
 
 from polaris.storage._graph import Direction, GraphEdge, GraphNode, Subgraph
-from polaris.storage._traversal import Expand, distances, shortest_path
+from polaris.storage._traversal import OPPOSITE, Expand, distances, shortest_path
 from polaris.storage.backends.memory._journal import Journal
 
 EdgeKey = tuple[str, str, str]
 """Source, target, type: the order in which edges are listed."""
-OPPOSITE: dict[Direction, Direction] = {"out": "in", "in": "out", "both": "both"}
 
 
 class MemoryGraph:

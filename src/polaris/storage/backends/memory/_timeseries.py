@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
-from polaris.storage._aggregates import Sample, aggregate, bucket_start, is_number
+from polaris.storage._aggregates import Sample, aggregate, bucket_start, bucket_time, is_number
 from polaris.storage._operation import AggregateRequest, Micros
 from polaris.storage._ranges import from_micros, to_micros
 from polaris.storage._timeseries import AggregatedPoint, FieldValue, TimeSeriesPoint
@@ -139,7 +139,7 @@ class MemoryTimeSeries:
         for (bucket, group, name), samples in sorted(cells.items(), key=lambda cell: cell[0]):
             value = aggregate(request.aggregation, samples)
             if value is not None:
-                found.append(AggregatedPoint(from_micros(bucket), name, value, len(samples), dict(group)))
+                found.append(AggregatedPoint(bucket_time(bucket), name, value, len(samples), dict(group)))
         return found
 
     def latest(self, collection: str, tags: dict[str, str]) -> list[TimeSeriesPoint]:

@@ -1,0 +1,48 @@
+"""Keeping the write-ahead log short: the writer checkpoints it, and insists when readers keep it from ending."""
+
+from __future__ import annotations
+
+import apsw
+
+PAGES_SOFT = 2_048
+"""8 MiB: from here on, what readers do not need any more is moved to the database file, without waiting for anybody."""
+PAGES_HARD = 16_384
+"""64 MiB: from here on, wait up to 250 ms for readers to get out of the way."""
+WAIT_MS = 250
+GROWTH_PAGES = 1_024
+"""After a checkpoint that could not finish, the log grows by this much before the next one."""
+
+
+class Checkpointer:
+    """Watches the length of the log after every commit."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._next_pages = PAGES_SOFT
+        self.wal_pages = 0
+        self.done = 0
+        self.blocked = 0
+        connection.set_wal_hook(self._on_commit)
+
+    def _on_commit(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self.wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def run_if_due(self) -> None:
+        """Checkpoint when the log is long. Outside of a transaction."""
+        if self.wal_pages < self._next_pages:
+            return
+        insist = self.wal_pages >= PAGES_HARD
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if insist else apsw.SQLITE_CHECKPOINT_PASSIVE
+        busy_timeout_ms = int(self._connection.pragma("busy_timeout"))
+        self._connection.set_busy_timeout(WAIT_MS)
+        try:
+            pages, moved = self._connection.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            pages, moved = self.wal_pages, 0
+        finally:
+            self._connection.set_busy_timeout(busy_timeout_ms)
+        self.done += 1
+        if moved < pages:
+            self.blocked += 1
+        self._next_pages = PAGES_SOFT if moved >= pages else self.wal_pages + GROWTH_PAGES

@@ -1,0 +1,103 @@
+"""The connections that read, each used by one thread at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import apsw
+
+from polaris.storage.backends.sqlite._connection import open_reader
+from polaris.storage.backends.sqlite._errors import translated
+from polaris.storage.backends.sqlite._session import SqliteSession
+
+T = TypeVar("T")
+
+
+class _Read:
+    """A read under way, which may be interrupted from outside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: apsw.Connection | None = None
+        self._cancelled = False
+
+    def begin(self, connection: apsw.Connection) -> bool:
+        """Whether the read should still be done."""
+        with self._lock:
+            self._connection = connection
+            return not self._cancelled
+
+    def end(self) -> None:
+        with self._lock:
+            self._connection = None
+
+    def cancel(self) -> None:
+        """Stop the statement that runs now, if any; never one of another read on the same connection."""
+        with self._lock:
+            self._cancelled = True
+            if self._connection is not None:
+                self._connection.interrupt()
+
+
+class ReaderPool:
+    """At most `readers` reads at a time, the others wait; each sees one snapshot of the store from begin to end."""
+
+    def __init__(self, path: Path, readers: int) -> None:
+        self._path = path
+        self._free: list[SqliteSession] = []
+        self._permits = asyncio.Semaphore(readers)
+        self._executor = ThreadPoolExecutor(readers, thread_name_prefix="polaris-store-reader")
+        self.reads = 0
+
+    async def run(self, work: Callable[[SqliteSession], T]) -> T:
+        """Run the work on a free connection. Cancelled, the statement is interrupted and its end awaited."""
+        async with self._permits:
+            read = _Read()
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[Any] = loop.run_in_executor(self._executor, self._read, work, read)
+            try:
+                return cast(T, await asyncio.shield(future))
+            except asyncio.CancelledError:
+                read.cancel()
+                future.add_done_callback(lambda done: done.cancelled() or done.exception())
+                await asyncio.wait([future])
+                raise
+
+    def _read(self, work: Callable[[SqliteSession], T], read: _Read) -> T | None:
+        session = self._free.pop() if self._free else None
+        try:
+            if session is None:
+                session = SqliteSession(open_reader(self._path))
+            if not read.begin(session.connection):
+                return None  # nobody waits for it any more
+            self.reads += 1
+            return self._in_snapshot(session, work)
+        except apsw.Error as error:
+            raise translated(error) from error
+        finally:
+            read.end()
+            if session is not None:
+                self._free.append(session)
+
+    def _in_snapshot(self, session: SqliteSession, work: Callable[[SqliteSession], T]) -> T:
+        session.connection.execute("BEGIN")
+        try:
+            return work(session)
+        finally:
+            if session.connection.in_transaction:
+                session.connection.execute("ROLLBACK")
+            session.memory.committed()  # a reader remembers only what never changes
+
+    async def close(self) -> None:
+        """Wait for the reads under way and close the connections."""
+        await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def _close(self) -> None:
+        self._executor.shutdown(wait=True)
+        while self._free:
+            self._free.pop().connection.close()

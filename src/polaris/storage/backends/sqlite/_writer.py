@@ -1,0 +1,247 @@
+"""The one thread that writes: many awaiting writers, one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from polaris.exceptions import DataStoreError, StoreConnectionError
+from polaris.storage.backends.sqlite._checkpoint import Checkpointer
+from polaris.storage.backends.sqlite._compaction import Compaction
+from polaris.storage.backends.sqlite._connection import open_writer
+from polaris.storage.backends.sqlite._errors import translated
+from polaris.storage.backends.sqlite._jobs import Job, JobQueue
+from polaris.storage.backends.sqlite._lock import WriterLock
+from polaris.storage.backends.sqlite._migrate import known_migrations, migrate
+from polaris.storage.backends.sqlite._options import SqliteOptions
+from polaris.storage.backends.sqlite._session import SqliteSession
+
+GROUP_JOBS_MAX = 512
+GROUP_S_MAX = 0.010
+IDLE_S = 1.0
+
+
+class _GroupLostError(Exception):
+    """SQLite rolled the whole group back while one of its jobs ran."""
+
+
+class GroupWriter:
+    """Owns the file's lock, its writing connection and the thread that uses them.
+
+    Jobs are run in the order they came, each behind a savepoint, until 512 of them or 10 ms have gone into the group;
+    one commit and one sync make them all durable, and only then is anybody told. A job that fails is rolled back alone.
+    When the commit itself fails, or SQLite drops the whole transaction (a full disk), every job of the group is run
+    again in a transaction of its own, so that the failure reaches only those that cannot succeed.
+    """
+
+    def __init__(self, path: Path, options: SqliteOptions, on_settled: Callable[[list[Job], bool], None]) -> None:
+        self._path = path
+        self._options = options
+        self._on_settled = on_settled
+        self._lock = WriterLock(path)
+        self.queue = JobQueue()
+        self._thread: threading.Thread | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self.counts: dict[str, int] = {"groups": 0, "jobs": 0, "jobs_failed": 0, "groups_retried": 0}
+        self.last_error: Exception | None = None
+        self._session: SqliteSession
+        self._compaction: Compaction
+        self._checkpointer: Checkpointer
+
+    async def start(self) -> None:
+        """Take the lock, open the file, bring its schema up to date. When it raises, nothing is left open."""
+        loop = asyncio.get_running_loop()
+        started: asyncio.Future[None] = loop.create_future()
+        self._ended = loop.create_future()
+        self._thread = threading.Thread(
+            target=self._run, args=(loop, started, self._ended), name="polaris-store-writer", daemon=True
+        )
+        self._thread.start()
+        try:
+            await asyncio.shield(started)
+        except BaseException:
+            started.add_done_callback(lambda future: future.cancelled() or future.exception())
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Work off what was accepted, close, and end the thread. Cancelled, the thread still does so."""
+        self.queue.close()
+        if self._ended is not None:
+            await asyncio.shield(self._ended)
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None and self._ended is not None and not self._ended.done()
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counts since the start."""
+        counts = dict(self.counts)
+        if self.is_running:
+            counts["compaction_slices"] = self._compaction.slices
+            counts["compacted_rows"] = self._compaction.rows_moved
+            counts["checkpoints"] = self._checkpointer.done
+            counts["checkpoints_blocked"] = self._checkpointer.blocked
+            counts["wal_pages"] = self._checkpointer.wal_pages
+        return counts
+
+    # What follows runs in the writer's thread.
+
+    def _run(self, loop: asyncio.AbstractEventLoop, started: asyncio.Future[None], ended: asyncio.Future[None]) -> None:
+        try:
+            try:
+                self._open()
+            except Exception as error:  # boundary: the failure belongs to whoever awaits the start
+                _tell(loop, started, translated(error))
+                return
+            _tell(loop, started, None)
+            while self.queue.wait(IDLE_S):
+                self._run_group()
+                self._maintain()
+            self._session.connection.close()
+        finally:
+            self._lock.release()
+            self._refuse_rest()
+            _tell(loop, ended, None)
+
+    def _open(self) -> None:
+        self._lock.acquire()
+        connection = open_writer(self._path, size_bytes_max=self._options.size_bytes_max)
+        try:
+            migrate(connection, known_migrations())
+            self._attach(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _attach(self, connection: apsw.Connection) -> None:
+        """Work on this connection from now on."""
+        session = SqliteSession(connection)
+        hot_rows_max, slice_rows = self._options.hot_rows_max, self._options.slice_rows
+        self._compaction = Compaction(session, hot_rows_max=hot_rows_max, slice_rows=slice_rows)
+        self._checkpointer = Checkpointer(connection)
+        self._session = session
+
+    def _run_group(self) -> None:
+        jobs: list[Job] = []
+        connection = self._session.connection
+        deadline = time.monotonic() + GROUP_S_MAX
+        try:
+            while len(jobs) < GROUP_JOBS_MAX and (not jobs or time.monotonic() < deadline):
+                job = self.queue.take()
+                if job is None:
+                    break
+                jobs.append(job)
+                if len(jobs) == 1:
+                    connection.execute("BEGIN IMMEDIATE")
+                self._run_job(job)
+            if jobs:
+                self._end(keep=any(job.keep and job.error is None for job in jobs))
+        except Exception as error:  # boundary: whatever SQLite says, every job of the group gets an answer
+            self._abandon()
+            self._run_alone(jobs, error)
+        if jobs:
+            self.counts["groups"] += 1
+            self._settle(jobs)
+
+    def _run_alone(self, jobs: list[Job], error: Exception) -> None:
+        """After the group is lost: each job in a transaction of its own. Nobody was told anything yet."""
+        if len(jobs) == 1:
+            jobs[0].error = jobs[0].error or translated(error)
+            return
+        self.counts["groups_retried"] += 1
+        for job in jobs:
+            job.result = job.error = None
+            try:
+                self._session.connection.execute("BEGIN IMMEDIATE")
+                self._run_job(job)
+                self._end(keep=job.keep and job.error is None)
+            except Exception as failure:  # boundary: as above, for this job alone
+                self._abandon()
+                job.error = job.error or translated(failure)
+
+    def _run_job(self, job: Job) -> None:
+        connection, memory = self._session.connection, self._session.memory
+        mark = memory.mark()
+        connection.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(self._session)
+        except Exception as error:  # boundary: one job's failure is its own; the others of the group go on
+            job.error = translated(error)
+            if not connection.in_transaction:
+                raise _GroupLostError from error
+        if job.error is not None or not job.keep:
+            connection.execute("ROLLBACK TO job")
+            memory.rolled_back(mark)
+        connection.execute("RELEASE job")
+
+    def _end(self, *, keep: bool) -> None:
+        """Commit the group, or roll back what would commit nothing."""
+        self._session.connection.execute("COMMIT" if keep else "ROLLBACK")
+        if keep:
+            self._session.memory.committed()
+        else:
+            self._session.memory.rolled_back()
+
+    def _abandon(self) -> None:
+        """Roll everything back; a connection that cannot even do that is replaced."""
+        self._session.memory.rolled_back()
+        connection = self._session.connection
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except apsw.Error:
+            connection.close()
+            self._attach(open_writer(self._path, size_bytes_max=self._options.size_bytes_max))
+
+    def _settle(self, jobs: list[Job]) -> None:
+        failed = [job.error for job in jobs if job.error is not None]
+        self.counts["jobs"] += len(jobs)
+        self.counts["jobs_failed"] += len(failed)
+        broken = [error for error in failed if isinstance(error, DataStoreError) and error.retryable is not False]
+        if broken:
+            self.last_error = broken[-1]
+        elif len(failed) < len(jobs):
+            self.last_error = None
+        added, self._session.outbox.added = self._session.outbox.added, False
+        self._on_settled(jobs, added)
+
+    def _maintain(self) -> None:
+        """One slice of compaction and a checkpoint, where they are due; both can wait when they fail."""
+        connection = self._session.connection
+        try:
+            if self._compaction.is_due:
+                connection.execute("BEGIN IMMEDIATE")
+                self._compaction.move_slice()
+                connection.execute("COMMIT")
+            self._checkpointer.run_if_due()
+        except Exception as error:  # boundary: housekeeping must not end the writer; health shows it
+            self._abandon()
+            self.last_error = translated(error)
+
+    def _refuse_rest(self) -> None:
+        self.queue.close()
+        rest: list[Job] = []
+        while (job := self.queue.take()) is not None:
+            job.error = StoreConnectionError("the store was closed before this write was begun")
+            rest.append(job)
+        if rest:
+            self._on_settled(rest, False)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None) -> None:
+    def settle() -> None:
+        if not future.done():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(settle)
