@@ -5,11 +5,16 @@ Each policy may be used alone; `Pipeline` composes them. They need the standard 
 
 from __future__ import annotations
 
+from polaris.resilience._adaptive_limit import AimdLimit, ConcurrencyLimit, GradientLimit
 from polaris.resilience._breaker import CircuitBreaker
 from polaris.resilience._breaker_config import CircuitBreakerConfig, CircuitBreakerSnapshot, CircuitBreakerState
 from polaris.resilience._bulkhead import Bulkhead, BulkheadConfig, BulkheadStats
+from polaris.resilience._chaos import Chaos, ChaosConfig
 from polaris.resilience._deadline import DeadlineScope, current_deadline, deadline_scope, monotonic_s, remaining_s
+from polaris.resilience._fallback import Fallback
+from polaris.resilience._hedge import Hedge
 from polaris.resilience._pipeline import Pipeline
+from polaris.resilience._rate_limiter import RateLimiter, RateLimiterConfig, RateLimiterStats
 from polaris.resilience._retry import RetryPolicy
 from polaris.resilience._retry_budget import RetryBudget
 from polaris.resilience._retry_config import RetryConfig
@@ -17,15 +22,21 @@ from polaris.resilience._signals import (
     BreakerRejected,
     BreakerStateChanged,
     BulkheadRejected,
+    ChaosInjected,
     DeadlineExpired,
+    FallbackUsed,
+    HedgeStarted,
+    LimitChanged,
     Listener,
     ProbeLeaseExpired,
+    RateLimited,
     RetryGaveUp,
     RetryRecovered,
     RetryScheduled,
     Signal,
 )
 from polaris.resilience._step import Operation, Policy
+from polaris.resilience._throttle import AdaptiveThrottle
 from polaris.resilience._timeout import Timeout
 
 __all__ = [
@@ -40,6 +51,17 @@ __all__ = [
     "BulkheadConfig",
     "BulkheadStats",
     "Timeout",
+    "RateLimiter",
+    "RateLimiterConfig",
+    "RateLimiterStats",
+    "AdaptiveThrottle",
+    "ConcurrencyLimit",
+    "AimdLimit",
+    "GradientLimit",
+    "Fallback",
+    "Hedge",
+    "Chaos",
+    "ChaosConfig",
     "Pipeline",
     "DeadlineScope",
     "deadline_scope",
@@ -53,8 +75,13 @@ __all__ = [
     "BreakerRejected",
     "BreakerStateChanged",
     "BulkheadRejected",
+    "ChaosInjected",
     "DeadlineExpired",
+    "FallbackUsed",
+    "HedgeStarted",
+    "LimitChanged",
     "ProbeLeaseExpired",
+    "RateLimited",
     "RetryGaveUp",
     "RetryRecovered",
     "RetryScheduled",

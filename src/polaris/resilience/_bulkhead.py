@@ -10,8 +10,10 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from polaris.exceptions import BulkheadRejectedException
+from polaris.resilience._adaptive_limit import ConcurrencyLimit
+from polaris.resilience._deadline import monotonic_s
 from polaris.resilience._durations import Duration, count_of, duration_s
-from polaris.resilience._signals import BulkheadRejected, Listener, emit
+from polaris.resilience._signals import BulkheadRejected, LimitChanged, Listener, emit
 from polaris.resilience._step import Operation, PolicyStep, Step, invoke
 
 T = TypeVar("T")
@@ -21,7 +23,7 @@ T = TypeVar("T")
 class BulkheadConfig:
     """The bounds of a bulkhead.
 
-    max_concurrent_calls: calls running at the same time, at least 1.
+    max_concurrent_calls: calls running at the same time, at least 1; with an adaptive limit, its upper bound.
     max_queued_calls: callers that may wait for a permit; 0 means that a full bulkhead rejects at once.
     max_wait: the longest wait for a permit, in seconds or as timedelta; None leaves it to the caller's deadline.
     """
@@ -60,13 +62,28 @@ class Bulkhead:
     permit passes it on. Every permit comes back exactly once, whatever the call raises. A rejected call (full queue,
     or waited `max_wait`) was not started: `BulkheadRejectedException`.
 
+    With `limit`, the number of permits follows what the calls tell about the load (see `ConcurrencyLimit`), never
+    above `max_concurrent_calls`. When it falls, running calls go on, and permits that come back are not given out
+    again until fewer run than the new limit. Calls that succeed or time out are observed; other errors and
+    cancellation say nothing.
+
     Belongs to one event loop; not thread-safe.
     """
 
-    def __init__(self, name: str, config: BulkheadConfig | None = None, *, listeners: Iterable[Listener] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: BulkheadConfig | None = None,
+        *,
+        limit: ConcurrencyLimit | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
         self.name = name
         self.config = config or BulkheadConfig()
+        self._adaptive = limit
         self._limit = self.config.max_concurrent_calls
+        if limit is not None:
+            self._limit = min(self._limit, limit.limit)
         self._wait_s = None if self.config.max_wait is None else duration_s("max_wait", self.config.max_wait, zero=True)
         self._listeners = tuple(listeners)
         self._active = 0
@@ -82,6 +99,8 @@ class Bulkhead:
 
     def bind(self, inner: Step, /) -> PolicyStep:
         """This bulkhead round `inner`; see `Policy`."""
+        if self._adaptive is not None:
+            inner = self._observed(self._adaptive, inner)
 
         async def run(func: Callable[[], Awaitable[Any]], operation: str) -> Any:
             # Waiters exist only while no permit is free, so a free permit belongs to nobody else.
@@ -112,6 +131,30 @@ class Bulkhead:
             finished_calls=self._finished,
             max_wait=None if self._wait_s is None else timedelta(seconds=self._wait_s),
         )
+
+    def _observed(self, adaptive: ConcurrencyLimit, inner: Step) -> Step:
+        """`inner`, telling the adaptive limit about each call. It runs inside the permit, before that is given back."""
+
+        async def run(func: Callable[[], Awaitable[Any]], operation: str) -> Any:
+            in_flight, started_s = self._active, monotonic_s()
+            try:
+                result = await inner(func, operation)
+            except TimeoutError:
+                self._observe(adaptive, monotonic_s() - started_s, in_flight, True)
+                raise
+            self._observe(adaptive, monotonic_s() - started_s, in_flight, False)
+            return result
+
+        return run
+
+    def _observe(self, adaptive: ConcurrencyLimit, duration_s: float, in_flight: int, dropped: bool) -> None:
+        adaptive.observe(duration_s, in_flight, dropped)
+        former = self._limit
+        self._limit = max(1, min(self.config.max_concurrent_calls, adaptive.limit))
+        if self._limit != former:
+            if self._listeners:
+                emit(self._listeners, LimitChanged(self.name, former, self._limit))
+            self._grant()
 
     def _grant(self) -> None:
         """Hand free permits to the first waiters. The permit is theirs from now on, before they have even woken."""

@@ -7,9 +7,14 @@ from typing import Any, Self, TypeVar
 
 from polaris.resilience._breaker import CircuitBreaker
 from polaris.resilience._bulkhead import Bulkhead
+from polaris.resilience._chaos import Chaos
 from polaris.resilience._durations import Duration
+from polaris.resilience._fallback import Fallback
+from polaris.resilience._hedge import Hedge
+from polaris.resilience._rate_limiter import RateLimiter
 from polaris.resilience._retry import RetryPolicy
 from polaris.resilience._step import Operation, Policy, PolicyStep, Step, invoke
+from polaris.resilience._throttle import AdaptiveThrottle
 from polaris.resilience._timeout import Timeout
 
 T = TypeVar("T")
@@ -36,15 +41,15 @@ class Pipeline:
         self,
         *,
         name: str = "",
-        fallback: Policy | None = None,
+        fallback: Fallback | None = None,
         deadline: Timeout | Duration | None = None,
         retry: RetryPolicy | None = None,
-        hedge: Policy | None = None,
+        hedge: Hedge | None = None,
         breaker: CircuitBreaker | None = None,
-        rate_limiter: Policy | None = None,
+        rate_limiter: RateLimiter | AdaptiveThrottle | None = None,
         bulkhead: Bulkhead | None = None,
         attempt_timeout: Timeout | Duration | None = None,
-        chaos: Policy | None = None,
+        chaos: Chaos | None = None,
     ) -> None:
         """Compose the given policies; `deadline` and `attempt_timeout` also take seconds or a timedelta."""
         chosen: tuple[Policy | None, ...] = (

@@ -93,6 +93,50 @@ class DeadlineExpired:
     timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class RateLimited:
+    """A rate limiter or a throttle refused a call; `retry_after` is in seconds, None when not known."""
+
+    name: str
+    operation: str
+    reason: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackUsed:
+    """An operation failed with `error` and its fallback answered instead."""
+
+    operation: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeStarted:
+    """An operation was slow, and call number `call` (from 2) was started beside those that run."""
+
+    operation: str
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChanged:
+    """The adaptive limit of a bulkhead moved."""
+
+    name: str
+    former: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChaosInjected:
+    """Chaos delayed an operation by `latency_s` seconds and made it fail with `fault`, if that is not None."""
+
+    operation: str
+    latency_s: float
+    fault: Exception | None
+
+
 Signal: TypeAlias = (
     BreakerStateChanged
     | BreakerRejected
@@ -102,6 +146,11 @@ Signal: TypeAlias = (
     | RetryGaveUp
     | BulkheadRejected
     | DeadlineExpired
+    | RateLimited
+    | FallbackUsed
+    | HedgeStarted
+    | LimitChanged
+    | ChaosInjected
 )
 Listener: TypeAlias = Callable[[Signal], None]
 
