@@ -87,6 +87,9 @@ def meaning_of(annotation: Any) -> Meaning:
         interfaces = tuple(interface for member in members for interface in member.interfaces)
         keys = [member.key for member in members if member.key is not None]
         return Meaning(interfaces, keys[-1] if keys else None, any(member.allows_none for member in members))
+    if isinstance(annotation, Unresolved) and "|" in annotation.text and "[" not in annotation.text:
+        names = [name.strip() for name in annotation.text.split("|")]
+        return Meaning(tuple(Unresolved(name) for name in names if name != "None"), allows_none="None" in names)
     if annotation is None or annotation is type(None):
         return Meaning((), allows_none=True)
     return Meaning((annotation,))

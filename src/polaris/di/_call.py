@@ -49,9 +49,9 @@ class Call:
         self._registration = registration
         self._arguments = arguments
         self._constant_prefix = self._count_constant_prefix()
-        self.is_final = all(argument.plan.final for argument in arguments)
+        self.is_final = registration.is_proven and all(argument.plan.final for argument in arguments)
         self.is_scoped = any(argument.plan.is_scoped for argument in arguments)
-        self.is_async = registration.kind.is_async or any(argument.plan.is_async for argument in arguments)
+        self.is_async = registration.is_async or any(argument.plan.is_async for argument in arguments)
 
     def _count_constant_prefix(self) -> int:
         for index, argument in enumerate(self._arguments):
@@ -95,7 +95,7 @@ class Call:
     def sync(self) -> Callable[[Store], Any]:
         """The call as a function of the store of the scope that asks."""
         kind = self._registration.kind
-        if kind.is_async:
+        if self._registration.is_async:
             return functools.partial(_needs_await, self._registration)
         pure = self.pure() if kind in {ProviderKind.CLASS, ProviderKind.FUNCTION} else None
         if pure is not None:

@@ -18,7 +18,8 @@ _NOT_MEMBERS = frozenset(
 def origin_class(form: Any) -> type | None:
     """The class behind an interface: `Repository` for `Repository[User]`; None for forms that are no class."""
     origin = get_origin(form) or form
-    return origin if isinstance(origin, type) else None
+    # Any is a class since Python 3.11, but not one that anything could be checked against.
+    return origin if isinstance(origin, type) and origin is not Any else None
 
 
 def is_protocol(cls: type) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,8 @@ def declare_implementation(
     reason = why_not_constructible(cls) or why_not_implementation(cls, interface)
     if reason:
         raise _refusal(interface, key, reason)
+    if hosted and not all(callable(getattr(cls, name, None)) for name in ("start", "stop")):
+        raise _refusal(interface, key, f"{cls.__name__} cannot be hosted: it lacks start or stop")
     dependencies = read_dependencies(provider)
     return ServiceRegistration(
         interface, key, lifetime, ProviderKind.CLASS, provider, dependencies, owner=owner, hosted=hosted
@@ -117,7 +119,9 @@ def _refuse_wrong_return(interface: Any, key: Hashable, factory: Callable[..., A
     """A return annotation proves the factory wrong if it is a class unrelated to the interface."""
     returned = origin_class(return_annotation(factory))
     expected = origin_class(interface)
-    if returned is None or expected is None or returned in {object, inspect.Parameter.empty} or returned is expected:
+    if returned is None or expected is None or returned in {object, inspect.Parameter.empty}:
+        return
+    if issubclass(returned, Awaitable):  # a plain function that returns the coroutine of another one
         return
     reason = why_not_implementation(returned, interface)
     if reason and not issubclass(expected, returned):

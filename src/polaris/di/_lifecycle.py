@@ -9,7 +9,7 @@ from typing import Any
 
 from polaris.clock import Clock
 from polaris.di._deadline import within
-from polaris.di._registration import MISSING, ServiceLifetime, ServiceRegistration
+from polaris.di._registration import MISSING, ProviderKind, ServiceLifetime, ServiceRegistration
 from polaris.di._teardown import noted
 from polaris.di._wiring import Wiring
 from polaris.exceptions import DependencyInjectionError
@@ -86,9 +86,22 @@ def _decorated_by_hosted(wiring: Wiring, registrations: Iterable[ServiceRegistra
 
 
 def singletons_in_order(wiring: Wiring) -> list[ServiceRegistration]:
-    """Every singleton registration, dependencies first."""
+    """Every singleton that can be built, dependencies first. An open generic is built for each choice asked for."""
+    closed = {one.provider for one in wiring.registry.closed_generics()}
     order = wiring.creation_order(*wiring.registrations())
-    return [one for one in order if one.lifetime is ServiceLifetime.SINGLETON]
+    return [
+        one
+        for one in order
+        if one.lifetime is ServiceLifetime.SINGLETON and not one.is_open and not _is_pattern(one, closed)
+    ]
+
+
+def _is_pattern(registration: ServiceRegistration, closed: set[Any]) -> bool:
+    return (
+        registration.kind is ProviderKind.CLASS
+        and registration.provider in closed
+        and bool(getattr(registration.interface, "__parameters__", ()) and isinstance(registration.interface, type))
+    )
 
 
 class Lifecycle:
@@ -99,6 +112,11 @@ class Lifecycle:
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._begun: list[list[Hosted]] = []
+
+    @property
+    def levels_begun(self) -> int:
+        """How many levels are running; a mark for `stop`."""
+        return len(self._begun)
 
     def has_begun(self, instance: Any) -> bool:
         """Whether `start` of this instance was called since the last stop."""
@@ -139,10 +157,10 @@ class Lifecycle:
         begun.append(one)
         await within(self._clock, self._start_timeout_s, one.start(), f"starting {one.registration.name}")
 
-    async def stop(self) -> list[Exception]:
-        """Stop what began, in reverse order; every one of them, whatever the others do. Returns the errors."""
+    async def stop(self, *, down_to: int = 0) -> list[Exception]:
+        """Stop what began after the mark, in reverse order; all of it, whatever happens. Returns the errors."""
         errors: list[Exception] = []
-        while self._begun:
+        while len(self._begun) > down_to:
             level = self._begun.pop()
             errors += await self._stop_level(level)
         return errors

@@ -167,7 +167,8 @@ def _collection_plan(registration: ServiceRegistration, plans: list[Plan], gathe
 
 
 def _transient_plan(registration: ServiceRegistration, call: Call) -> Plan:
-    pure = call.pure() if registration.kind in {ProviderKind.CLASS, ProviderKind.FUNCTION} else None
+    is_plain = registration.kind in {ProviderKind.CLASS, ProviderKind.FUNCTION}
+    pure = call.pure() if is_plain and registration.is_proven and not registration.is_async else None
     return Plan(
         registration,
         call.sync(),

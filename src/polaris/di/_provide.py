@@ -16,7 +16,7 @@ from polaris.exceptions import DependencyResolutionException
 def checked(registration: ServiceRegistration) -> Callable[..., Any]:
     """The factory function, refusing to hand out what is no instance of the interface (None above all)."""
     function = registration.provider
-    accepted: set[type] = set()
+    accepted = registration.learned.products
 
     def call(*args: Any, **kwargs: Any) -> Any:
         value = function(*args, **kwargs)
@@ -44,8 +44,10 @@ async def settle_async(registration: ServiceRegistration, product: Any) -> Any:
     if inspect.iscoroutine(product) or (
         inspect.isawaitable(product) and why_not_instance(product, registration.interface)
     ):
+        registration.learned.returns_awaitable = True
         product = await product
     verify(registration, product)
+    registration.learned.products.add(type(product))
     return product
 
 
@@ -56,9 +58,10 @@ def enter(registration: ServiceRegistration, generator: Generator[Any, None, Non
     except StopIteration:
         raise _did_not_yield(registration) from None
     finalizer = Finalizer(registration, generator)
-    if not store.teardown.push(finalizer):
+    refusal = store.teardown.push(finalizer)
+    if refusal:
         finalizer.run()
-        raise closed_in_mid_build(registration)
+        raise _not_kept(registration, refusal)
     verify(registration, value)
     return value
 
@@ -73,17 +76,17 @@ async def enter_async(registration: ServiceRegistration, generator: AsyncGenerat
     except StopAsyncIteration:
         raise _did_not_yield(registration) from None
     finalizer = Finalizer(registration, generator)
-    if not store.teardown.push(finalizer):
+    refusal = store.teardown.push(finalizer)
+    if refusal:
         await finalizer.run_async()
-        raise closed_in_mid_build(registration)
+        raise _not_kept(registration, refusal)
     verify(registration, value)
     return value
 
 
-def closed_in_mid_build(registration: ServiceRegistration) -> DependencyResolutionException:
-    """The error of a caller whose scope was closed by another one while the service was being built."""
-    reason = f"the scope was closed while {registration.name} was being built"
-    return DependencyResolutionException(reason, path=[registration.name])
+def _not_kept(registration: ServiceRegistration, refusal: str) -> DependencyResolutionException:
+    name = registration.name
+    return DependencyResolutionException(f"{name} was torn down again: {refusal}", path=[name])
 
 
 def _did_not_yield(registration: ServiceRegistration) -> DependencyResolutionException:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 
 class ServiceLifetime(StrEnum):
@@ -84,6 +84,18 @@ class Dependency:
     """The one registration that fills it, whatever else is registered: how a decorator holds what it decorates."""
 
 
+class Learned:
+    """What only the first call of a factory can tell about it."""
+
+    __slots__ = ("products", "returns_awaitable")
+
+    def __init__(self) -> None:
+        self.products: set[type] = set()
+        """The types that it gave and that were found to fit the interface."""
+        self.returns_awaitable = False
+        """It is a plain function that returns something to be awaited."""
+
+
 _sequence = itertools.count(1)
 
 
@@ -103,6 +115,7 @@ class ServiceRegistration:
     hosted: bool | None = None
     """Whether `start()` and `stop()` of the container call those of the instance; None: if its type has both."""
     decorates: ServiceRegistration | None = None
+    learned: Learned = field(default_factory=Learned, repr=False)
     sequence: int = field(default_factory=lambda: next(_sequence))
 
     @property
@@ -111,12 +124,31 @@ class ServiceRegistration:
         return describe(self.interface, self.key)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is only a pattern: parameters of it still hold type variables, so `G` itself cannot be built."""
+        return any(isinstance(form, TypeVar) or _is_open(form) for one in self.dependencies for form in one.interfaces)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its provider has to be awaited, as far as is known."""
+        return self.kind.is_async or self.learned.returns_awaitable
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it is known if its provider has to be awaited: a plain function must have been called once."""
+        return self.kind is not ProviderKind.FUNCTION or bool(self.learned.products)
+
+    @property
     def has_teardown(self) -> bool:
         """Whether an instance of it needs its scope to close."""
         return self.kind.has_teardown
 
 
 Provider = Callable[..., Any]
+
+
+def _is_open(form: Any) -> bool:
+    return bool(getattr(form, "__parameters__", ())) and not isinstance(form, type)
 
 
 def describe(interface: object, key: Hashable = None) -> str:

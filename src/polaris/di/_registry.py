@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Any, get_args, get_origin
 
-from polaris.di._annotations import substitute
-from polaris.di._registration import Dependency, ServiceRegistration, describe
+from polaris.di._annotations import substitute, type_arguments
+from polaris.di._registration import Dependency, Learned, ServiceRegistration, describe
 
 _SUGGESTIONS_MAX = 3
 
@@ -17,6 +17,14 @@ _SUGGESTIONS_MAX = 3
 def ident(interface: Any, key: Hashable) -> Any:
     """The dictionary key of an interface and key."""
     return interface if key is None else (interface, key)
+
+
+def beneath(registration: ServiceRegistration, owner: str) -> ServiceRegistration | None:
+    """What is left of a registration without the decorators, or the whole, that `owner` put there."""
+    left: ServiceRegistration | None = registration
+    while left is not None and left.owner == owner:
+        left = left.decorates
+    return left
 
 
 class Registry:
@@ -55,6 +63,15 @@ class Registry:
                 else:
                     table.pop(place, None)
             self._closed = {pair: made for pair, made in self._closed.items() if pair[0] is not old}
+
+    def without(self, owner: str) -> Registry:
+        """A copy that lacks what `owner` registered; what it decorated is as it was before."""
+        copy = Registry()
+        for one in self:
+            kept = beneath(one, owner)
+            if kept is not None:
+                copy.add(kept)
+        return copy
 
     def find(self, interface: Any, key: Hashable = None) -> ServiceRegistration | None:
         """The registration that counts, None if there is none. `G[X]` falls back on an open generic `G`."""
@@ -95,15 +112,22 @@ class Registry:
         with self._lock:
             made = self._closed.get((registration, interface))
             if made is None:
-                parameters = getattr(get_origin(interface), "__parameters__", ())
-                arguments = dict(zip(parameters, get_args(interface), strict=False))
+                arguments = _arguments(registration, interface)
                 made = replace(
                     registration,
                     interface=interface,
+                    learned=Learned(),
                     dependencies=tuple(_closed_dependency(one, arguments) for one in registration.dependencies),
                 )
                 self._closed[registration, interface] = made
             return made
+
+
+def _arguments(registration: ServiceRegistration, interface: Any) -> dict[Any, Any]:
+    """What the type variables of the interface stand for, and those of the provider that take their place."""
+    given = dict(zip(get_origin(interface).__parameters__, get_args(interface), strict=False))
+    own = type_arguments(registration.provider) if isinstance(registration.provider, type) else {}
+    return {**{own.get(variable, variable): argument for variable, argument in given.items()}, **given}
 
 
 def _closed_dependency(dependency: Dependency, arguments: dict[Any, Any]) -> Dependency:

@@ -17,6 +17,7 @@ from polaris.exceptions import (
     DependencyInjectionError,
     DependencyResolutionException,
     InvalidValueError,
+    PolarisException,
     ServiceNotRegisteredException,
 )
 
@@ -92,6 +93,16 @@ async def resolve_registration_async(
         raise explained(wiring, registration, error) from cause_of(error)
 
 
+def resolve_all(wiring: Wiring, built_ins: BuiltIns, store: Store, interface: Any) -> list[Any]:
+    """One instance of every registration of the interface."""
+    return [resolve_registration(wiring, built_ins, store, one)[0] for one in wiring.find_all(interface)]
+
+
+async def resolve_all_async(wiring: Wiring, built_ins: BuiltIns, store: Store, interface: Any) -> list[Any]:
+    """As `resolve_all`, awaiting what is built asynchronously."""
+    return [(await resolve_registration_async(wiring, built_ins, store, one))[0] for one in wiring.find_all(interface)]
+
+
 def _is_pending_singleton(plan: Plan) -> bool:
     return plan.constant is MISSING and plan.registration.lifetime is ServiceLifetime.SINGLETON
 
@@ -119,14 +130,21 @@ def cause_of(error: Exception) -> BaseException | None:
     return error.__cause__ if isinstance(error, (ProviderFailedError, DependencyInjectionError)) else error
 
 
-def explained(wiring: Wiring, asked: ServiceRegistration | None, error: Exception) -> DependencyInjectionError:
+def explained_to(wiring: Wiring, interface: Any, key: Hashable, error: Exception) -> PolarisException:
+    """As `explained`, for whoever asked for an interface and key."""
+    try:
+        asked = find_required(wiring, interface, key)
+    except (InvalidValueError, ServiceNotRegisteredException) as refusal:  # unhashable, or unregistered meanwhile
+        return refusal
+    return explained(wiring, asked, error)
+
+
+def explained(wiring: Wiring, asked: ServiceRegistration, error: Exception) -> DependencyInjectionError:
     """The error to raise for whatever came out of a build; one of the container's own stays as it is."""
     if isinstance(error, DependencyInjectionError):
         return error
     failed = error.registration if isinstance(error, ProviderFailedError) else asked
     cause = cause_of(error)
-    if failed is None:
-        return DependencyResolutionException(f"{type(cause).__name__}: {cause}", cause=cause)
-    chain = [failed] if asked is None else wiring.path_to(asked, lambda one: one is failed)
+    chain = wiring.path_to(asked, lambda one: one is failed)
     reason = f"{failed.name} could not be built: {type(cause).__name__}: {cause}"
     return DependencyResolutionException(reason, path=[one.name for one in chain], cause=cause)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 
 from polaris.clock import Clock
 from polaris.di import _resolver
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Wired:
-    """What a scope needs from its container: the wiring in force, and the services built in."""
+class Wired(Protocol):
+    """What a scope needs of its container: the wiring in force, and the services built in."""
 
     clock: Clock
     teardown_timeout_s: float
@@ -31,7 +31,6 @@ class Wired:
 
     def require_open(self) -> None:
         """Raise if the container was stopped."""
-        raise DependencyInjectionError("not a container")
 
 
 class Scope:
@@ -60,8 +59,7 @@ class Scope:
                 if instant is not MISSING:
                     return cast(T, instant(store))
             except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
-                explained = _resolver.explained(wiring, wiring.find(interface, key), error)
-                raise explained from _resolver.cause_of(error)
+                raise _resolver.explained_to(wiring, interface, key, error) from _resolver.cause_of(error)
         self._require_open()
         return cast(T, _resolver.resolve(wired.wiring, wired.built_ins, store, interface, key))
 
@@ -78,27 +76,19 @@ class Scope:
             except WouldDeadlockError:
                 pass  # a task of this loop is at it: the way below awaits that task, or finds the cycle again
             except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
-                explained = _resolver.explained(wiring, wiring.find(interface, key), error)
-                raise explained from _resolver.cause_of(error)
+                raise _resolver.explained_to(wiring, interface, key, error) from _resolver.cause_of(error)
         self._require_open()
         return cast(T, await _resolver.resolve_async(wired.wiring, wired.built_ins, store, interface, key))
 
     def resolve_all(self, interface: TypeForm[T]) -> list[T]:
         """One instance of every registration of the interface, under any key, in order of registration."""
         self._require_open()
-        wiring, built_ins = self._wired.wiring, self._wired.built_ins
-        return [
-            _resolver.resolve_registration(wiring, built_ins, self._store, one)[0] for one in wiring.find_all(interface)
-        ]
+        return _resolver.resolve_all(self._wired.wiring, self._wired.built_ins, self._store, interface)
 
     async def aresolve_all(self, interface: TypeForm[T]) -> list[T]:
         """As `resolve_all`, awaiting what is built asynchronously."""
         self._require_open()
-        wiring, built_ins = self._wired.wiring, self._wired.built_ins
-        return [
-            (await _resolver.resolve_registration_async(wiring, built_ins, self._store, one))[0]
-            for one in wiring.find_all(interface)
-        ]
+        return await _resolver.resolve_all_async(self._wired.wiring, self._wired.built_ins, self._store, interface)
 
     def close(self) -> None:
         """Run the teardown of all that was built here, newest first.

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from polaris.di._registration import ServiceRegistration
+from polaris.di._registration import MISSING, ServiceRegistration
 from polaris.di._store import Store, Waiter
 from polaris.exceptions import DependencyResolutionException
 
@@ -132,9 +132,10 @@ async def obtain_async(store: Store, registration: ServiceRegistration, make: Ca
     return value
 
 
-def is_built(store: Store, registration: ServiceRegistration) -> bool:
-    """Whether the slot holds a finished instance."""
-    return registration in store.values and type(store.values[registration]) is not Build
+def finished(store: Store, registration: ServiceRegistration) -> Any:
+    """The instance in the slot, MISSING if there is none or it is still being built."""
+    value = store.values.get(registration, MISSING)
+    return MISSING if type(value) is Build else value
 
 
 def _commit(store: Store, registration: ServiceRegistration, value: Any) -> None:

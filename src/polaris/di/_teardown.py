@@ -12,6 +12,9 @@ from polaris.di._deadline import within
 from polaris.di._registration import ServiceRegistration
 from polaris.exceptions import DependencyInjectionError
 
+TEARDOWNS_MAX = 10_000
+"""How many finalizers one scope may owe; asking the container itself for transients with a teardown runs into it."""
+
 _lock = threading.Lock()
 """Guards all stacks, for the moment of a push: a lock for each would cost every scope more than it saves."""
 
@@ -69,12 +72,15 @@ class TeardownStack:
     def __len__(self) -> int:
         return len(self._finalizers)
 
-    def push(self, finalizer: Finalizer) -> bool:
-        """Keep a finalizer for the end; False if the end has come, and the caller must run it."""
+    def push(self, finalizer: Finalizer) -> str:
+        """Keep a finalizer for the end; otherwise say why not, and the caller must run it at once."""
         with _lock:
-            if not self.closed:
-                self._finalizers.append(finalizer)
-            return not self.closed
+            if self.closed:
+                return "the scope was closed meanwhile"
+            if len(self._finalizers) >= TEARDOWNS_MAX:
+                return f"its scope owes {TEARDOWNS_MAX} teardowns already: open a scope for a shorter stretch of work"
+            self._finalizers.append(finalizer)
+            return ""
 
     def take(self, owner: str) -> list[Finalizer]:
         """Remove and return the finalizers of what `owner` registered, newest first."""

@@ -16,7 +16,7 @@ from polaris.di._registration import (
     describe,
 )
 from polaris.di._registry import Registry, ident
-from polaris.di._slots import is_built
+from polaris.di._slots import finished
 from polaris.di._store import Store
 from polaris.exceptions import DependencyResolutionException
 
@@ -114,6 +114,8 @@ class Wiring:
                 found[one] = None
         for layer in self.layers:
             found[layer.registration] = None
+        for one in self.registry.closed_generics():
+            found[one] = None
         for one in list(found):
             for filling in self.fillings(one):
                 for other in filling.registrations:
@@ -201,8 +203,7 @@ class Wiring:
             return registration.provider
         if registration.lifetime is not ServiceLifetime.SINGLETON:
             return MISSING
-        store = self.store_of(registration)
-        return store.values[registration] if is_built(store, registration) else MISSING
+        return finished(self.store_of(registration), registration)
 
     def creation_order(
         self, *roots: ServiceRegistration, until: Callable[[ServiceRegistration], bool] = lambda _: False
