@@ -178,8 +178,10 @@ async def test_header_values_beyond_ascii_arrive_as_they_are(
 
 @pytest.mark.parametrize(
     "headers",
-    [{"a": "x\r\ny: z"}, {"a": "x\n"}, {"a": " x"}, {"a": "x\t"}, {"a": "\ud800"}, {"a": "\x00"}, {"a b": "x"}]
-    + [{"": "x"}, {"a:": "x"}, {"ä": "x"}, {"a\r\n": "x"}, {"a": 7}, {7: "x"}, {"a": None}],
+    [
+        *({"a": value} for value in ("x\r\ny: z", "x\n", " x", "x\t", "\ud800", "\x00", 7, None)),
+        *({name: "x"} for name in ("", "a b", "a:", "ä", "a\r\n", 7)),
+    ],
 )
 async def test_headers_that_would_not_arrive_unchanged_are_refused(
     nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS, headers: dict[str, str]

@@ -116,6 +116,8 @@ def _nanoseconds(seconds: float | None) -> int:
 
 
 def _stream_config(spec: StreamSpec) -> Json:
+    # The server refuses to remember the ids of messages for longer than it keeps messages.
+    window_s = spec.duplicate_window_s if spec.max_age_s is None else min(spec.duplicate_window_s, spec.max_age_s)
     return {
         "name": spec.name,
         "subjects": list(spec.subjects),
@@ -124,7 +126,7 @@ def _stream_config(spec: StreamSpec) -> Json:
         "discard": "old",
         "max_age": _nanoseconds(spec.max_age_s),
         "max_bytes": -1 if spec.max_bytes is None else spec.max_bytes,
-        "duplicate_window": _nanoseconds(spec.duplicate_window_s),
+        "duplicate_window": _nanoseconds(window_s),
         "num_replicas": spec.replicas,
     }
 

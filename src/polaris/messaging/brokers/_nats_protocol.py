@@ -140,6 +140,8 @@ class FrameParser(Parser):
         operation = fields[0]
         try:
             length = int(fields[-1])
+            if length < 0:
+                raise ProtocolError
             body = end + 2
             after = body + length + 2
             if after > size:
@@ -147,6 +149,8 @@ class FrameParser(Parser):
             headers: bytes | None = None
             if operation == b"HMSG":
                 header_length = int(fields[-2])
+                if not 0 <= header_length <= length:
+                    raise ProtocolError
                 headers = bytes(buffer[body : body + header_length])
                 body += header_length
                 fields.pop()
