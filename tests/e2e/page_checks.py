@@ -72,6 +72,7 @@ async def a_restart_is_survived(
     await stop()
     await expect(page.locator("[data-connection=reconnecting]")).to_be_visible(timeout=RETURNS_MS)
     await expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    await expect(page.locator("h1 .pill")).to_have_text("unknown")
     assert await page.locator("[data-system]").count() == cards, "what was known must stay on the page"
     await start()
     await expect(page.locator("[data-connection=live]")).to_be_visible(timeout=RETURNS_MS)

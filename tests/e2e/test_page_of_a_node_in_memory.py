@@ -17,6 +17,8 @@ from polaris.domain import HealthStatus, MetricValue, SystemState
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
+HOST = "#/system/host"
+
 
 @contextlib.asynccontextmanager
 async def serving(view: LivingView, port: int = 0) -> AsyncIterator[HttpServer]:
@@ -128,7 +130,7 @@ async def test_an_action_appears_with_its_outcome_as_it_happens() -> None:
         LivingView(history_s=60).living() as view,
         serving(view) as server,
         browsing() as browser,
-        watching(browser, server.url + "#/system/web-shop") as watched,
+        watching(browser, server.url) as watched,
     ):
         await check.data_appear(watched)
         page = watched.page
@@ -162,7 +164,7 @@ async def test_a_first_visit_is_never_empty() -> None:
 
 async def test_a_system_that_goes_silent_is_shown_as_stale_and_not_as_healthy() -> None:
     view = LivingView(history_s=10)
-    async with serving(view) as server, browsing() as browser, watching(browser, server.url) as watched:
+    async with serving(view) as server, browsing() as browser, watching(browser, server.url + HOST) as watched:
         view.sample("host")
         card = watched.page.locator("[data-system=host]")
         await expect(card).to_contain_text("healthy")
@@ -175,7 +177,7 @@ async def test_a_system_that_goes_silent_is_shown_as_stale_and_not_as_healthy() 
 
 async def test_a_missing_value_is_called_missing_and_not_zero() -> None:
     view = LivingView(history_s=10)
-    async with serving(view) as server, browsing() as browser, watching(browser, server.url) as watched:
+    async with serving(view) as server, browsing() as browser, watching(browser, server.url + HOST) as watched:
         chart = watched.page.locator("[data-metric='system.cpu.utilization'] [data-value]")
         await expect(chart).to_contain_text("%")
         metrics = {**view.sample("host").metrics, "system.cpu.utilization": MetricValue("system.cpu.utilization")}
@@ -191,7 +193,7 @@ async def test_charts_are_chosen_and_the_range_is_changed_and_both_are_kept() ->
         LivingView(history_s=120).living() as view,
         serving(view) as server,
         browsing() as browser,
-        watching(browser, server.url) as watched,
+        watching(browser, server.url + HOST) as watched,
     ):
         page = watched.page
         await check.data_appear(watched)

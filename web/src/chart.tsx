@@ -11,6 +11,7 @@ import { actions, epoch, nodeTime, now } from './store'
 import type { Action, System } from './types'
 
 const HEIGHT = 168
+const SHORTEST_S = 60
 const TONES: Record<string, string> = { success: '--good', pending: '--muted', running: '--accent', partial: '--warn' }
 
 const css = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
@@ -127,6 +128,11 @@ function options(system: System, metric: string, width: number, hover: (found: H
   }
 }
 
+/** Where the chart begins: with the range, but while there is less history than that, with the first point. */
+function beginning(first: number | undefined, end: number, rangeS: number): number {
+  return first === undefined ? end - rangeS : Math.max(end - rangeS, Math.min(first, end - SHORTEST_S))
+}
+
 /** Draws at most once a frame, and once a second so that time moves even when no data come. */
 function run(host: HTMLElement, system: System, metric: string, rangeS: number, set: Setters): () => void {
   const plot = new uPlot(options(system, metric, Math.max(host.clientWidth, 120), set.hover), [[], []], host)
@@ -137,7 +143,7 @@ function run(host: HTMLElement, system: System, metric: string, rangeS: number, 
     const { xs, ys } = history.curve
     plot.batch(() => {
       plot.setData([xs, ys], false)
-      plot.setScale('x', { min: end - rangeS, max: end })
+      plot.setScale('x', { min: beginning(xs[0], end, rangeS), max: end })
     })
     set.state(history.failed ? 'failed' : !history.loaded ? 'loading' : ys.some((y) => y !== null) ? 'shown' : 'empty')
   }

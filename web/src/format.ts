@@ -82,7 +82,7 @@ export function quantity(value: Scalar, unit: string | null, name = ''): string 
   if (value === null) return NONE
   if (typeof value === 'boolean') return value ? 'yes' : 'no'
   if (typeof value === 'string') return value
-  if (isInstant(name, unit)) return new Date(value * 1000).toLocaleString()
+  if (isInstant(name, unit)) return new Date(value * 1000).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' })
   switch (unit) {
     case null:
     case '':

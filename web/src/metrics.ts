@@ -6,7 +6,8 @@ import type { System } from './types'
 const CHARTS_FIRST = 4
 export const CHARTS_MAX = 12
 
-const FAVOURITES: Record<string, string[]> = {
+/** By connector; of a group only the first that the system has. */
+const FAVOURITES: Record<string, (string | string[])[]> = {
   host: [
     'system.cpu.utilization',
     'system.memory.utilization',
@@ -15,9 +16,11 @@ const FAVOURITES: Record<string, string[]> = {
     'system.disk.io.write.rate',
   ],
   gunicorn: [
-    'service.request.duration.p95',
+    // What clients wait, where the service tells it; the time in a worker leaves the queue out.
+    ['service.response_time.p95', 'service.request.duration.p95'],
     'service.workers',
     'service.request.rate',
+    'service.cpu.utilization',
     'service.request.errors.rate',
   ],
 }
@@ -33,7 +36,9 @@ export const isNumeric = (system: System, key: string): boolean => {
 /** The favourites of the system's connector, then whatever else has numbers. */
 function ranked(system: System): string[] {
   const known = Object.keys(system.metrics)
-  const liked = (FAVOURITES[system.connector] ?? Object.values(FAVOURITES).flat()).filter((key) => key in system.metrics)
+  const liked = (FAVOURITES[system.connector] ?? Object.values(FAVOURITES).flat())
+    .map((wish) => [wish].flat().find((key) => key in system.metrics))
+    .filter((key) => key !== undefined)
   const rest = known.filter((key) => !liked.includes(key) && typeof system.metrics[key]?.value === 'number')
   return [...liked, ...rest.filter((key) => !DULL.test(key)), ...rest.filter((key) => DULL.test(key))]
 }

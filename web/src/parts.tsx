@@ -32,6 +32,8 @@ const CONNECTION_WORDS = { connecting: 'connecting', live: 'live', reconnecting:
 
 export function Header() {
   const facts = node.value
+  // While the node does not answer nobody knows how it does; what is shown here must not look like news.
+  const fresh = connection.value === 'live' ? facts : null
   return (
     <header class="top">
       <a class="brand" href="#/" aria-label="POLARIS, to the start">
@@ -42,14 +44,16 @@ export function Header() {
       </a>
       <h1 class="node-name">
         {facts ? facts.name : 'node'}
-        {facts ? <HealthPill health={facts.health_status} title={facts.message} /> : null}
+        {facts ? <HealthPill health={fresh?.health_status ?? 'unknown'} title={fresh?.message ?? ''} /> : null}
       </h1>
       <dl class="facts" aria-label="Node">
         <Fact name="Systems" value={facts ? number(systems.value.size) : '–'} />
-        <Fact name="Samples" value={rate(facts?.rates.samples_per_s)} />
-        <Fact name="Values" value={rate(facts?.rates.values_per_s)} />
-        <Fact name="Messages" value={rate(facts?.rates.messages_per_s)} />
-        <Fact name="Uptime" value={facts ? span((now.value - Date.parse(facts.started_at)) / 1000) : '–'} />
+        <Fact name="Samples" value={rate(fresh?.rates.samples_per_s)} />
+        <Fact name="Values" value={rate(fresh?.rates.values_per_s)} />
+        {facts?.rates.messages_per_s == null ? null : (
+          <Fact name="Messages" value={rate(fresh?.rates.messages_per_s)} />
+        )}
+        <Fact name="Uptime" value={fresh ? span((now.value - Date.parse(fresh.started_at)) / 1000) : '–'} />
       </dl>
       <span class="connection" role="status" data-connection={connection.value}>
         <Pill tone={`connection-${connection.value}`} text={CONNECTION_WORDS[connection.value]} />
@@ -91,7 +95,7 @@ export function Systems() {
   return (
     <nav class="systems" aria-labelledby="systems-title">
       <h2 id="systems-title">Systems</h2>
-      {all.length === 0 ? <Waiting /> : null}
+      {all.length === 0 ? <p class="waiting card">{loaded.value ? 'None yet.' : 'Waiting for the node …'}</p> : null}
       <ul>
         {all.map((system) => (
           <SystemCard key={system.system_id} system={system} current={system === selected.value} />
@@ -105,7 +109,7 @@ function Waiting() {
   const text = loaded.value
     ? 'No managed system yet. One appears here with its first sample: from a connector in the configuration, or from any program that publishes telemetry on the bus.'
     : `Waiting for the node at ${location.host} to answer …`
-  return <p class="waiting card">{text}</p>
+  return <p class="waiting card large">{text}</p>
 }
 
 function SystemCard({ system, current }: { system: System; current: boolean }) {
@@ -166,7 +170,12 @@ const RANGES: [string, number][] = [
 export function Detail() {
   const range = useSignal(900)
   const system = selected.value
-  if (!system) return <section class="detail" aria-label="System" />
+  if (!system)
+    return (
+      <section class="detail" aria-label="System">
+        <Waiting />
+      </section>
+    )
   const shown = charted(system)
   return (
     <section class="detail" aria-labelledby="detail-title">

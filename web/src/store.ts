@@ -31,8 +31,12 @@ export const selectedId = signal<string | null>(fromHash())
 export const selected = computed<System | null>(() => {
   const known = systems.value
   const wanted = selectedId.value
-  return (wanted === null ? undefined : known.get(wanted)) ?? known.values().next().value ?? null
+  const chosen = wanted === null ? undefined : known.get(wanted)
+  // Without a choice, a system that can be adapted: there something happens.
+  return chosen ?? [...known.values()].find((system) => system.supported_actions.length > 0) ?? first(known)
 })
+
+const first = (known: ReadonlyMap<string, System>): System | null => known.values().next().value ?? null
 
 function fromHash(): string | null {
   const match = /^#\/system\/(.+)$/.exec(location.hash)
