@@ -14,7 +14,7 @@ from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, Middlew
 from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._dead_letters import DeadLetters
 from polaris.messaging._handlers import EventTypes, Handler, bind_handler
-from polaris.messaging._inbound import Inbound
+from polaris.messaging._inbound import Inbound, Position
 from polaris.messaging._outbound import Outbound
 from polaris.messaging._publisher import Publisher
 from polaris.messaging._redelivery import RedeliveryPolicy
@@ -135,7 +135,7 @@ class PolarisMessageBus:
                 )
             for stream in self.streams:
                 await self.broker.ensure_stream(stream)
-        except BaseException:
+        except BaseException:  # boundary: nothing may stay connected after a failed start
             await self.broker.disconnect()
             raise
         self._started = True
@@ -291,10 +291,7 @@ class PolarisMessageBus:
             check_pattern(topic),
             bound,
             options,
-            delivery=delivery,
-            group=group,
-            durable=durable,
-            deliver_new=deliver_new,
+            Position(delivery, group, durable, deliver_new),
         )
 
     def _require_started(self) -> None:

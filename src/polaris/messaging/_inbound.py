@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from polaris.clock import Clock
 from polaris.exceptions import SubscriptionError
@@ -28,6 +28,30 @@ if TYPE_CHECKING:
 
 UNNAMED_INACTIVE_S = 300.0
 UNSETTLED_MAX = 1_024
+
+
+class Position(NamedTuple):
+    """Where in a stream a subscription begins and who shares that place, as asked for."""
+
+    delivery: DeliveryClass | None = None
+    group: str | None = None
+    durable: str | None = None
+    deliver_new: bool | None = None
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether nobody could take it up again."""
+        return self.durable is None and self.group is None
+
+    def name(self, pattern: str, handler: BoundHandler, *, core: bool) -> str:
+        """A legal consumer name: as given, or of the group and pattern, or unlike any other."""
+        if self.durable is not None:
+            return encode_token(self.durable)
+        if self.group is not None:
+            digest = hashlib.sha256(pattern.encode()).hexdigest()[:8]
+            return f"{encode_token(self.group)}-{digest}"
+        short = handler.name.rpartition(".")[2]
+        return f"{encode_token(short[-64:])}-{pattern if core else new_id()}"
 
 
 class Inbound:
@@ -71,16 +95,12 @@ class Inbound:
         pattern: str,
         handler: BoundHandler,
         options: SubscriptionOptions,
-        *,
-        delivery: DeliveryClass | None,
-        group: str | None,
-        durable: str | None,
-        deliver_new: bool | None,
+        position: Position,
     ) -> Subscription:
-        stream = self._stream_for(pattern, delivery, durable)
-        name = _position_name(pattern, handler, group, durable, core=stream is None)
+        stream = self._stream_for(pattern, position)
+        name = position.name(pattern, handler, core=stream is None)
         stats = SubscriptionStats()
-        source = self._source(pattern, name, options, stats, stream, group, durable, deliver_new)
+        source = self._source(pattern, name, options, stats, stream, position)
         given = DeliveryClass.AT_MOST_ONCE if stream is None else DeliveryClass.AT_LEAST_ONCE
         invoker = Invoker(
             handler,
@@ -135,26 +155,24 @@ class Inbound:
         options: SubscriptionOptions,
         stats: SubscriptionStats,
         stream: str | None,
-        group: str | None,
-        durable: str | None,
-        deliver_new: bool | None,
+        position: Position,
     ) -> Source:
         if stream is None:
-            return PushedSource(self._broker, pattern, group, logger=self._logger)
-        unnamed = durable is None and group is None
+            return PushedSource(self._broker, pattern, position.group, logger=self._logger)
         spec = ConsumerSpec(
             stream=stream,
             durable=name,
             pattern=pattern,
             ack_wait_s=options.ack_wait_s,
             in_flight_max=max(UNSETTLED_MAX, 4 * options.in_flight_max),
-            deliver_new=unnamed if deliver_new is None else deliver_new,
-            inactive_s=UNNAMED_INACTIVE_S if unnamed else None,
+            deliver_new=position.unnamed if position.deliver_new is None else position.deliver_new,
+            inactive_s=UNNAMED_INACTIVE_S if position.unnamed else None,
         )
         observe = self._consumer_observer(name)
         return PulledSource(self._broker, spec, clock=self._clock, logger=self._logger, stats=stats, observe=observe)
 
-    def _stream_for(self, pattern: str, delivery: DeliveryClass | None, durable: str | None) -> str | None:
+    def _stream_for(self, pattern: str, position: Position) -> str | None:
+        delivery, durable = position.delivery, position.durable
         if delivery is DeliveryClass.AT_MOST_ONCE:
             if durable is not None:
                 raise SubscriptionError("a durable subscription is at least once", {"durable": durable})
@@ -194,14 +212,3 @@ class Inbound:
             unacked.set(info.ack_pending)
 
         return observe
-
-
-def _position_name(pattern: str, handler: BoundHandler, group: str | None, durable: str | None, *, core: bool) -> str:
-    """A legal consumer name: as given, or of the group and pattern, or unlike any other."""
-    if durable is not None:
-        return encode_token(durable)
-    if group is not None:
-        digest = hashlib.sha256(pattern.encode()).hexdigest()[:8]
-        return f"{encode_token(group)}-{digest}"
-    short = handler.name.rpartition(".")[2]
-    return f"{encode_token(short[-64:])}-{pattern if core else new_id()}"

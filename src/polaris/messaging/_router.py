@@ -109,7 +109,7 @@ class Route:
             self._heartbeat = asyncio.create_task(self._settlement.keep_alive(), name=f"polaris-heartbeat {self.name}")
         try:
             await self._source.start(self)
-        except BaseException:
+        except BaseException:  # boundary: nothing may keep running after a failed start
             workers, self._workers = self._workers, []
             await _cancel([*workers, *([self._heartbeat] if self._heartbeat else [])])
             raise

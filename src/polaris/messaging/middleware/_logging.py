@@ -39,7 +39,7 @@ class LoggingMiddleware(MessageMiddleware):
         began_s = time.perf_counter()
         try:
             result = await next_handler(context)
-        except Exception as error:
+        except Exception as error:  # boundary: whatever it was is logged, and raised again
             fields = self._fields(context, began_s)
             self._logger.warning(_FAILED[context.direction], error=error, **fields)
             raise

@@ -1,0 +1,238 @@
+"""What every broker promises of durable consumers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+
+from polaris.exceptions import (
+    SubscriptionError,
+)
+from polaris.messaging import (
+    ConsumerSpec,
+    Delivery,
+)
+from polaris.testing._broker_scratch import (
+    ACK_WAIT_S,
+    PATIENCE_S,
+    MakeBroker,
+    fetch,
+    scratch_stream,
+)
+
+
+class ConsumerPromises:
+    """What holds for durable consumers."""
+
+    async def test_a_consumer_begins_with_everything_stored_in_order(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for n in range(20):
+            await stream.publish(str(n).encode(), last=f"s{n % 3}")
+        consumer = await stream.consumer()
+        found = await fetch(consumer, 20)
+        assert [delivery.payload for delivery in found] == [str(n).encode() for n in range(20)]
+        assert [delivery.sequence for delivery in found] == list(range(1, 21))
+        assert {delivery.attempt for delivery in found} == {1}
+        assert all(delivery.stored_at is not None and delivery.stored_at.utcoffset() is not None for delivery in found)
+        assert found[1].subject == stream.subject("s1")
+        assert found[1].reply_to is None
+        await consumer.close()
+
+    async def test_a_consumer_of_new_messages_skips_what_is_stored(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"old")
+        consumer = await stream.consumer(deliver_new=True)
+        await stream.publish(b"new")
+        assert [delivery.payload for delivery in await fetch(consumer, 1)] == [b"new"]
+        assert await consumer.fetch(1, wait_s=0.1) == []
+        await consumer.close()
+
+    async def test_a_consumer_sees_its_pattern_only(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for last in ("a.1", "b.1", "a.2", "a.2.x"):
+            await stream.publish(last.encode(), last=last)
+        consumer = await stream.consumer(pattern=stream.subject("a.*"))
+        found = await fetch(consumer, 3, wait_s=0.3)
+        assert [delivery.payload for delivery in found] == [b"a.1", b"a.2"]
+        await consumer.close()
+
+    async def test_a_consumer_of_an_unknown_stream_is_refused(self, make_broker: MakeBroker) -> None:
+        broker = await make_broker()
+        with pytest.raises(SubscriptionError):
+            await broker.consumer(ConsumerSpec(stream="SUITE_unknown", durable="d", pattern="x.>"))
+
+    async def test_an_acknowledged_message_never_comes_again(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"1")
+        await stream.publish(b"2")
+        consumer = await stream.consumer()
+        first, second = await fetch(consumer, 2)
+        await first.ack()
+        await second.ack(confirm=True)
+        assert await consumer.fetch(1, wait_s=2.5 * ACK_WAIT_S) == []
+        await consumer.close()
+
+    async def test_an_unsettled_message_comes_again(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"x")
+        consumer = await stream.consumer()
+        loop = asyncio.get_running_loop()
+        (first,) = await fetch(consumer, 1)
+        taken_s = loop.time()
+        (again,) = await fetch(consumer, 1)
+        assert loop.time() - taken_s >= 0.8 * ACK_WAIT_S
+        assert (first.attempt, again.attempt) == (1, 2)
+        assert (again.payload, again.sequence) == (b"x", first.sequence)
+        await again.ack(confirm=True)
+        await consumer.close()
+
+    async def test_a_heartbeat_keeps_a_message_from_coming_again(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"x")
+        consumer = await stream.consumer()
+        (delivery,) = await fetch(consumer, 1)
+        for _ in range(6):
+            await asyncio.sleep(ACK_WAIT_S / 3)
+            await delivery.in_progress()
+        assert await consumer.fetch(1, wait_s=0.05) == []
+        await delivery.ack(confirm=True)
+        await consumer.close()
+
+    async def test_a_message_handed_back_comes_again_after_its_delay(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"x")
+        consumer = await stream.consumer(ack_wait_s=30.0)
+        loop = asyncio.get_running_loop()
+        (first,) = await fetch(consumer, 1)
+        handed_back_s = loop.time()
+        await first.nak(delay_s=0.5)
+        (again,) = await fetch(consumer, 1)
+        assert 0.4 <= loop.time() - handed_back_s <= 3.0
+        assert again.attempt == 2
+        handed_back_s = loop.time()
+        await again.nak(delay_s=0.0)
+        (third,) = await fetch(consumer, 1)
+        assert loop.time() - handed_back_s <= 2.0
+        assert third.attempt == 3
+        await third.ack(confirm=True)
+        await consumer.close()
+
+    async def test_a_message_given_up_never_comes_again(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"x")
+        consumer = await stream.consumer()
+        (delivery,) = await fetch(consumer, 1)
+        await delivery.term()
+        assert await consumer.fetch(1, wait_s=2.5 * ACK_WAIT_S) == []
+        await consumer.close()
+
+    async def test_a_consumer_goes_on_where_another_client_left_it(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for n in range(4):
+            await stream.publish(str(n).encode())
+        former = await stream.consumer()
+        for delivery in await fetch(former, 2):
+            await delivery.ack(confirm=True)
+        await former.close()
+        await former.close()
+        later = await stream.consumer(broker=await make_broker())
+        assert [delivery.payload for delivery in await fetch(later, 2)] == [b"2", b"3"]
+        await later.close()
+
+    async def test_clients_of_one_consumer_share_the_messages(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        readers = [await stream.consumer(broker=await make_broker(), ack_wait_s=30.0) for _ in range(2)]
+        for n in range(10):
+            await stream.publish(str(n).encode())
+        found = [*await fetch(readers[0], 4), *await fetch(readers[1], 6)]
+        assert sorted(delivery.payload for delivery in found) == [str(n).encode() for n in range(10)]
+        for reader in readers:
+            await reader.close()
+
+    async def test_two_consumers_each_get_everything(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"x")
+        for durable in ("one", "two"):
+            consumer = await stream.consumer(durable)
+            (delivery,) = await fetch(consumer, 1)
+            await delivery.ack(confirm=True)
+            await consumer.close()
+
+    async def test_no_more_than_in_flight_max_are_unsettled(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for n in range(5):
+            await stream.publish(str(n).encode())
+        consumer = await stream.consumer(in_flight_max=2, ack_wait_s=30.0)
+        held = await fetch(consumer, 2)
+        assert await consumer.fetch(5, wait_s=0.2) == []
+        await held[0].ack(confirm=True)
+        assert [delivery.payload for delivery in await consumer.fetch(5, wait_s=PATIENCE_S)] == [b"2"]
+        await consumer.close()
+
+    async def test_a_fetch_gives_no_more_than_asked_for(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for n in range(5):
+            await stream.publish(str(n).encode())
+        consumer = await stream.consumer()
+        assert 1 <= len(await consumer.fetch(3, wait_s=PATIENCE_S)) <= 3
+        await consumer.close()
+
+    async def test_an_empty_fetch_ends_after_its_wait(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        consumer = await stream.consumer()
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        assert await consumer.fetch(10, wait_s=0.4) == []
+        assert 0.3 <= loop.time() - started_s <= 2.0
+        await consumer.close()
+
+    async def test_a_waiting_fetch_gets_what_is_published_meanwhile(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        consumer = await stream.consumer()
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        waiting = asyncio.create_task(consumer.fetch(10, wait_s=PATIENCE_S))
+        await asyncio.sleep(0.1)
+        await stream.publish(b"x")
+        assert [delivery.payload for delivery in await waiting] == [b"x"]
+        assert loop.time() - started_s < 0.8 * PATIENCE_S
+        await consumer.close()
+
+    async def test_a_cancelled_fetch_loses_nothing(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        consumer = await stream.consumer()
+        waiting = asyncio.create_task(consumer.fetch(1, wait_s=PATIENCE_S))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        await stream.publish(b"x")
+        found: Sequence[Delivery] = await fetch(consumer, 1)
+        assert [delivery.payload for delivery in found] == [b"x"]
+        await consumer.close()
+
+    async def test_a_consumer_says_what_waits(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for n in range(5):
+            await stream.publish(str(n).encode())
+        consumer = await stream.consumer(ack_wait_s=30.0)
+        first, *_ = await fetch(consumer, 2)
+        await first.ack(confirm=True)
+        info = await consumer.info()
+        assert (info.pending, info.ack_pending, info.redelivered) == (3, 1, 0)
+        await consumer.close()
+
+    async def test_a_position_is_forgotten_when_nobody_attends_to_it(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"x")
+        consumer = await stream.consumer(inactive_s=0.4)
+        (delivery,) = await fetch(consumer, 1)
+        await delivery.ack(confirm=True)
+        await consumer.close()
+        await asyncio.sleep(2.0)
+        anew = await stream.consumer(inactive_s=0.4)
+        assert [found.payload for found in await fetch(anew, 1)] == [b"x"]
+        await anew.close()
