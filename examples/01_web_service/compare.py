@@ -20,12 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from controller import WORKERS, WorkerRule
 from load import TRACE, Outcome, Tally
 from run import UTILIZATION, WebService, child, load_command, rounds_per_token
 
 from polaris.domain import TelemetryEvent
 from polaris.messaging import NATSConfig, NATSMessageBroker, PolarisMessageBus, telemetry_topic
+from polaris.observability import LoggingConfig, configure_logging
+from polaris.runtime import Node, Settings
 
 SYSTEM = "web"
 BUCKET_S = 2.0
@@ -75,16 +78,11 @@ def free_udp_port() -> int:
 @contextlib.asynccontextmanager
 async def polaris_node(folder: Path, pidfile: Path, statsd_port: int) -> AsyncIterator[PolarisMessageBus]:
     """A whole node that manages the service, and a bus of our own that is connected to it."""
-    import msgspec
-
-    from polaris.runtime import Node, Settings
-
     options = {"pidfile": str(pidfile), "statsd_port": statsd_port, "workers_max": WORKERS_MAX, "window_s": 4.0}
     settings = msgspec.convert(
         {
             "node": {"data_dir": str(folder / "node")},
             "http": {"enabled": False},
-            "logging": {"level": "warning"},
             "systems": {SYSTEM: {"connector": "gunicorn", "interval_s": 0.5, "options": options}},
         },
         Settings,
@@ -184,6 +182,7 @@ async def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.trace = options.trace.absolute()
     options.statsd_port = options.statsd_port or free_udp_port()
+    configure_logging(LoggingConfig(level="warning"))
     rounds = rounds_per_token(options.trace, options.speed, options.utilization)
     runs = []
     for name, adaptive in (("one worker", False), ("adaptive", True)):
