@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from lifeline import end_with_parent
 
 from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResultEvent, SystemState, TelemetryEvent
+from polaris.exceptions import BusConnectionError
 from polaris.ids import new_id
 from polaris.messaging import (
     NATSConfig,
@@ -85,6 +88,19 @@ class WorkerRule:
         return "remove_worker" if calm and workers > state.metadata.get("workers.min", 1) else None
 
 
+async def connected(data_dir: Path) -> PolarisMessageBus:
+    """A started bus of the node that owns the folder; waits up to a minute for the node to answer."""
+    for _ in range(120):
+        with contextlib.suppress(FileNotFoundError, BusConnectionError):
+            node = msgspec.json.decode((data_dir / "node.json").read_bytes())
+            settings = NATSConfig(servers=(node["bus_url"],), token=node["bus_token"], name="worker-rule")
+            bus = PolarisMessageBus(NATSMessageBroker(settings))
+            await bus.start()
+            return bus
+        await asyncio.sleep(0.5)
+    raise SystemExit(f"no node answers in {data_dir}")
+
+
 async def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Scale a web service by its response time.")
     parser.add_argument("--data-dir", type=Path, default=Path("polaris-data"), help="of the running node")
@@ -92,16 +108,18 @@ async def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--high", type=float, default=0.25, help="p95 in seconds that calls for a worker more")
     parser.add_argument("--low", type=float, default=0.05, help="p95 in seconds that allows a worker less")
     options = parser.parse_args(arguments)
-    node = msgspec.json.decode((options.data_dir / "node.json").read_bytes())
-    broker = NATSMessageBroker(NATSConfig(servers=(node["bus_url"],), token=node["bus_token"], name="worker-rule"))
-    ended = asyncio.Event()
+    ended = asyncio.ensure_future(asyncio.Event().wait())
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with PolarisMessageBus(broker) as bus:
+        asyncio.get_running_loop().add_signal_handler(number, ended.cancel)
+    bus = await connected(options.data_dir)
+    try:
         await WorkerRule(bus, options.system, high_s=options.high, low_s=options.low).start()
-        await ended.wait()
+        await asyncio.wait([ended])
+    finally:
+        await bus.stop()
     return 0
 
 
 if __name__ == "__main__":
+    end_with_parent(grace_s=15.0)
     sys.exit(asyncio.run(main()))

@@ -170,6 +170,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--utilization", type=float, default=UTILIZATION, help="of one worker; chooses the work a token"
     )
     parser.add_argument("--duration", type=float, help="seconds; default: for ever")
+    parser.add_argument("--controller", type=Path, metavar="DATA_DIR", help="start the controller too, on this node")
+    parser.add_argument("--system", default="web", help="the id of the service there; default: %(default)s")
     return parser.parse_args(arguments)
 
 
@@ -183,8 +185,8 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, leave)
     end_with_parent(grace_s=2 * STOP_S_MAX + 2.0)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="polaris-example-")))
-        pidfile = (options.pidfile or folder / "web.pid").absolute()
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="polaris-example-")))
+        pidfile = (options.pidfile or temporary / "web.pid").absolute()
         rounds = rounds_per_token(options.trace, options.speed, options.utilization)
         service = WebService(
             pidfile=pidfile, statsd_port=options.statsd_port, rounds=rounds, port=options.port, workers=options.workers
@@ -197,6 +199,10 @@ def main(arguments: list[str] | None = None) -> int:
             service.url, trace=options.trace.absolute(), speed=options.speed, loop=True, duration_s=options.duration
         )
         load = stack.enter_context(child(command))
+        if options.controller is not None:
+            folder = options.controller.absolute()
+            controller = [sys.executable, str(FOLDER / "controller.py"), "--data-dir", str(folder)]
+            stack.enter_context(child([*controller, "--system", options.system]))
         while load.poll() is None:
             if service.process is None or service.process.poll() is not None:
                 print("gunicorn ended by itself", file=sys.stderr)

@@ -35,11 +35,12 @@ class Example:
         self.pidfile = folder / "web.pid"
         self.statsd_port = free_udp_port()
         command = [sys.executable, str(EXAMPLE / "run.py"), "--pidfile", str(self.pidfile)]
-        command += ["--statsd-port", str(self.statsd_port), "--speed", "20", "--utilization", "0.2", *arguments]
+        command += ["--statsd-port", str(self.statsd_port), "--speed", "20", "--utilization", "0.2"]
+        command += ["--controller", str(folder / "no-node"), *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=folder)
         assert self.process.stdout is not None
         self.greeting = self.process.stdout.readline().decode()
-        eventually(lambda: len(self.family()) >= 4, "runner, arbiter, worker and load")
+        eventually(lambda: len(self.family()) >= 5, "runner, arbiter, worker, load and controller")
 
     def family(self) -> list[psutil.Process]:
         this = psutil.Process(self.process.pid)
