@@ -120,14 +120,16 @@ async def obtain_async(store: Store, registration: ServiceRegistration, make: Ca
         if type(held) is not Build:
             return held
         await _wait_as_task(store, held)
-    token = _ancestry.set(build)
+    _ancestry.set(build)
     try:
         value = await make(store)
     except BaseException:
         _abandon(store, build)
         raise
     finally:
-        _ancestry.reset(token)
+        # Not by a token: an abandoned coroutine is closed by the collector, in whatever context that runs.
+        if _ancestry.get() is build:
+            _ancestry.set(build.parent)
     _commit(store, registration, value)
     return value
 
