@@ -29,9 +29,12 @@ LABELS = {
     "faststream-full": "FastStream typed + Prometheus + OpenTelemetry",
     "polaris": "POLARIS typed, no middleware",
     "polaris-full": "POLARIS typed, full chain",
-    "polaris-many": "POLARIS typed, full chain, batches of 100",
+    "polaris-many": "POLARIS typed, full chain, 100 events a message, batch handler",
+    "polaris-columns": "POLARIS typed, full chain, 100 samples a TelemetryBatch",
 }
 PUBLISH_WINDOW = 256
+BATCH = 100
+BATCHED = ("polaris-many", "polaris-columns")
 
 
 def state() -> Any:
@@ -225,8 +228,8 @@ def polaris_bus(url: str, *, full: bool) -> Any:
     return PolarisMessageBus(NATSMessageBroker(NATSConfig(servers=[url])), MiddlewareChain(middlewares))
 
 
-async def polaris_sub(url: str, events: int, *, full: bool) -> None:
-    from polaris.domain import TelemetryEvent
+async def polaris_sub(url: str, events: int, *, full: bool, shape: str = "one") -> None:
+    from polaris.domain import TelemetryBatch, TelemetryEvent
     from polaris.messaging import DeliveryClass
 
     meter = Meter(events)
@@ -236,14 +239,21 @@ async def polaris_sub(url: str, events: int, *, full: bool) -> None:
     async def handle(event: TelemetryEvent) -> None:
         meter.add()
 
-    await bus.subscribe(SUBJECT, handle, event_type=TelemetryEvent, delivery=DeliveryClass.AT_MOST_ONCE)
+    async def handle_many(events: list[TelemetryEvent]) -> None:
+        meter.add(len(events))
+
+    async def handle_columns(event: TelemetryBatch) -> None:
+        meter.add(len(list(event.states())))
+
+    handler: Any = {"one": handle, "many": handle_many, "columns": handle_columns}[shape]
+    await bus.subscribe(SUBJECT, handler, delivery=DeliveryClass.AT_MOST_ONCE)
     say(ready=True)
     await meter.report()
     await bus.stop()
 
 
-async def polaris_pub(url: str, events: int, *, full: bool, batch: int = 1) -> None:
-    from polaris.domain import TelemetryEvent
+async def polaris_pub(url: str, events: int, *, full: bool, shape: str = "one") -> None:
+    from polaris.domain import TelemetryBatch, TelemetryEvent
     from polaris.messaging import DeliveryClass
 
     bus = polaris_bus(url, full=full)
@@ -251,12 +261,16 @@ async def polaris_pub(url: str, events: int, *, full: bool, batch: int = 1) -> N
     say(ready=True)
     sample = state()
     core = DeliveryClass.AT_MOST_ONCE
-    if batch > 1:
-        for _ in range(events // batch):
-            await bus.publish_many([TelemetryEvent(sample) for _ in range(batch)], delivery=core)
-    else:
+    if shape == "one":
         for _ in range(events):
             await bus.publish(SUBJECT, TelemetryEvent(sample), delivery=core)
+    elif shape == "many":
+        for _ in range(events // BATCH):
+            await bus.publish_many([TelemetryEvent(sample) for _ in range(BATCH)], delivery=core)
+    else:
+        states = [sample] * BATCH
+        for _ in range(events // BATCH):
+            await bus.publish(SUBJECT, TelemetryBatch.from_states(states), delivery=core)
     await bus.stop()
 
 
@@ -268,7 +282,8 @@ SUBSCRIBERS: dict[str, Role] = {
     "faststream-full": lambda url, events: faststream_sub(url, events, full=True),
     "polaris": lambda url, events: polaris_sub(url, events, full=False),
     "polaris-full": lambda url, events: polaris_sub(url, events, full=True),
-    "polaris-many": lambda url, events: polaris_sub(url, events, full=True),
+    "polaris-many": lambda url, events: polaris_sub(url, events, full=True, shape="many"),
+    "polaris-columns": lambda url, events: polaris_sub(url, events, full=True, shape="columns"),
 }
 PUBLISHERS: dict[str, Role] = {
     "raw": raw_pub,
@@ -277,7 +292,8 @@ PUBLISHERS: dict[str, Role] = {
     "faststream-full": lambda url, events: faststream_pub(url, events, full=True),
     "polaris": lambda url, events: polaris_pub(url, events, full=False),
     "polaris-full": lambda url, events: polaris_pub(url, events, full=True),
-    "polaris-many": lambda url, events: polaris_pub(url, events, full=True, batch=100),
+    "polaris-many": lambda url, events: polaris_pub(url, events, full=True, shape="many"),
+    "polaris-columns": lambda url, events: polaris_pub(url, events, full=True, shape="columns"),
 }
 
 
@@ -314,7 +330,7 @@ def main() -> None:
     with nats_server() as url:
         for _ in range(options.rounds):
             for name in contenders:
-                rates[name].append(measure(url, name, options.events * (5 if name == "polaris-many" else 1)))
+                rates[name].append(measure(url, name, options.events * (10 if name in BATCHED else 1)))
     medians = {name: median(values) for name, values in rates.items()}
     peer, raw = medians.get("faststream-full"), medians.get("raw")
     print_table(
