@@ -61,6 +61,8 @@ class LocalOutbox(Outbox):
 
     async def wait(self, *, timeout_s: float) -> bool:
         changed = self._engine.outbox_changed
+        if await self.count():
+            return True
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
