@@ -188,6 +188,28 @@ async def test_a_missing_value_is_called_missing_and_not_zero() -> None:
         check.it_was_clean(watched)
 
 
+async def test_a_system_that_falls_ill_says_why_and_takes_it_back() -> None:
+    view = LivingView(history_s=10)
+    async with serving(view) as server, browsing() as browser, watching(browser, server.url + HOST) as watched:
+        card = watched.page.locator("[data-system=host]")
+        await expect(card).to_contain_text("healthy")
+        state = SystemState(
+            "host",
+            view.node().now,
+            view.states["host"][-1].metrics,
+            HealthStatus.CRITICAL,
+            {"health.reasons": ["cpu at 98 %"]},
+        )
+        view.states["host"].append(state)
+        view.live.publish(SampleUpdate.of(state))
+        await expect(card).to_contain_text("critical")
+        await expect(card).to_contain_text("cpu at 98 %")
+        view.sample("host")
+        await expect(card).to_contain_text("healthy")
+        await expect(card).not_to_contain_text("cpu at 98 %")
+        check.it_was_clean(watched)
+
+
 async def test_charts_are_chosen_and_the_range_is_changed_and_both_are_kept() -> None:
     async with (
         LivingView(history_s=120).living() as view,

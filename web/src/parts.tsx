@@ -183,7 +183,7 @@ export function Detail() {
         <h2 id="detail-title" class="clip" title={system.system_id}>
           {system.system_id}
         </h2>
-        <span class="muted about clip">
+        <span class="muted about clip" title={system.supported_actions.join(', ')}>
           {system.connector} · <span class={isStale(system) ? 'stale' : ''}>{freshness(system)}</span>
           {system.supported_actions.length > 0 ? ` · can ${system.supported_actions.join(', ')}` : ''}
         </span>
@@ -314,7 +314,7 @@ export function Components() {
               </span>
               <span class="row small muted">
                 <span>{component.message || (component.status === 'healthy' ? 'works' : '')}</span>
-                {component.since ? <span class="fixed">since {ago(component.since, now.value)}</span> : null}
+                {component.since ? <span class="fixed">for {span((now.value - Date.parse(component.since)) / 1000)}</span> : null}
               </span>
             </li>
           ))}

@@ -93,13 +93,14 @@ export function takeSystem(system: System): void {
   systems.value = isNew ? new Map([...next].sort(([a], [b]) => (a < b ? -1 : 1))) : next
 }
 
-/** Apply a sample; returns false when it tells of a system or metric whose facts are not known yet. */
+/** Apply a sample; returns false when it tells of something whose facts are not known: a new system, metric or health. */
 export function takeSample(sample: Sample): boolean {
   for (const listener of listeners) listener(sample)
   const system = systems.peek().get(sample.system_id)
   if (!system) return false
   if ((system.last_sample_at ?? '') > sample.timestamp) return true
-  let complete = true
+  const sameHealth = system.health_status === sample.health_status
+  let complete = sameHealth
   const metrics = { ...system.metrics }
   for (const [key, value] of Object.entries(sample.values)) {
     const reading = metrics[key]
@@ -118,6 +119,7 @@ export function takeSample(sample: Sample): boolean {
     ...system,
     metrics,
     health_status: sample.health_status,
+    message: sameHealth ? system.message : '',
     last_sample_at: sample.timestamp,
     stale: false,
   })

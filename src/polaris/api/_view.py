@@ -140,11 +140,16 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, system_id: str, connector: str, state: SystemState | None, **fields: Any) -> SystemView:
-        """The view of a system by its latest state, None when there is none yet; `fields` override."""
+        """The view of a system by its latest state, None when there is none yet; `fields` override.
+
+        `message` is what a connector says in the state's metadata as `health.reasons`, a list of texts.
+        """
         facts: dict[str, Any] = {"health_status": HealthStatus.UNKNOWN}
         if state is not None:
+            reasons = state.metadata.get("health.reasons", ())
             facts = {
                 "health_status": state.health_status,
+                "message": "; ".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else str(reasons),
                 "last_sample_at": state.timestamp,
                 "metrics": {name: Reading.of(metric, state.timestamp) for name, metric in state.metrics.items()},
                 "metadata": redact_fields(state.metadata) if state.metadata else {},

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from tests.living_view import WEIRD_ID, LivingView
 
-from polaris.domain import SystemState
+from polaris.domain import HealthStatus, SystemState
 from polaris.exceptions import StoreConnectionError
 
 from .conftest import NOW
@@ -80,6 +80,12 @@ async def test_any_id_works_in_the_path(client: httpx2.AsyncClient, view: Living
     assert series["system_id"] == system_id
     actions = await client.get("/api/v1/actions", params={"system": system_id})
     assert actions.json() == {"actions": [], "next_cursor": None}
+
+
+async def test_a_system_says_why_it_is_not_healthy(client: httpx2.AsyncClient, view: LivingView) -> None:
+    reasons = {"health.reasons": ["cpu at 98 %", "disk nearly full"]}
+    view.states["host"].append(SystemState("host", NOW, health_status=HealthStatus.WARNING, metadata=reasons))
+    assert (await get(client, "/api/v1/systems/host"))["message"] == "cpu at 98 %; disk nearly full"
 
 
 async def test_a_series_has_its_values_units_and_gaps(client: httpx2.AsyncClient) -> None:
