@@ -71,6 +71,7 @@ class Route:
         self._partial: dict[int, set[int]] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._heartbeat: asyncio.Task[None] | None = None
+        self._returning = False
         self._ending: asyncio.Task[None] | None = None
 
     # What a source needs.
@@ -117,18 +118,19 @@ class Route:
     async def stop(self, *, finish_all: bool = False) -> None:
         """End it, see the class; `finish_all` handles what was accepted and not begun instead of handing it back."""
         if self._ending is None:
-            self._ending = asyncio.create_task(self._end(finish_all), name=f"polaris-end {self.name}")
+            # At once, so that no worker begins anything while the source is being halted.
+            self._returning = self._durable and not finish_all
+            self._ending = asyncio.create_task(self._end(), name=f"polaris-end {self.name}")
         if asyncio.current_task() not in self._workers:
             # The end goes on when the one who waits for it is cancelled.
             await asyncio.shield(self._ending)
 
-    async def _end(self, finish_all: bool) -> None:
+    async def _end(self) -> None:
         await self._halt_source()
-        if self._durable and not finish_all:
-            while not self._queue.empty():
-                item = self._queue.get_nowait()
-                if item is not None:
-                    await self._settlement.hand_back(item, 0.0)
+        while self._returning and not self._queue.empty():
+            item = self._queue.get_nowait()
+            if item is not None:
+                await self._settlement.hand_back(item, 0.0)
         for _ in self._workers:
             self._queue.put_nowait(None)
         if self._workers:
@@ -160,10 +162,16 @@ class Route:
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
-            await self._guard(self._process(item), [item])
+            if self._returning:
+                await self._settlement.hand_back(item, 0.0)
+            else:
+                await self._guard(self._process(item), [item])
 
     async def _work_in_batches(self) -> None:
         while (item := await self._queue.get()) is not None:
+            if self._returning:
+                await self._settlement.hand_back(item, 0.0)
+                continue
             batch = [(item, self._decode(item))]
             ended = await self._collect(batch)
             await self._guard(self._process_batch(batch), [item for item, _ in batch])
