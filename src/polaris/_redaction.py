@@ -23,8 +23,9 @@ _INT_MAX = 2**63 - 1
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 
 _SECRET_KEY = re.compile(
-    r"pass(?:word|wd|phrase)?$|^pass|secret|token|credential|api[-_ ]?key|access[-_ ]?key|private[-_ ]?key|"
-    r"authorization|cookie|session[-_ ]?id|nkey|seed$|\bjwt\b|bearer|signature$|\bdsn\b",
+    r"pass(?:word|wd|phrase|code)|(?:^|[-_. ]|db|user|my)pass$|secret|(?:^|[-_. ]|[a-z](?=T))token$|credential|"
+    r"(?:api|access|private)[-_ ]?key|(?:^|[-_. ])nkey|authorization|cookie|session[-_ ]?id|\bjwt\b|bearer|"
+    r"signature$|\bdsn\b",
     re.IGNORECASE,
 )
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,64}-----.*?(?:-----END [A-Z0-9 ]{0,64}-----|\Z)", re.DOTALL)
