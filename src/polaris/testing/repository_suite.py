@@ -173,10 +173,10 @@ class RepositorySuite:
     async def test_results_are_paged_newest_first(self, store: PolarisDataStore) -> None:
         await store.results.save(ExecutionResult("never", ExecutionStatus.PENDING))
         for n in range(3):
-            await store.results.save(ExecutionResult(f"r{n}", ExecutionStatus.SUCCESS, completed_at=T0 + n * SECOND))
+            await store.results.save(ExecutionResult(f"r{n}", ExecutionStatus.SUCCESS, completed_at=T0 - n * SECOND))
         first = await store.results.newest(limit=2)
         rest = await store.results.newest(before=first[-1].action_id)
-        assert [one.action_id for one in first + rest] == ["r2", "r1", "r0", "never"]
+        assert [one.action_id for one in first + rest] == ["r0", "r1", "r2", "never"]
 
     async def test_a_pattern_comes_back_equal_and_by_type(self, store: PolarisDataStore) -> None:
         patterns = [

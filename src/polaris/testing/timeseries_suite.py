@@ -145,9 +145,9 @@ class TimeSeriesSuite:
 
     async def test_chosen_fields_leave_the_others_out(self, backend: TimeSeriesStorageBackend) -> None:
         wide: dict[str, FieldValue] = {f"f{n}": n for n in range(30)}
-        await backend.store_many("m", [TimeSeriesPoint(T0, WEB, wide), point(1, WEB, f0=None, z=1), point(2, WEB, z=2)])
+        await backend.store_many("m", [TimeSeriesPoint(T0, WEB, wide), point(1, WEB, f0=-1, z=1), point(2, WEB, z=2)])
         found = await backend.query_time_series("m", ALL, fields=["f0", "f29", "unknown"])
-        assert [one.fields for one in found] == [{"f0": 0, "f29": 29}, {"f0": None}]
+        assert [one.fields for one in found] == [{"f0": 0, "f29": 29}, {"f0": -1}]
 
     async def test_a_limit_counts_only_points_with_chosen_fields(self, backend: TimeSeriesStorageBackend) -> None:
         await backend.store_many("m", [point(n, WEB, **{"rare" if n % 10 == 9 else "common": n}) for n in range(50)])

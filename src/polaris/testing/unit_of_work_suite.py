@@ -302,9 +302,9 @@ class UnitOfWorkSuite:
     async def test_waiting_for_events_ends_with_the_commit(self, store: PolarisDataStore) -> None:
         assert await store.outbox.wait(timeout_s=0.01) is False
         waiting = asyncio.create_task(store.outbox.wait(timeout_s=30))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)  # until it really waits
         async with store.unit_of_work() as work:
             await work.publish("t", EVENT)
             await work.commit()
-        assert await asyncio.wait_for(waiting, 10) is True
+        assert await asyncio.wait_for(waiting, 3) is True
         assert await store.outbox.wait(timeout_s=0) is True
