@@ -71,6 +71,9 @@ class GradientLimit:
     and shrinks before timeouts occur. Nothing changes while less than half of the limit is in use. When the average is
     over twice the latest call, it is lowered by 5 %, so that it recovers quickly after a slow spell. A call that timed
     out counts with the time it took.
+
+    Known weakness: under an overload that lasts, the average itself rises, and the limit with it. What holds then are
+    `most` and the bulkhead's own bound.
     """
 
     def __init__(

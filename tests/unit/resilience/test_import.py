@@ -1,0 +1,39 @@
+"""What importing the room costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+before = set(sys.modules)
+import polaris.resilience
+import polaris.testing
+polaris.testing.VirtualClock()
+loaded = {name.split(".")[0] for name in set(sys.modules) - before}
+print(sorted(loaded - sys.stdlib_module_names - {"polaris"}))
+print(sorted(name for name in sys.modules if name.startswith("polaris.") and name.count(".") == 1))
+"""
+
+
+def test_the_room_needs_the_standard_library_and_the_foundation_only() -> None:
+    answer = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True, text=True)
+    foreign, rooms = answer.stdout.splitlines()
+    assert foreign == "[]"
+    assert set(eval(rooms)) <= {
+        "polaris._correlation",
+        "polaris._redaction",
+        "polaris.clock",
+        "polaris.exceptions",
+        "polaris.resilience",
+        "polaris.testing",
+    }
+
+
+def test_every_public_name_is_there() -> None:
+    import polaris.resilience
+    import polaris.testing
+
+    for room in (polaris.resilience, polaris.testing):
+        assert [name for name in room.__all__ if not hasattr(room, name)] == []
