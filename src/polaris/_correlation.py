@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from uuid import uuid4
+from random import Random
 
 _correlation_id: ContextVar[str | None] = ContextVar("polaris_correlation_id", default=None)
 
 CORRELATION_ID_CHARS_MAX = 128
+
+# Identifiers are not secrets, and the system's own source costs a call of the kernel for each.
+_random = Random()  # noqa: S311
+os.register_at_fork(after_in_child=_random.seed)
+
+
+def new_correlation_id() -> str:
+    """A fresh id: 128 random bits as 32 hexadecimal digits."""
+    return f"{_random.getrandbits(128):032x}"
 
 
 def current_correlation_id() -> str | None:
@@ -25,7 +35,7 @@ def correlation_scope(correlation_id: str | None = None) -> Iterator[str]:
     inherit the id (PEP 567). Ids longer than 128 characters are cut, and characters that are not printable become `_`:
     an id that came from outside must not break a header or a log line.
     """
-    chosen = (correlation_id or _correlation_id.get() or uuid4().hex)[:CORRELATION_ID_CHARS_MAX]
+    chosen = (correlation_id or _correlation_id.get() or new_correlation_id())[:CORRELATION_ID_CHARS_MAX]
     if not chosen.isprintable():
         chosen = "".join(character if character.isprintable() else "_" for character in chosen)
     token = _correlation_id.set(chosen)

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import time
+from random import Random
 
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0
 
+# Identifiers are not secrets, and the system's own source costs a call of the kernel for each.
+_random = Random()  # noqa: S311
 _COUNTER_BITS = 12 + 14  # rand_a and the head of rand_b: the monotonic counter of RFC 9562 section 6.2, method 1
 
 
-def _renew_lock_after_fork() -> None:
-    # Another thread may have held the lock at the moment of the fork; that thread does not exist in the child.
+def _renew_after_fork() -> None:
+    # Another thread may have held the lock at the moment of the fork; that thread does not exist in the child. And two
+    # processes must not draw the same numbers.
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
+    _random.seed()
 
 
-os.register_at_fork(after_in_child=_renew_lock_after_fork)
+os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def new_id() -> str:
@@ -29,7 +34,7 @@ def new_id() -> str:
     back; 48 random bits per id keep ids of several processes apart. Safe from any thread and after a fork.
     """
     global _last_ms, _counter  # noqa: PLW0603 - the counter is the point
-    random = int.from_bytes(os.urandom(10))
+    random = _random.getrandbits(80)
     with _lock:
         now_ms = time.time_ns() // 1_000_000
         if now_ms > _last_ms:
