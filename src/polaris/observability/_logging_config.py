@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class LoggingConfig:
         return LEVELS[str(self.foreign_level)]
 
 
+@functools.lru_cache(maxsize=64)
 def level_number(level: str | int) -> int:
     """A level as the standard library counts; InvalidValueError for what is none."""
     return LEVELS[_level_name("level", level)]
