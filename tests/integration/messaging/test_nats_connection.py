@@ -286,3 +286,32 @@ async def test_a_drain_ends_in_time_although_a_handler_does_not(
         await broker.drain()
     assert cancelled.is_set()
     assert broker.state is ConnectionState.CLOSED
+
+
+@pytest.mark.parametrize("task", ["_flusher_task", "_reading_task"])
+async def test_a_connection_whose_worker_died_is_made_again(
+    nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS, task: str
+) -> None:
+    broker = await connect_nats(nats_server, ping_interval_s=0.2)
+    await broker.ensure_stream(StreamSpec(name="WORKER", subjects=("worker.a",)))
+    getattr(broker.require_client(), task).cancel()
+    await asyncio.sleep(0)
+    with pytest.raises(UnconfirmedPublishError):
+        await broker.publish(OutgoingMessage("worker.a", b"x", "id-1"), delivery=STORED, timeout_s=5.0)
+    await reach(broker, ConnectionState.CONNECTED)
+    await broker.publish(OutgoingMessage("worker.a", b"x", "id-1"), delivery=STORED)
+
+
+async def test_a_cancelled_flush_does_not_hurt_the_connection(
+    nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(nats_server)
+    for _ in range(20):
+        subscribing = asyncio.create_task(broker.subscribe("flushed.a", lambda _: asyncio.sleep(0)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        subscribing.cancel()
+        await asyncio.wait([subscribing])
+    with pytest.raises(RequestTimeoutError, match="nobody"):
+        await broker.request(OutgoingMessage("flushed.a", b"x"), timeout_s=5.0)
+    assert broker.reconnects == 0

@@ -18,7 +18,7 @@ STORED = DeliveryClass.AT_LEAST_ONCE
 
 async def stream_of(broker: NATSMessageBroker, **bounds: int) -> str:
     name = f"publish{new_id()}"
-    await broker.ensure_stream(StreamSpec(name=name, subjects=(f"{name}.>",), **bounds))  # type: ignore[arg-type]
+    await broker.ensure_stream(StreamSpec(name=name, subjects=(f"{name}.>",), **bounds))
     return name
 
 

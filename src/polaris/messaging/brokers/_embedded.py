@@ -171,7 +171,7 @@ class EmbeddedNATSServer:
             (self.config.data_dir / "server.log").replace(self.config.data_dir / "server.log.former")
         lock = await self._lock.server_gone(self.config.stop_grace_s + 2.0)
         try:
-            process = await ServerProcess.spawn(
+            process = ServerProcess.spawn(
                 [str(binary), "-c", str(config_file)],
                 lock=lock,
                 errors=self.config.data_dir / "server.err",

@@ -8,6 +8,8 @@ import errno
 import fcntl
 import os
 import signal
+import subprocess
+import threading
 from pathlib import Path
 
 from polaris.exceptions import BusConnectionError, StoreLockedError
@@ -24,8 +26,11 @@ trap : TERM
 {
     trap : TERM
     read -r _ <&3
-    kill -TERM 0
-    while [ $grace -gt 0 ]; do sleep 0.2; grace=$((grace - 1)); done
+    while [ $grace -gt 0 ]; do
+        kill -TERM 0
+        sleep 0.2
+        grace=$((grace - 1))
+    done
     kill -KILL 0
 } >/dev/null 2>&1 &
 guard=$!
@@ -96,27 +101,30 @@ class FolderLock:
 
 
 class ServerProcess:
-    """One run of the server. Made by `spawn`; over when `wait` returns."""
+    """One run of the server. Made by `spawn`; over when `wait` returns.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    Not of `asyncio.subprocess`: cancelled while it starts a process, that waits for ever (CPython 3.11).
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.server_pid: int | None = None
         """Known once the server has said where it listens."""
+        self._process = process
+        self._ended = asyncio.Event()
+        # A thread, because that is portable and needs nothing of the loop; it ends with the process.
+        threading.Thread(
+            target=self._await_end, args=(asyncio.get_running_loop(),), name="nats-server-end", daemon=True
+        ).start()
 
     @classmethod
-    async def spawn(cls, command: list[str], *, lock: int, errors: Path, grace_s: float) -> ServerProcess:
+    def spawn(cls, command: list[str], *, lock: int, errors: Path, grace_s: float) -> ServerProcess:
         """Start `command` under the wrapper; what it prints on standard error goes to the file `errors`."""
         polls = max(1, round(grace_s * _POLLS_PER_S))
         handle = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            process = await asyncio.create_subprocess_exec(
-                "/bin/sh",
-                "-c",
-                _WRAPPER,
-                "polaris-nats",
-                str(polls),
-                *command,
-                stdin=asyncio.subprocess.PIPE,
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _WRAPPER, "polaris-nats", str(polls), *command],
+                stdin=subprocess.PIPE,
                 stdout=lock,
                 stderr=handle,
                 start_new_session=True,
@@ -134,24 +142,26 @@ class ServerProcess:
         return 128 - code if code is not None and code < 0 else code
 
     async def wait(self) -> int:
-        """Wait for the end."""
-        await self._process.wait()
+        """Wait for the end. Cancelling it changes nothing."""
+        await self._ended.wait()
         self._close_pipe()
-        code = self.exit_code
-        return 0 if code is None else code
+        return self.exit_code or 0
 
     async def stop(self, grace_s: float) -> None:
-        """Ask the server to stop, kill it after `grace_s`, and wait for its end. Idempotent."""
+        """Ask the server to stop, kill it after `grace_s`, and wait for its end. Idempotent.
+
+        Cancelled, it kills the server at once and does not wait.
+        """
         self._signal(signal.SIGTERM)
         self._close_pipe()
         try:
             async with asyncio.timeout(grace_s):
-                await self._process.wait()
+                await self._ended.wait()
         except TimeoutError:
             self._signal(signal.SIGKILL)
             try:
                 async with asyncio.timeout(grace_s + 2.0):
-                    await self._process.wait()
+                    await self._ended.wait()
             except TimeoutError as error:
                 raise BusConnectionError("the embedded NATS server cannot be stopped") from error
         except asyncio.CancelledError:
@@ -168,6 +178,12 @@ class ServerProcess:
     def _close_pipe(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+    def _await_end(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._process.wait()
+        # A loop that was closed meanwhile has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._ended.set)
 
 
 def _lock(handle: int) -> bool:

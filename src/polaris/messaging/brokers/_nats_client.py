@@ -147,6 +147,9 @@ class HardenedClient(Client):
         else:
             head = f"HPUB {subject} {reply} {len(headers)} {len(headers) + len(payload)}\r\n"
             frame = b"".join((head.encode(), headers, payload, _CRLF))
+        self._write(frame)
+
+    def _write(self, frame: bytes) -> None:
         self._pending.append(frame)
         self._pending_data_size += len(frame)
         kicks = self._flush_queue
@@ -162,10 +165,10 @@ class HardenedClient(Client):
         self._receivers[subscription._id] = receive  # noqa: SLF001
         return subscription
 
-    async def mute(self, subscription: Subscription) -> None:
+    def mute(self, subscription: Subscription) -> None:
         """Ask the server for no more; what it has sent already still arrives until `forget`."""
         if self.is_connected:
-            await self._send_unsubscribe(subscription._id)  # noqa: SLF001
+            self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
 
     def forget(self, subscription: Subscription) -> None:
         """Drop what still arrives; nothing is replayed after a reconnect."""
@@ -260,7 +263,12 @@ class HardenedClient(Client):
         """Kick the flusher; with `force_flush` wait until it has written. nats-py swallows a cancellation here."""
         future = asyncio.get_running_loop().create_future()
         kicks = self._flush_queue
-        if kicks is None or not self.is_connected or self._flusher_task is None or self._flusher_task.done():
+        if kicks is None or not self.is_connected:
+            future.set_result(None)
+            return future
+        if self._flusher_task is None or self._flusher_task.done():
+            # It also ends on errors that it takes for the end of its loop: then nothing would be sent any more.
+            await self._process_op_err(errors.ConnectionClosedError())
             future.set_result(None)
             return future
         await kicks.put(future)

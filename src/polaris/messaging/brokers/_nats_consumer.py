@@ -143,7 +143,7 @@ class NATSPullConsumer:
         self.connection_lost()
         self._left.clear()
         if self._subscription is not None:
-            await self._client.mute(self._subscription)
+            self._client.mute(self._subscription)
             self._client.forget(self._subscription)
 
     def connection_lost(self) -> None:

@@ -61,8 +61,8 @@ class NATSSubscription:
     async def drain(self) -> None:
         """Receive nothing new, finish what was received, then end. Idempotent."""
         if not self._ended and self._subscription is not None:
+            self._client.mute(self._subscription)
             with contextlib.suppress(errors.Error, OSError):
-                await self._client.mute(self._subscription)
                 # The answer to the flush comes behind everything that the server had sent.
                 await self._client.flush()
         await self._end()
@@ -70,9 +70,6 @@ class NATSSubscription:
     async def unsubscribe(self) -> None:
         """End at once: what was not handed on yet is dropped; the callback that runs is let finish. Idempotent."""
         self._pending.clear()
-        if not self._ended and self._subscription is not None:
-            with contextlib.suppress(errors.Error, OSError):
-                await self._client.mute(self._subscription)
         await self._end()
 
     async def cancel(self) -> None:
@@ -92,8 +89,10 @@ class NATSSubscription:
     def _close(self) -> None:
         self._ended = True
         self._arrived.set()
-        if self._subscription is not None:
-            self._client.forget(self._subscription)
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            self._client.mute(subscription)
+            self._client.forget(subscription)
 
     def _offer(self, subject: str, reply: str, payload: bytes, headers: bytes | None) -> None:
         size = len(payload)
