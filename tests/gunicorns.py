@@ -121,7 +121,7 @@ def running_gunicorn(
     service = Gunicorn(pidfile, port, process)
     try:
         deadline_s = time.monotonic() + 20.0
-        while not (pidfile.exists() and len(service.worker_pids()) == workers):
+        while not (pidfile.exists() and len(service.worker_pids()) >= workers):
             assert process.poll() is None, "gunicorn ended while it started"
             assert time.monotonic() < deadline_s, "gunicorn did not start in time"
             time.sleep(0.02)

@@ -302,6 +302,26 @@ async def test_the_journal_witnesses_what_was_done_and_what_was_cut_off(
     assert never.status is ExecutionStatus.PENDING
 
 
+async def test_disconnecting_lets_the_running_action_end_and_be_witnessed(
+    service: Gunicorn, connect: Connect, tmp_path: Path
+) -> None:
+    connector = await connect(journal=str(tmp_path / "journal.jsonl"), workers_max=4)
+    action = AdaptationAction("running", "set_workers", "web", {"workers": 4})
+    running = asyncio.ensure_future(connector.execute_action(action))
+    async with asyncio.timeout(PATIENCE_S):
+        while b"running" not in (tmp_path / "journal.jsonl").read_bytes():
+            await asyncio.sleep(0.005)
+    waiting = asyncio.ensure_future(act(connector, "remove_worker"))
+    await asyncio.sleep(0)
+    await connector.disconnect()
+    result = await running
+    assert result.status is ExecutionStatus.SUCCESS
+    assert await connector.recall_action("running") == result
+    with pytest.raises(ConnectorError, match="not connected"):
+        await waiting
+    assert len(service.worker_pids()) == 4
+
+
 async def test_an_action_that_found_the_arbiter_gone_is_not_in_the_journal_as_begun(
     service: Gunicorn, connect: Connect, tmp_path: Path
 ) -> None:

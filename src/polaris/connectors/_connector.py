@@ -57,7 +57,8 @@ class ManagedSystemConnector(Protocol):
     async def disconnect(self) -> None:
         """Let go of everything; the managed system itself goes on as it is.
 
-        Never raises because the system is gone. Doing it twice, or without `connect`, does nothing.
+        An action that is being carried out may end first, in its own time. Never raises because the system is gone.
+        Doing it twice, or without `connect`, does nothing.
         """
         ...
 

@@ -65,7 +65,7 @@ class ScriptedArbiter:
 def change_of(arbiter: ScriptedArbiter, scaling: Scaling, target: int, timeout_s: float = 10.0) -> Any:
     before = tuple(arbiter.pids)
     deadline_s = arbiter.clock.monotonic() + timeout_s
-    return scaling.change(cast(Arbiter, arbiter), before, target, deadline_s, lambda: None)
+    return scaling.change(cast(Arbiter, arbiter), before, target, deadline_s)
 
 
 def test_each_step_is_seen_before_the_next_signal_is_sent() -> None:

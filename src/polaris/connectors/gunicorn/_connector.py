@@ -110,9 +110,15 @@ class GunicornConnector:
                     await self._release()
 
     async def disconnect(self) -> None:
-        async with self._life:
-            self._connected = False
-            await self._release()
+        """As the port says. An action that is being carried out ends first, in its own time, and is witnessed."""
+        self._connected = False
+        try:
+            async with self._scaling.turn:
+                pass
+        finally:
+            async with self._life:
+                if not self._connected:
+                    await self._release()
 
     async def _release(self) -> None:
         if self._listener is not None:
@@ -246,16 +252,10 @@ class GunicornConnector:
     async def _change(
         self, action: AdaptationAction, arbiter: Arbiter, before: tuple[int, ...], target: int, deadline_s: float
     ) -> Change:
-        signalled = False
-
-        def note() -> None:
-            nonlocal signalled
-            signalled = True
-
         try:
-            return await self._scaling.change(arbiter, before, target, deadline_s, note)
+            return await self._scaling.change(arbiter, before, target, deadline_s)
         except ConnectorError:
-            if self._journal is not None and not signalled:
+            if self._journal is not None:
                 await self._journal.undone(action)
             raise
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -83,13 +82,10 @@ class Scaling:
         self._unsettled = None
         return True
 
-    async def change(
-        self, arbiter: Arbiter, before: tuple[int, ...], target: int, deadline_s: float, on_wait: Callable[[], None]
-    ) -> Change:
+    async def change(self, arbiter: Arbiter, before: tuple[int, ...], target: int, deadline_s: float) -> Change:
         """Walk from `before` to `target` workers until `deadline_s` of monotonic time.
 
-        `on_wait` is called after the first signal is sent: from then on the system may have changed. Raises
-        `ConnectorError` only before that.
+        Raises `ConnectorError` when the first signal could not be sent: nothing was done. What comes later is a result.
         """
         signals, after = 0, before
         # Set first, so that a cancelled change is waited for as well.
@@ -99,8 +95,6 @@ class Scaling:
                 grow = len(after) < target
                 arbiter.send(signal.SIGTTIN if grow else signal.SIGTTOU)
                 signals += 1
-                if signals == 1:
-                    on_wait()
                 step = len(after) + (1 if grow else -1)
                 after = await self._await_count(arbiter, step, deadline_s)
                 if len(after) != step:
