@@ -15,6 +15,7 @@ from polaris.connectors._connector import (
     RecallsActions,
 )
 from polaris.connectors._discovery import CONNECTOR_GROUP, connector_names, find_connector
+from polaris.connectors._journal import ActionJournal
 from polaris.connectors._options import describe_action, read_options, read_parameters
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "read_parameters",
     "describe_action",
     "BlockingReads",
+    "ActionJournal",
 ]
