@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from polaris.messaging._requests import Responder
 from polaris.messaging._router import Route
 from polaris.messaging._settlement import Settlement
 from polaris.messaging._sources import PulledSource, PushedSource, Source
-from polaris.messaging._subjects import DEAD_LETTER_PREFIX, covers, encode_token, overlap, topic_pattern
+from polaris.messaging._subjects import DEAD_LETTER_PREFIX, covers, overlap, topic_pattern
 from polaris.messaging._subscription import Subscription, SubscriptionOptions, SubscriptionStats
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 UNNAMED_INACTIVE_S = 300.0
 UNSETTLED_MAX = 1_024
+NAME_CHARS_MAX = 128
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Position(NamedTuple):
@@ -44,14 +47,24 @@ class Position(NamedTuple):
         return self.durable is None and self.group is None
 
     def name(self, pattern: str, handler: BoundHandler, *, core: bool) -> str:
-        """A legal consumer name: as given, or of the group and pattern, or unlike any other."""
+        """The consumer's name: as given, or of the group and pattern, or unlike any other; of a core one, for logs."""
         if self.durable is not None:
-            return encode_token(self.durable)
+            return _legal_name(self.durable)
         if self.group is not None:
-            digest = hashlib.sha256(pattern.encode()).hexdigest()[:8]
-            return f"{encode_token(self.group)}-{digest}"
+            return _legal_name(self.group, apart=pattern)
         short = handler.name.rpartition(".")[2]
-        return f"{encode_token(short[-64:])}-{pattern if core else new_id()}"
+        return pattern if core else _legal_name(short, apart=new_id())
+
+
+def _legal_name(text: str, *, apart: str = "") -> str:
+    """A name that every broker takes: itself if it is one, otherwise what is legal of it and a digest of the whole."""
+    if not text:
+        raise SubscriptionError("the name of a durable subscription or group must not be empty")
+    legal = _ILLEGAL.sub("_", text[:NAME_CHARS_MAX])
+    if legal == text and not apart:
+        return text
+    digest = hashlib.sha256(f"{text}\0{apart}".encode(errors="surrogatepass")).hexdigest()
+    return f"{legal}-{digest[:16]}"
 
 
 class Inbound:
@@ -158,7 +171,8 @@ class Inbound:
         position: Position,
     ) -> Source:
         if stream is None:
-            return PushedSource(self._broker, pattern, position.group, logger=self._logger)
+            group = None if position.group is None else _legal_name(position.group)
+            return PushedSource(self._broker, pattern, group, logger=self._logger)
         spec = ConsumerSpec(
             stream=stream,
             durable=name,

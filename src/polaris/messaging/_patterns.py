@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
+from polaris.exceptions import InvalidValueError
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
+
+
+def check_name(field: str, name: str) -> None:
+    """Refuse what cannot name a stream, a consumer or a group with every broker."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidValueError(field, "1 to 255 letters, digits, - and _", name)
+
 
 def has_wildcard(pattern: str) -> bool:
     """Whether a token of the pattern is `*` or `>`."""

@@ -8,19 +8,20 @@ from contextlib import suppress
 
 import pytest
 
-from polaris.exceptions import (
-    SubscriptionError,
-)
+from polaris.exceptions import InvalidValueError, SubscriptionError
 from polaris.messaging import (
     ConsumerSpec,
     Delivery,
+    StreamSpec,
 )
 from polaris.testing._broker_scratch import (
     ACK_WAIT_S,
     PATIENCE_S,
+    Inbox,
     MakeBroker,
     fetch,
     scratch_stream,
+    scratch_subject,
 )
 
 
@@ -63,6 +64,16 @@ class ConsumerPromises:
         broker = await make_broker()
         with pytest.raises(SubscriptionError):
             await broker.consumer(ConsumerSpec(stream="SUITE_unknown", durable="d", pattern="x.>"))
+
+    async def test_what_is_no_name_is_refused(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for name in ("", "a.b", "a b", "*", ">", "a/b", "é", "x" * 256):
+            with pytest.raises(InvalidValueError):
+                await stream.consumer(name)
+            with pytest.raises(InvalidValueError):
+                await stream.broker.ensure_stream(StreamSpec(name=name, subjects=(scratch_subject(),)))
+            with pytest.raises(InvalidValueError):
+                await stream.broker.subscribe(scratch_subject(), Inbox(), group=name)
 
     async def test_an_acknowledged_message_never_comes_again(self, make_broker: MakeBroker) -> None:
         stream = await scratch_stream(make_broker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -153,7 +154,6 @@ async def test_a_durable_position_begins_with_everything_and_is_taken_up_again()
     async with running_bus(hub) as bus:
         await bus.publish_telemetry(telemetry(1))
         subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="store.writer")
-        assert subscription.name == "store%2Ewriter"
         await eventually(lambda: seen == [1.0])
         await subscription.unsubscribe()
         await bus.publish_telemetry(telemetry(2))
@@ -402,3 +402,27 @@ async def test_an_event_type_that_is_none_is_refused() -> None:
     for wanted in (int, [TelemetryEvent, int], []):
         with pytest.raises(SubscriptionError):
             bind_handler(of_any, wanted)  # type: ignore[arg-type]
+
+
+# Names of positions.
+
+
+async def test_any_name_becomes_a_legal_one_and_different_names_stay_apart() -> None:
+    async def handle(event: TelemetryEvent) -> None: ...
+
+    names: list[str] = []
+    given = ["writer", "store.writer", "store/writer", "store writer", "*", "é", "x" * 1_000, "x" * 999, "\ud800"]
+    async with running_bus() as bus:
+        for name in given:
+            names.append((await bus.subscribe("polaris.telemetry.*", handle, durable=name)).name)
+            names.append((await bus.subscribe("polaris.telemetry.*", handle, group=name)).name)
+        other = await bus.subscribe("polaris.telemetry.>", handle, group="writer")
+        same = await bus.subscribe("polaris.telemetry.*", handle, group="writer")
+        with pytest.raises(SubscriptionError):
+            await bus.subscribe("polaris.telemetry.*", handle, durable="")
+        with pytest.raises(SubscriptionError):
+            await bus.subscribe("polaris.health.*", handle, group="")
+    assert names[0] == "writer"
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,255}", name) for name in names)
+    assert same.name == names[1] != other.name

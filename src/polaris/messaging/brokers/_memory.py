@@ -29,7 +29,7 @@ from polaris.messaging._broker import (
     StoredMessage,
     StreamSpec,
 )
-from polaris.messaging._patterns import has_wildcard, overlap
+from polaris.messaging._patterns import check_name, has_wildcard, overlap
 from polaris.messaging.brokers._memory_core import MemorySubscription
 from polaris.messaging.brokers._memory_deliveries import CoreDelivery, MemoryConsumer, MemoryCoreSubscription
 from polaris.messaging.brokers._memory_hub import InMemoryHub
@@ -130,6 +130,8 @@ class InMemoryMessageBroker:
     async def subscribe(
         self, pattern: str, on_delivery: OnDelivery, *, group: str | None = None
     ) -> MemoryCoreSubscription:
+        if group is not None:
+            check_name("group", group)
         self._require_connection()
         subscription = MemorySubscription(pattern, on_delivery, group)
         self._subscriptions.append(subscription)
@@ -137,6 +139,8 @@ class InMemoryMessageBroker:
         return MemoryCoreSubscription(self._forget, subscription)
 
     async def consumer(self, spec: ConsumerSpec) -> MemoryConsumer:
+        check_name("stream", spec.stream)
+        check_name("durable", spec.durable)
         self._require_connection()
         stream = self.hub.streams.get(spec.stream)
         if stream is None:
@@ -149,6 +153,7 @@ class InMemoryMessageBroker:
         return MemoryConsumer(self._require_connection, stream.position(spec), self._clock)
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
+        check_name("stream", spec.name)
         self._require_connection()
         self.hub.ensure_stream(spec)
 
