@@ -91,6 +91,7 @@ class LivingView:
         self.connectors = {"host": "host", "web-shop": "gunicorn", WEIRD_ID: "push"}
         self.records: list[ActionRecord] = []
         self.failing: dict[str, str] = {}
+        self.stale_after_s = 3.0
         self.document: dict[str, Any] | None = {"asyncapi": "3.0.0"}
         for system_id in self.connectors:
             moments = (self.start - timedelta(seconds=back) for back in range(history_s, 0, -1))
@@ -196,7 +197,7 @@ class LivingView:
             system_id,
             self.connectors[system_id],
             states[-1] if states else None,
-            stale_after_s=3.0,
+            stale_after_s=self.stale_after_s,
             supported_actions=actions,
         )
 
