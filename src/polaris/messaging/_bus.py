@@ -258,7 +258,8 @@ class PolarisMessageBus:
         """Call `handler` with the events of a topic or pattern; when this returns, the interest is registered.
 
         The handler is an async function or an `EventHandler`; the events it gets are those of `event_type` or of its
-        annotation (see `bind_handler`), others are passed over. Annotated with a list of events, it gets many at once.
+        annotation (see `bind_handler`), others are passed over. Annotated with a list of events, it gets many at once;
+        with a second parameter, the `MessageContext` too.
         Every subscription has its own queue and workers: a slow or failing handler holds up nobody else.
 
         `delivery`: None takes at least once when one stream stores everything that the pattern matches, at most once

@@ -21,7 +21,7 @@ class EventHandler(Protocol):
         ...
 
 
-HandlerFunction: TypeAlias = Callable[[Any], Awaitable[Any]]
+HandlerFunction: TypeAlias = Callable[[Any], Awaitable[Any]] | Callable[[Any, Any], Awaitable[Any]]
 Handler: TypeAlias = EventHandler | HandlerFunction
 EventTypes: TypeAlias = type[PolarisEvent] | Sequence[type[PolarisEvent]]
 
@@ -30,10 +30,12 @@ class BoundHandler(NamedTuple):
     """A handler, ready to be called."""
 
     name: str
-    call: Callable[[Any], Any]
+    call: Callable[..., Any]
     types: tuple[type[PolarisEvent], ...]
     takes_batch: bool
     can_handle: Callable[[Any], bool] | None
+    takes_context: bool = False
+    """It is called with the event or events and the `MessageContext`."""
 
 
 def bind_handler(handler: Handler, event_type: EventTypes | None, registry: EventRegistry = EVENTS) -> BoundHandler:
@@ -42,6 +44,7 @@ def bind_handler(handler: Handler, event_type: EventTypes | None, registry: Even
     The events are those of `event_type`, else those of the annotation of the first parameter: an event class, a union
     of them, or a `list` or `Sequence` of them (a batch handler). Without an annotation, all events. Annotations may be
     strings; a name that cannot be resolved where the handler was defined is looked up among the registered classes.
+    A second parameter without a default is given the `MessageContext`: topic, attempt, headers and more.
 
     Raises `SubscriptionError` when it is no handler or wants something that is no event.
     """
@@ -58,13 +61,23 @@ def bind_handler(handler: Handler, event_type: EventTypes | None, registry: Even
     annotated, takes_batch = _annotated_types(call, name, registry)
     wanted = annotated if event_type is None else _classes(event_type, name)
     can_handle = getattr(handler, "can_handle", None) if call is not handler else None
-    return BoundHandler(name, call, wanted, takes_batch, can_handle)
+    return BoundHandler(name, call, wanted, takes_batch, can_handle, _takes_context(call))
 
 
 def _name_of(handler: object) -> str:
     inner = getattr(handler, "func", handler)
     named = inner if hasattr(inner, "__qualname__") else type(inner)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _takes_context(call: Any) -> bool:
+    try:
+        parameters = list(inspect.signature(call).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    second = parameters[1:2]
+    return any(one.kind in positional and one.default is inspect.Parameter.empty for one in second)
 
 
 def _annotated_types(call: Any, name: str, registry: EventRegistry) -> tuple[tuple[type[PolarisEvent], ...], bool]:

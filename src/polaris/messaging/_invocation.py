@@ -94,7 +94,7 @@ class Invoker:
         if handler.can_handle is not None and not handler.can_handle(context.event):
             self._stats.skipped += 1
             return None
-        result = handler.call(context.event)
+        result = handler.call(context.event, context) if handler.takes_context else handler.call(context.event)
         if inspect.isawaitable(result):
             result = await result
         self._stats.handled += 1
@@ -109,7 +109,7 @@ class Invoker:
             self._stats.skipped += len(context.events) - len(events)
         if not events:
             return None
-        result = handler.call(events)
+        result = handler.call(events, context) if handler.takes_context else handler.call(events)
         if inspect.isawaitable(result):
             result = await result
         self._stats.handled += len(events)
