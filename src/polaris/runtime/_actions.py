@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionStatus
-from polaris.messaging import adaptation_topic, encode_token
+from polaris.messaging import RedeliveryPolicy, adaptation_topic, encode_token
+from polaris.resilience import RetryPolicy
 from polaris.runtime._execution import ActionExecution, rejection
 from polaris.runtime._ledger import ActionLedger, LedgerEntry
+from polaris.runtime._patience import DELIVERIES_MAX, REDELIVERY_AFTER_S, UNTIL_STORED
 from polaris.runtime._supervision import Supervisor
 
 if TYPE_CHECKING:
-    from polaris.messaging import PolarisMessageBus, Subscription
+    from polaris.messaging import MessageContext, PolarisMessageBus, Subscription
     from polaris.observability import MetricsCollector, StructuredLogger
 
 OnAction = Callable[[LedgerEntry], None]
-Handle = Callable[[AdaptationEvent], Awaitable[None]]
+Handle = Callable[[AdaptationEvent, "MessageContext"], Awaitable[None]]
 CausedAt = Callable[[str | None], datetime | None]
 
 INTERRUPTED = (
@@ -53,6 +55,7 @@ class ActionService:
         self._bus = bus
         self._ledger = ledger
         self._executions = dict(executions)
+        self._lanes = {adaptation_topic(system_id): system_id for system_id in executions}
         self._supervisor = supervisor
         self._metrics = metrics
         self._logger = logger
@@ -60,6 +63,7 @@ class ActionService:
         self._caused_at = caused_at
         self._on_action = on_action
         self._clock = clock
+        self._until_stored = RetryPolicy(UNTIL_STORED, clock=clock)
         self._subscriptions: list[Subscription] = []
         self._running: set[str] = set()
         # Executions that began in this run and have no result yet: after a cut they are never begun again.
@@ -71,11 +75,9 @@ class ActionService:
         """Settle what was cut off, then take actions."""
         await self._ledger.prepare()
         await self._settle_interrupted()
-        for system_id in self._executions:
-            await self._subscribe(
-                adaptation_topic(system_id), f"execute-{encode_token(system_id)}", self._lane(system_id)
-            )
-        await self._subscribe("polaris.adaptations.*", "execute-unconfigured", self._refuse_unconfigured)
+        for topic, system_id in self._lanes.items():
+            await self._subscribe(topic, f"execute-{encode_token(system_id)}", self._carry_out)
+        await self._subscribe("polaris.adaptations.>", "execute-unconfigured", self._refuse_unconfigured)
 
     async def _subscribe(self, pattern: str, durable: str, handler: Handle) -> None:
         self._subscriptions.append(
@@ -86,7 +88,9 @@ class ActionService:
                 durable=durable,
                 concurrency=1,
                 in_flight_max=16,
+                ack_wait_s=REDELIVERY_AFTER_S,
                 handler_timeout_s=None,
+                redelivery=RedeliveryPolicy(max_deliveries=DELIVERIES_MAX),
             )
         )
 
@@ -96,18 +100,12 @@ class ActionService:
         await asyncio.gather(*(subscription.drain() for subscription in subscriptions))
         await self._supervisor.stop()
 
-    def _lane(self, system_id: str) -> Handle:
-        async def handle(event: AdaptationEvent) -> None:
-            await self._carry_out(event, topic_system=system_id)
+    async def _refuse_unconfigured(self, event: AdaptationEvent, context: MessageContext) -> None:
+        # The topics of configured systems have subscriptions of their own.
+        if context.topic not in self._lanes:
+            await self._carry_out(event, context)
 
-        return handle
-
-    async def _refuse_unconfigured(self, event: AdaptationEvent) -> None:
-        # Actions on configured systems come through their own subscriptions as well; those deal with them.
-        if event.action.target_system not in self._executions:
-            await self._carry_out(event, topic_system=None)
-
-    async def _carry_out(self, event: AdaptationEvent, *, topic_system: str | None) -> None:
+    async def _carry_out(self, event: AdaptationEvent, context: MessageContext) -> None:
         """Bring one delivered action to its final status. Returning acknowledges it; raising brings it back later."""
         action = event.action
         action_id = action.action_id
@@ -118,13 +116,17 @@ class ActionService:
             if action_id in self._unsaved:
                 await self._finish(action, self._unsaved[action_id])
                 return
-            entry, taken = await self._ledger.take(event, caused_at=self._caused_at(event.correlation_id))
+            caused_at = self._caused_at(event.correlation_id)
+            entry, taken = await self._until_stored.execute(
+                lambda: self._ledger.take(event, caused_at=caused_at), "take action"
+            )
             if taken:
                 self._on_action(entry)
             if taken or self._was_taken_but_not_begun(entry):
-                await self._execute(action, topic_system=topic_system)
+                await self._execute(action, topic=context.topic)
             elif not entry.status.is_final:
-                await self._settle(entry)
+                if not await self._settled(entry):
+                    await self._execute(action, topic=context.topic)
             else:
                 self._logger.info("action is known already", action_id=action_id, status=entry.status.value)
         finally:
@@ -134,12 +136,12 @@ class ActionService:
         mine = entry.taken_by == self._ledger.boot_id and not entry.status.is_final
         return mine and entry.action.action_id not in self._begun
 
-    async def _execute(self, action: AdaptationAction, *, topic_system: str | None) -> None:
+    async def _execute(self, action: AdaptationAction, *, topic: str | None = None) -> None:
         execution = self._executions.get(action.target_system)
         if execution is None:
             result = rejection(action, f"no managed system {action.target_system!r} is configured", self._clock)
-        elif topic_system != action.target_system:
-            result = rejection(action, f"published on the topic of {topic_system!r}", self._clock)
+        elif topic is not None and self._lanes.get(topic) != action.target_system:
+            result = rejection(action, f"published on {topic!r}, which is not the topic of its system", self._clock)
         else:
             self._logger.info("action begins", action_id=action.action_id, action_type=action.action_type)
             self._begun.add(action.action_id)
@@ -148,7 +150,9 @@ class ActionService:
 
     async def _finish(self, action: AdaptationAction, result: ExecutionResult) -> None:
         self._unsaved[action.action_id] = result
-        entry = await self._ledger.finish(action.action_id, result, source=self._source)
+        entry = await self._until_stored.execute(
+            lambda: self._ledger.finish(action.action_id, result, source=self._source), "finish action"
+        )
         del self._unsaved[action.action_id]
         self._begun.discard(action.action_id)
         if entry is None or entry.result is None:
@@ -176,30 +180,40 @@ class ActionService:
 
     async def _settle_interrupted(self) -> None:
         for entry in await self._ledger.interrupted():
-            await self._settle(entry)
+            if not await self._settled(entry):
+                self._begin_anew(entry.action)
 
-    async def _settle(self, entry: LedgerEntry) -> None:
-        """Give an action whose execution was cut off its honest end; execute it if it had certainly not begun."""
+    async def _settled(self, entry: LedgerEntry) -> bool:
+        """Give an action whose execution was cut off its honest end; False when it has certainly not begun.
+
+        It is this run's then, and the caller executes it.
+        """
         action = entry.action
         execution = self._executions.get(action.target_system)
         recalled = None if execution is None else await execution.recalled(action)
         if recalled is None:
-            unknown = ExecutionResult(
+            recalled = ExecutionResult(
                 action.action_id,
                 ExecutionStatus.UNKNOWN,
                 error_message=INTERRUPTED,
                 started_at=entry.taken_at,
                 completed_at=self._clock.now(),
             )
-            await self._finish(action, unknown)
-        elif recalled.status.is_final:
-            await self._finish(action, recalled)
-        else:
+        if not recalled.status.is_final:
             await self._ledger.retake(entry)
-            self._supervisor.run_once(f"execute {action.action_id}", lambda: self._begin_anew(action))
+            return False
+        await self._finish(action, recalled)
+        return True
 
-    async def _begin_anew(self, action: AdaptationAction) -> None:
-        if action.action_id in self._unsaved:
-            await self._finish(action, self._unsaved[action.action_id])
-        else:
-            await self._execute(action, topic_system=action.target_system)
+    def _begin_anew(self, action: AdaptationAction) -> None:
+        # From now on a delivery of the same action finds it running.
+        self._running.add(action.action_id)
+
+        async def execute() -> None:
+            if action.action_id in self._unsaved:
+                await self._finish(action, self._unsaved[action.action_id])
+            elif action.action_id not in self._begun:
+                await self._execute(action)
+            self._running.discard(action.action_id)
+
+        self._supervisor.run_once(f"execute {action.action_id}", execute)

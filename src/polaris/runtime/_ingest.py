@@ -11,6 +11,9 @@ import msgspec
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import PolarisEvent, SystemState, TelemetryBatch, TelemetryEvent
+from polaris.messaging import RedeliveryPolicy
+from polaris.resilience import RetryPolicy
+from polaris.runtime._patience import DELIVERIES_MAX, REDELIVERY_AFTER_S, UNTIL_STORED
 from polaris.runtime._settings import TelemetrySettings
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ class TelemetryIngest:
 
     The write is idempotent (one row a system and timestamp), so a redelivered event changes nothing. A sample whose
     timestamp is ahead of this machine's clock by more than the tolerance is kept and marked with
-    `metadata["polaris.clock_ahead_s"]`. When the store is away, events stay in the stream and come again.
+    `metadata["polaris.clock_ahead_s"]`. While the store is away, what was taken waits for it, and the rest in the
+    stream; nothing is put aside for that.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class TelemetryIngest:
         self._logger = logger
         self._on_states = on_states
         self._clock = clock
+        self._until_stored = RetryPolicy(UNTIL_STORED, clock=clock)
         self._tolerance = timedelta(seconds=settings.clock_ahead_tolerance_s)
         self._subscription: Subscription | None = None
         self._causes: OrderedDict[str, datetime] = OrderedDict()
@@ -63,15 +68,18 @@ class TelemetryIngest:
         self.values_total = 0
 
     async def start(self) -> None:
-        """Begin to store what comes on `polaris.telemetry.*`."""
+        """Begin to store what comes on `polaris.telemetry.>`; whose it is says the event, not the topic."""
         self._subscription = await self._bus.subscribe(
-            "polaris.telemetry.*",
+            "polaris.telemetry.>",
             self._store,
             event_type=(TelemetryEvent, TelemetryBatch),
             durable=DURABLE,
             concurrency=1,
+            ack_wait_s=REDELIVERY_AFTER_S,
+            handler_timeout_s=None,
             batch_max=self._settings.batch_max,
             batch_linger_s=self._settings.batch_linger_s,
+            redelivery=RedeliveryPolicy(max_deliveries=DELIVERIES_MAX),
         )
 
     async def stop(self) -> None:
@@ -91,6 +99,13 @@ class TelemetryIngest:
 
     async def _store(self, events: list[PolarisEvent]) -> None:
         states = [self._marked(state) for event in events for state in states_of(event)]
+        await self._until_stored.execute(lambda: self._write(states), "store telemetry")
+        self.states_total += len(states)
+        self.values_total += sum(len(state.metrics) for state in states)
+        self._remember_causes(events)
+        self._on_states(states)
+
+    async def _write(self, states: Sequence[SystemState]) -> None:
         begun = self._clock.monotonic()
         try:
             await self._states.save_many(states)
@@ -99,10 +114,6 @@ class TelemetryIngest:
             raise
         self._committed.inc(len(states))
         self._seconds.observe(self._clock.monotonic() - begun)
-        self.states_total += len(states)
-        self.values_total += sum(len(state.metrics) for state in states)
-        self._remember_causes(events)
-        self._on_states(states)
 
     def _remember_causes(self, events: Sequence[PolarisEvent]) -> None:
         for event in events:

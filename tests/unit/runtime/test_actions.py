@@ -101,8 +101,8 @@ def action(action_id: str = "a1", system_id: str = "web", **fields: Any) -> Adap
     return AdaptationAction(action_id, "scale", system_id, **fields)
 
 
-async def ask(bus: PolarisMessageBus, asked: AdaptationAction, topic_system: str | None = None) -> None:
-    await bus.publish(adaptation_topic(topic_system or asked.target_system), AdaptationEvent(asked))
+async def ask(bus: PolarisMessageBus, asked: AdaptationAction) -> None:
+    await bus.publish(adaptation_topic(asked.target_system), AdaptationEvent(asked))
 
 
 def in_virtual_time(test: Callable[[], Awaitable[None]]) -> None:
@@ -245,13 +245,15 @@ def test_an_action_on_a_system_that_nobody_configured_is_refused_visibly() -> No
     in_virtual_time(scenario)
 
 
-@pytest.mark.parametrize("topic_system", ["db", "nowhere"])
-def test_an_action_on_the_topic_of_another_system_is_not_executed(topic_system: str) -> None:
+@pytest.mark.parametrize(
+    "topic", ["polaris.adaptations.db", "polaris.adaptations.nowhere", "polaris.adaptations.web.x"]
+)
+def test_an_action_on_the_topic_of_another_system_is_not_executed(topic: str) -> None:
     async def scenario() -> None:
         web, db = ScriptedConnector("web"), ScriptedConnector("db")
         loop = Loop(web, db)
         async with loop.running() as bus:
-            await ask(bus, action(), topic_system)
+            await bus.publish(topic, AdaptationEvent(action()))
         assert web.executed == db.executed == []
         stored = await loop.result("a1")
         assert stored is not None
@@ -316,6 +318,27 @@ def test_an_action_that_had_certainly_not_begun_is_executed_after_the_restart() 
     in_virtual_time(scenario)
 
 
+def test_an_action_begun_anew_after_the_restart_is_not_disturbed_by_its_delivery() -> None:
+    async def scenario() -> None:
+        async def slow(asked: AdaptationAction) -> ExecutionResult:
+            await loop.clock.sleep(20)
+            return ExecutionResult(asked.action_id, ExecutionStatus.SUCCESS)
+
+        connector = RecallingConnector(behaviour=slow)
+        connector.recalled["a1"] = ExecutionResult("a1", ExecutionStatus.PENDING)
+        loop = Loop(connector)
+        await cut_off(loop)
+        async with loop.running() as bus:
+            await ask(bus, action())
+            await loop.clock.sleep(5)
+            del connector.recalled["a1"]
+            await ask(bus, action())
+        assert connector.executed == ["a1"]
+        assert [result.status for result in loop.announced] == [ExecutionStatus.SUCCESS]
+
+    in_virtual_time(scenario)
+
+
 def test_a_result_that_cannot_be_stored_at_first_is_stored_later_without_executing_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -323,7 +346,7 @@ def test_a_result_that_cannot_be_stored_at_first_is_stored_later_without_executi
 
     async def failing(self: ActionLedger, *args: Any, **kwargs: Any) -> Any:
         nonlocal failures
-        if failures < 3:
+        if failures < 12:
             failures += 1
             raise DataStoreError("disk on fire")
         return await finish(self, *args, **kwargs)
@@ -336,7 +359,7 @@ def test_a_result_that_cannot_be_stored_at_first_is_stored_later_without_executi
         loop = Loop(connector)
         async with loop.running() as bus:
             await ask(bus, action())
-        assert failures == 3
+        assert failures == 12
         assert connector.executed == ["a1"]
         stored = await loop.result("a1")
         assert stored is not None
@@ -352,7 +375,7 @@ def test_an_action_that_was_not_taken_because_the_store_failed_is_executed_later
 
     async def failing(self: ActionLedger, *args: Any, **kwargs: Any) -> Any:
         nonlocal failures
-        if failures < 3:
+        if failures < 12:
             failures += 1
             raise DataStoreError("disk on fire")
         return await take(self, *args, **kwargs)

@@ -128,12 +128,12 @@ def test_a_time_with_another_offset_is_the_same_instant() -> None:
     run_virtual(scenario())
 
 
-def test_what_the_store_could_not_take_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_store_could_not_take_for_long_is_stored_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     refusals = 0
 
     async def full_at_first(self: SystemStateRepository, states: Sequence[SystemState]) -> None:
         nonlocal refusals
-        if refusals < 3:
+        if refusals < 12:
             refusals += 1
             raise StoreFullError("no space left")
         await save_many(self, states)
@@ -145,8 +145,20 @@ def test_what_the_store_could_not_take_comes_again(monkeypatch: pytest.MonkeyPat
         path = Path()
         async with path.running() as bus:
             await bus.publish_telemetry(TelemetryEvent(state(path.clock.now())))
-        assert refusals == 3
+            await path.clock.sleep(60)
+            assert await bus.dead_letters.list() == []
+        assert refusals == 12
         assert len(await path.history()) == 1
+
+    run_virtual(scenario())
+
+
+def test_telemetry_on_a_topic_whose_id_was_not_encoded_is_stored() -> None:
+    async def scenario() -> None:
+        path = Path()
+        async with path.running() as bus:
+            await bus.publish("polaris.telemetry.web.1", TelemetryEvent(state(path.clock.now(), system_id="web.1")))
+        assert len(await path.history("web.1")) == 1
 
     run_virtual(scenario())
 
