@@ -1,0 +1,125 @@
+"""Writers and readers cancelled at every await: all or nothing, and nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from polaris.domain import MetricValue, SystemState
+from polaris.storage import AggregationType, PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
+
+T0 = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def states(round_number: int) -> list[SystemState]:
+    readings = {f"m{round_number}": MetricValue(f"m{round_number}", 1.0, "s")}
+    return [SystemState(f"sys-{round_number}", T0 + timedelta(seconds=n), readings) for n in range(20)]
+
+
+async def test_save_many_cancelled_at_each_of_its_steps_is_done_or_not_at_all(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", writes_queued_max=4)
+    outcomes: set[int] = set()
+    async with PolarisDataStore(engine) as store:
+        for round_number in range(200):
+            task = asyncio.create_task(store.states.save_many(states(round_number)))
+            for _ in range(round_number % 100):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            found = await store.states.get_state_history(f"sys-{round_number}", TimeRange.all())
+            assert found in ([], states(round_number))
+            outcomes.add(len(found))
+        await store.states.save_many(states(1_000))
+        # Every place in the queue is free again: as many writers as there are places go through at once.
+        assert engine._places is not None
+        assert engine._places._value == 4
+        assert (await store.stats())["sqlite"]["writes_queued"] == 0
+    assert outcomes >= {0}
+
+
+async def test_a_write_cancelled_behind_others_is_withdrawn(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db")
+    async with PolarisDataStore(engine) as store:
+        gate, running = threading.Event(), threading.Event()
+
+        def hold(_session: object) -> None:
+            running.set()
+            gate.wait(20)
+
+        first = asyncio.create_task(engine._write(hold, keep=True))
+        while not running.is_set():
+            await asyncio.sleep(0.001)
+        second = asyncio.create_task(store.time_series.store_time_series("m", T0, {}, {"v": 1}))
+        while len(engine._writer.queue) == 0:  # type: ignore[union-attr] # it is connected
+            await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second  # at once, although the writer is busy
+        gate.set()
+        await first
+        assert await store.time_series.query_time_series("m", TimeRange.all()) == []
+
+
+async def test_a_full_queue_makes_writers_wait_and_lets_them_go_on(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", writes_queued_max=2)
+    async with PolarisDataStore(engine) as store:
+        writes = [store.time_series.store_time_series("m", T0, {"n": str(n)}, {"v": n}) for n in range(50)]
+        await asyncio.gather(*writes)
+        assert len(await store.time_series.list_series("m")) == 50
+
+
+async def test_a_cancelled_read_is_interrupted_and_its_connection_serves_the_next(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", readers=1)
+    async with PolarisDataStore(engine) as store:
+        batch = [TimeSeriesPoint(T0 + timedelta(seconds=n), {}, {"v": float(n % 7)}) for n in range(30_000)]
+        await store.time_series.store_many("m", batch)
+        for steps in range(30):
+            slow = asyncio.create_task(
+                store.time_series.aggregate_time_series(
+                    "m", TimeRange.all(), AggregationType.RATE, bucket=timedelta(seconds=2)
+                )
+            )
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            slow.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await slow
+            assert len(await store.time_series.latest("m")) == 1
+
+
+async def test_disconnecting_finishes_what_was_accepted(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db")
+    store = PolarisDataStore(engine)
+    await store.connect()
+    writes = [
+        asyncio.create_task(store.time_series.store_time_series("m", T0, {"n": str(n)}, {"v": n})) for n in range(40)
+    ]
+    await asyncio.sleep(0)
+    await store.disconnect()
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert outcomes == [None] * 40
+    async with store:
+        assert len(await store.time_series.list_series("m")) == 40
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("polaris-store")]
+
+
+async def test_a_connect_that_is_cancelled_leaves_nothing_open(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    for steps in range(12):
+        store = PolarisDataStore.sqlite(path)
+        task = asyncio.create_task(store.connect())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await store.disconnect()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("polaris-store")]
+    async with PolarisDataStore.sqlite(path) as store:
+        await store.graph.add_node("n")

@@ -1,0 +1,101 @@
+"""A full disk: a typed error, nothing half written, and it goes on when there is room again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import apsw
+import pytest
+
+from polaris.domain import HealthStatus
+from polaris.exceptions import StoreFullError
+from polaris.storage import PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
+
+T0 = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def batch(number: int) -> list[TimeSeriesPoint]:
+    return [
+        TimeSeriesPoint(T0 + timedelta(seconds=number * 100 + n), {"h": "web"}, {"v": n, "text": "x" * 500})
+        for n in range(100)
+    ]
+
+
+async def stored(store: PolarisDataStore) -> list[int]:
+    """The numbers of the batches that are there, each of which has to be whole."""
+    points = await store.time_series.query_time_series("m", TimeRange.all())
+    numbers = [int((point.timestamp - T0).total_seconds()) // 100 for point in points]
+    assert all(numbers.count(number) == 100 for number in set(numbers))
+    return sorted(set(numbers))
+
+
+async def test_a_store_at_its_size_limit_refuses_whole_writes_and_recovers(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", size_bytes_max=1 << 20, hot_rows_max=250, slice_rows=100)
+    async with PolarisDataStore(engine) as store:
+        written: list[int] = []
+        with pytest.raises(StoreFullError):
+            for number in range(100):
+                await store.time_series.store_many("m", batch(number))
+                written.append(number)
+        assert 3 < len(written) < 100
+        assert await stored(store) == written
+        assert (await store.health()).status is HealthStatus.UNHEALTHY
+        assert await engine.verify() == []
+        await store.time_series.delete_range("m", TimeRange(T0, T0 + timedelta(seconds=300)))
+        await store.time_series.store_many("m", batch(90))
+        assert await stored(store) == [*written[3:], 90]
+        assert (await store.health()).status is HealthStatus.HEALTHY
+
+
+class FullDisk(apsw.VFS):
+    """The file system of this machine, until it is said to be full."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self._before = apsw.vfs_names()[0]
+        super().__init__("full-disk", self._before, makedefault=True)
+
+    def xOpen(self, name: object, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
+        return FullDiskFile(self, self._before, name, flags)
+
+
+class FullDiskFile(apsw.VFSFile):
+    """A file that cannot grow any more once the disk is full."""
+
+    def __init__(self, disk: FullDisk, base: str, name: object, flags: list[int]) -> None:
+        self._disk = disk
+        super().__init__(base, name, flags)  # type: ignore[arg-type] # SQLite's own name object is handed on
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - SQLite's name
+        if self._disk.is_full:
+            raise apsw.FullError("no space left on device")
+        super().xWrite(data, offset)
+
+
+@pytest.fixture
+def disk() -> Iterator[FullDisk]:
+    found = FullDisk()
+    yield found
+    found.unregister()
+    apsw.set_default_vfs(found._before)
+
+
+async def test_a_full_disk_fails_every_writer_and_lets_them_go_on_when_there_is_room(
+    tmp_path: Path, disk: FullDisk
+) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", hot_rows_max=250, slice_rows=100)
+    async with PolarisDataStore(engine) as store:
+        await store.time_series.store_many("m", batch(0))
+        for attempt in range(3):
+            disk.is_full = True
+            writes = [store.time_series.store_many("m", batch(10 * attempt + n)) for n in range(1, 6)]
+            outcomes = await asyncio.gather(*writes, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [StoreFullError] * 5
+            assert len({id(outcome) for outcome in outcomes}) == 5
+            disk.is_full = False
+            assert await stored(store) == [0, *range(1, attempt + 1)]
+            await store.time_series.store_many("m", batch(attempt + 1))
+        assert await engine.verify() == []
