@@ -53,9 +53,8 @@ async def _run(node: Node, grace_s: float) -> int:
         return _exit.INTERRUPTED
     try:
         await starting
-    except BaseException:
+    finally:
         stopping.cancel()
-        raise
     _say_where(node)
     await asked_to_stop.wait()
     print(f"stopping, at most {grace_s:g} s; Ctrl-C again leaves at once", file=sys.stderr, flush=True)
@@ -81,5 +80,7 @@ def _say_where(node: Node) -> None:
         print(f"  page     {node.http_url}")
         print(f"  metrics  {node.http_url}metrics")
     print(f"  bus      {node.bus_url}")
+    if node.bus_token_file is not None:
+        print(f"  token    in {node.bus_token_file}")
     print(f"  data     {node.settings.data_dir}")
     print("Ctrl-C stops it.", flush=True)

@@ -98,6 +98,7 @@ class PolarisMessageBus:
             logger=logger,
             clock=clock,
         )
+        self._grace_s = grace_s
         self._started = False
         self._ending: asyncio.Task[None] | None = None
 
@@ -163,10 +164,12 @@ class PolarisMessageBus:
         try:
             # Handlers may publish until the last of them has ended.
             await self._inbound.stop(finish_all=finish_all)
+            await self._outbound.finish(timeout_s=self._grace_s)
         finally:
             self._started = False
             self._ending = None
             await self.broker.disconnect()
+            await self._outbound.finish(timeout_s=self._grace_s)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -202,8 +205,14 @@ class PolarisMessageBus:
     async def publish_telemetry(
         self, event: TelemetryEvent | TelemetryBatch, *, timeout_s: float = PUBLISH_TIMEOUT_S
     ) -> Receipt:
-        """Publish on `polaris.telemetry.<system_id>`, at least once; see `publish`."""
-        return await self.publish(topic_of(event), event, timeout_s=timeout_s)
+        """Publish on `polaris.telemetry.<system_id>`, at least once; see `publish`.
+
+        While a message of the system is on its way, the next events of the system gather and leave together in the
+        CloudEvents batch format; the receipt is that of the message. An event on an idle topic leaves at once. So an
+        event published again may be stored again in other company: consumers know it by its id.
+        """
+        self._require_started()
+        return await self._outbound.publish_coalesced(topic_of(event), event, timeout_s)
 
     async def publish_many(
         self,

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from polaris._correlation import current_correlation_id
+from polaris._correlation import current_correlation_id, new_correlation_id
 from polaris.domain import PolarisEvent
 from polaris.exceptions import PublishError
 from polaris.messaging._batches import BATCH_BYTES, Batch, cut
 from polaris.messaging._broker import Delivery, DeliveryClass, MessageBroker, OutgoingMessage, Receipt
 from polaris.messaging._chain import MiddlewareChain
 from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._coalescing import Coalescer
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.messaging._publisher import Publisher
 from polaris.messaging._requests import reply_of
@@ -34,6 +35,7 @@ class Outbound:
         self._publish_batch = chain.bind(self._send_batch)
         self._ask = chain.bind(self._send_request)
         self._names: dict[type[PolarisEvent], str] = {}
+        self._coalescer = Coalescer(self._publish_cut, self._cut_encoded)
 
     async def publish(
         self,
@@ -46,6 +48,14 @@ class Outbound:
         context = self._context(check_topic(topic), event, delivery, headers, timeout_s)
         await self._publish_event(context)
         return _receipt(context)
+
+    async def publish_coalesced(self, topic: str, event: PolarisEvent, timeout_s: float) -> Receipt:
+        (payload,) = self._encode([event])
+        return await self._coalescer.publish(check_topic(topic), event, payload, timeout_s)
+
+    async def finish(self, *, timeout_s: float) -> None:
+        """Wait for what gathers to be sent, at most `timeout_s`."""
+        await self._coalescer.finish(timeout_s=timeout_s)
 
     async def publish_many(
         self, events: Sequence[PolarisEvent], topic: str | None, delivery: DeliveryClass | None, timeout_s: float
@@ -61,12 +71,9 @@ class Outbound:
         async def publish_topic(name: str, indexes: list[int]) -> None:
             async with room:
                 done = 0
-                for batch in self._cut([events[index] for index in indexes]):
-                    context = self._context(name, batch.events[0], delivery, None, timeout_s)
-                    context.batch = batch.events
-                    context.attributes[_BATCH] = batch
-                    await self._publish_batch(context)
-                    receipt = _receipt(context)
+                mine = [events[index] for index in indexes]
+                for batch in self._cut_encoded(mine, self._encode(mine)):
+                    receipt = await self._publish_cut(name, batch, timeout_s, delivery)
                     for index in indexes[done : done + len(batch.events)]:
                         receipts[index] = receipt
                     done += len(batch.events)
@@ -135,12 +142,23 @@ class Outbound:
         )
         return OutgoingMessage(context.topic, payload, context.event.event_id, context.headers or None)
 
-    def _cut(self, events: Sequence[PolarisEvent]) -> Iterable[Batch]:
-        trace, correlation_id = current_trace(), current_correlation_id()
+    async def _publish_cut(
+        self, topic: str, batch: Batch, timeout_s: float, delivery: DeliveryClass | None = None
+    ) -> Receipt:
+        context = self._context(topic, batch.events[0], delivery, None, timeout_s)
+        context.batch = batch.events
+        context.attributes[_BATCH] = batch
+        await self._publish_batch(context)
+        return _receipt(context)
+
+    def _encode(self, events: Sequence[PolarisEvent]) -> list[bytes]:
+        """Each under its own correlation id, else under that of the scope, else under one made for all of them."""
+        trace = current_trace()
+        correlation_id = current_correlation_id() or new_correlation_id()
         traceparent = None if trace is None else trace.traceparent
         tracestate = None if trace is None else trace.tracestate
         encode = self._codec.encode
-        encoded = [
+        return [
             encode(
                 event,
                 correlation_id=event.correlation_id or correlation_id,
@@ -149,7 +167,9 @@ class Outbound:
             )
             for event in events
         ]
-        return cut(events, encoded, bytes_max=min(BATCH_BYTES, self._broker.capabilities.payload_bytes_max))
+
+    def _cut_encoded(self, events: Sequence[PolarisEvent], encoded: Sequence[bytes]) -> list[Batch]:
+        return list(cut(events, encoded, bytes_max=min(BATCH_BYTES, self._broker.capabilities.payload_bytes_max)))
 
 
 def _receipt(context: MessageContext) -> Receipt:

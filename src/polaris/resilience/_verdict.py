@@ -52,7 +52,7 @@ class RetryVerdict:
     Of the types, the most specific one that the error is an instance of decides, so `retryable=(JSONDecodeError,)`
     holds although `non_retryable` names ValueError; a type named by both is retried. With `retryable=None` everything
     that is not named may be retried; with types or a predicate, only what they name. A group may be retried if all its
-    members may. Never: anything that is no `Exception`, such as cancellation.
+    members may. Cancellation and exit are no `Exception` and are never asked about.
     """
 
     __slots__ = ("_named", "_predicate", "_unnamed")
@@ -66,11 +66,9 @@ class RetryVerdict:
         else:
             self._predicate = retryable
 
-    def __call__(self, error: BaseException) -> bool:
-        if isinstance(error, BaseExceptionGroup):
-            return all(self(leaf) for leaf in leaves(error))
-        if not isinstance(error, Exception):
-            return False
+    def __call__(self, error: Exception) -> bool:
+        if isinstance(error, ExceptionGroup):
+            return all(isinstance(leaf, Exception) and self(leaf) for leaf in leaves(error))
         if isinstance(error, PolarisException) and error.retryable is not None:
             return error.retryable
         if self._predicate is not None:

@@ -109,7 +109,7 @@ class TelemetryIngest:
         begun = self._clock.monotonic()
         try:
             await self._states.save_many(states)
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             self._failed.inc(len(states))
             raise
         self._committed.inc(len(states))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from polaris import __version__
@@ -71,6 +72,11 @@ class Node:
             bus_embedded=not self.settings.nats.servers,
             store_path=str(self.settings.store_path),
         )
+
+    @property
+    def bus_token_file(self) -> Path | None:
+        """Where the token that the embedded bus asks for is kept, readable by the node's user; None for other buses."""
+        return None if self.bus_token is None else self.settings.data_dir / "nats" / "token"
 
     async def stop(self) -> None:
         """Drain and stop, in the reverse order. Idempotent. Failures to stop cleanly come out as an ExceptionGroup."""

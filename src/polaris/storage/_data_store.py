@@ -88,7 +88,7 @@ class PolarisDataStore:
             if not any(engine.read_only for engine in self.engines):
                 for repository in (self.actions, self.results, self.patterns):
                     await repository.prepare()
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             for engine in connected:
                 await engine.disconnect()
             raise

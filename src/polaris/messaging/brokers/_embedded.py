@@ -157,7 +157,7 @@ class EmbeddedNATSServer:
         except OSError as error:
             self._lock.release()
             raise self._unusable_folder(error) from error
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             self._lock.release()
             raise
 
@@ -181,7 +181,7 @@ class EmbeddedNATSServer:
             os.close(lock)
         try:
             await self._await_address(process, run_dir, port)
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             await process.stop(self.config.stop_grace_s)
             raise
         self._process, self._port, self._stopping = process, port, False

@@ -91,7 +91,7 @@ class FolderLock:
                         {"folder": str(self._folder)},
                     )
                 await asyncio.sleep(_LOCK_POLL_S)
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             os.close(handle)
             raise
         return handle

@@ -184,7 +184,7 @@ class NATSMessageBroker:
             await self._connection.flush()
             if self._connection.forbids_subscribing(pattern):
                 raise SubscriptionError(f"the server forbids subscribing to {pattern!r}", {"pattern": pattern})
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             await subscription.cancel()
             raise
         return subscription
@@ -207,7 +207,7 @@ class NATSMessageBroker:
         try:
             await consumer.open()
             await self._connection.flush()
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             await consumer.close()
             raise
         return consumer

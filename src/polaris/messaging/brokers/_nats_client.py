@@ -233,7 +233,7 @@ class HardenedClient(Client):
         except Exception as error:  # boundary: bytes of an unknown peer, key files of the user
             self._give_up_handshake()
             raise errors.Error(f"the handshake failed: {error}") from error
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             self._give_up_handshake()
             raise
 

@@ -40,6 +40,7 @@ class NATSConnection:
         self._met: HardenedClient | None = None
         self._replies: ReplyInbox | None = None
         self._last_error: Exception | None = None
+        self._refusal: Exception | None = None
         self._refused = asyncio.Event()
         self._complaints: deque[str] = deque(maxlen=_COMPLAINTS_KEPT)
 
@@ -79,7 +80,7 @@ class NATSConnection:
         async with self._lifecycle:
             if self._client is not None and not self._client.is_closed:
                 return
-            self._last_error = None
+            self._last_error = self._refusal = None
             self._refused.clear()
             client = HardenedClient(
                 self.config,
@@ -97,7 +98,7 @@ class NATSConnection:
             except (TimeoutError, errors.Error, OSError) as error:
                 await client.shut()
                 raise self._unreachable(error) from error
-            except BaseException:
+            except BaseException:  # boundary: undone, then raised again
                 await client.shut()
                 raise
             self._client, self._met, self._replies = client, client, replies
@@ -186,7 +187,7 @@ class NATSConnection:
         try:
             await asyncio.wait((opening, refusal), return_when=asyncio.FIRST_COMPLETED)
             if not opening.done():
-                raise self._last_error or errors.AuthorizationError()
+                raise self._refusal or errors.AuthorizationError()
             opening.result()
         except ImportError as error:
             problem = "nats.nkey and nats.credentials need the extra: pip install 'polaris-infrastructure[nkeys]'"
@@ -197,7 +198,8 @@ class NATSConnection:
             await asyncio.wait((opening, refusal))
 
     def _unreachable(self, error: Exception) -> BusConnectionError:
-        reason = self._last_error or error
+        # What comes after a refusal, such as the reset of its connection, says less.
+        reason = self._refusal or self._last_error or error
         servers = ", ".join(without_secrets(server) for server in self.config.servers)
         if isinstance(error, TimeoutError) and not isinstance(error, errors.Error):
             text = f"no connection to {servers} within {self.config.connect_timeout_s:g} s"
@@ -231,6 +233,7 @@ class NATSConnection:
         if isinstance(error, (errors.SecureConnWantedError, ssl.SSLCertVerificationError)) or any(
             word in text for word in _REFUSALS
         ):
+            self._refusal = error
             self._refused.set()
         self._complaints.append(text)
         # Attempts to reconnect fail by the dozen; what a connected server complains of is news.

@@ -91,7 +91,7 @@ class InMemoryEngine(LocalEngine):
         waiting = self.session.outbox.added
         try:
             result = work()
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             journal.undo()
             raise
         if not keep:

@@ -27,7 +27,7 @@ def open_writer(path: Path, *, size_bytes_max: int | None) -> apsw.Connection:
         if size_bytes_max is not None:
             page_bytes = int(connection.pragma("page_size"))
             connection.pragma("max_page_count", max(1, size_bytes_max // page_bytes))
-    except BaseException:
+    except BaseException:  # boundary: undone, then raised again
         connection.close()
         raise
     return connection
@@ -40,7 +40,7 @@ def open_reader(path: Path) -> apsw.Connection:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.pragma("query_only", True)
         _set_up(connection, cache_kib=READER_CACHE_KIB)
-    except BaseException:
+    except BaseException:  # boundary: undone, then raised again
         connection.close()
         raise
     return connection

@@ -76,7 +76,7 @@ class SqliteEngine(LocalEngine):
             readers = ReaderPool(self.path, self.options.readers)
             try:
                 await readers.run(_check_readable)
-            except BaseException:
+            except BaseException:  # boundary: undone, then raised again
                 await readers.close()
                 if writer is not None:
                     await writer.stop()

@@ -85,7 +85,7 @@ def migrate(connection: apsw.Connection, migrations: list[Migration]) -> int:
             )
             connection.pragma("user_version", migration.number)
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise

@@ -64,7 +64,7 @@ class GroupWriter:
         self._thread.start()
         try:
             await asyncio.shield(started)
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             started.add_done_callback(lambda future: future.cancelled() or future.exception())
             await self.stop()
             raise
@@ -116,7 +116,7 @@ class GroupWriter:
         try:
             migrate(connection, known_migrations())
             self._attach(connection)
-        except BaseException:
+        except BaseException:  # boundary: undone, then raised again
             connection.close()
             raise
 
