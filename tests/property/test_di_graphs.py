@@ -153,7 +153,7 @@ def edges_of(path: tuple[str, ...]) -> set[tuple[int, int]]:
 
 
 @given(graphs(acyclic=False, complete=False))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_validate_reports_exactly_what_brute_force_finds(specs: list[Spec]) -> None:
     world = World(specs)
     problems: list[Any] = []
@@ -185,7 +185,7 @@ def reachable(specs: list[Spec], start: int) -> set[int]:
 
 
 @given(graphs(acyclic=False, complete=False), st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_resolution_succeeds_exactly_where_the_model_says(specs: list[Spec], in_scope: bool) -> None:
     world = World(specs)
     missing, on_cycle, keeps_scoped, _ = model(specs)
@@ -229,7 +229,7 @@ def test_resolution_succeeds_exactly_where_the_model_says(specs: list[Spec], in_
     graphs(acyclic=True, complete=True),
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7)), min_size=1, max_size=30),
 )
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_lifetimes_and_teardown_follow_the_model(specs: list[Spec], requests: list[tuple[int, int]]) -> None:
     """Requests from two scopes and the container: one instance each, torn down once, dependents before dependencies."""
     _, _, keeps_scoped, _ = model(specs)
@@ -267,7 +267,7 @@ def test_lifetimes_and_teardown_follow_the_model(specs: list[Spec], requests: li
 
 
 @given(graphs(acyclic=True, complete=True), st.data())
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_stop_runs_exactly_where_start_began_and_order_follows_the_graph(
     specs: list[Spec], data: st.DataObject
 ) -> None:

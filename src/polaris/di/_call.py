@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from polaris.di._plan import Plan
+from polaris.di._plan import Chain, Plan
 from polaris.di._provide import checked, enter, enter_async, settle_async
 from polaris.di._registration import MISSING, ProviderKind, ServiceRegistration
 from polaris.di._store import Store
@@ -79,6 +79,9 @@ class Call:
 
     def pure(self) -> Callable[[], Any] | None:
         """The call as a function without parameters; None if an argument depends on a scope or has to be awaited."""
+        chain = self.chain()
+        if chain:
+            return _CHAINS.get(len(chain), _chain_many)(chain)
         function, rest = self._bound(self._function())
         getters: list[Callable[[], Any]] = []
         for argument in rest:
@@ -91,6 +94,17 @@ class Call:
         if any(argument.by_name for argument in rest):
             return _pure_named(function, getters, [argument.name if argument.by_name else "" for argument in rest], who)
         return _PURE.get(len(getters), _pure_many)(function, getters, who)
+
+    def chain(self) -> Chain:
+        """The call as the last link of a chain, if it passes one argument by position; or as the first, if none."""
+        function, rest = self._bound(self._function())
+        if not rest:
+            return ((function, self._registration),)
+        if len(rest) > 1 or rest[0].by_name or rest[0].plan.pure is None:
+            return ()
+        before = rest[0].plan
+        links = before.chain or ((rest[0].plan.pure, before.registration),)
+        return (*links, (function, self._registration))
 
     def sync(self) -> Callable[[Store], Any]:
         """The call as a function of the store of the scope that asks."""
@@ -176,21 +190,51 @@ _Pures = list[Callable[[], Any]]
 _Syncs = list[Callable[[Store], Any]]
 
 
-def _pure_0(function: _Function, _: _Pures, __: _Who) -> Callable[[], Any]:
-    return function
-
-
-def _pure_1(function: _Function, getters: _Pures, who: _Who) -> Callable[[], Any]:
-    (get_1,) = getters
+def _chain_2(chain: Chain) -> Callable[[], Any]:
+    (function_1, _), (function_2, _) = chain
 
     def call() -> Any:
         at = 0
         try:
-            first = get_1()
+            value = function_1()
             at = 1
-            return function(first)
+            return function_2(value)
         except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[at])
+            blame(error, chain[at][1])
+
+    return call
+
+
+def _chain_3(chain: Chain) -> Callable[[], Any]:
+    (function_1, _), (function_2, _), (function_3, _) = chain
+
+    def call() -> Any:
+        at = 0
+        try:
+            value = function_1()
+            at = 1
+            value = function_2(value)
+            at = 2
+            return function_3(value)
+        except Exception as error:  # boundary: user code; re-raised with the name of its service
+            blame(error, chain[at][1])
+
+    return call
+
+
+def _chain_many(chain: Chain) -> Callable[[], Any]:
+    first, *rest = [function for function, _ in chain]
+
+    def call() -> Any:
+        at = 0
+        try:
+            value = first()
+            for function in rest:
+                at += 1
+                value = function(value)
+        except Exception as error:  # boundary: user code; re-raised with the name of its service
+            blame(error, chain[at][1])
+        return value
 
     return call
 
@@ -324,6 +368,7 @@ def _named(values: list[Any], names: list[str]) -> dict[str, Any]:
 
 
 _PURE: dict[int, Callable[[_Function, _Pures, _Who], Callable[[], Any]]] = {
-    0: _pure_0, 1: _pure_1, 2: _pure_2, 3: _pure_3,
+    2: _pure_2, 3: _pure_3,
 }  # fmt: skip
+_CHAINS: dict[int, Callable[[Chain], Callable[[], Any]]] = {1: lambda chain: chain[0][0], 2: _chain_2, 3: _chain_3}
 _SYNC: dict[int, Callable[[_Function, _Syncs, _Who], Callable[[Store], Any]]] = {1: _sync_1, 2: _sync_2}

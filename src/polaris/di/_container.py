@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -87,12 +87,12 @@ class DIContainer(Registrar):
         """
         place = interface if key is None else (interface, key)
         try:
-            value = self._live.get(place, MISSING)
-            if value is not MISSING:
-                return cast(T, value)
-            pure = self._pure.get(place)
+            found: T = self._live.get(place, MISSING)
+            if found is not MISSING:
+                return found
+            pure: Callable[[], T] | None = self._pure.get(place)
             if pure is not None:
-                return cast(T, pure())
+                return pure()
         except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
             raise _resolver.explained_to(self.wiring, interface, key, error) from _resolver.cause_of(error)
         self.require_open()
@@ -106,12 +106,12 @@ class DIContainer(Registrar):
         """
         place = interface if key is None else (interface, key)
         try:
-            value = self._live.get(place, MISSING)
-            if value is not MISSING:
-                return cast(T, value)
-            pure = self._pure.get(place)
+            found: T = self._live.get(place, MISSING)
+            if found is not MISSING:
+                return found
+            pure: Callable[[], T] | None = self._pure.get(place)
             if pure is not None:
-                return cast(T, pure())
+                return pure()
         except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
             raise _resolver.explained_to(self.wiring, interface, key, error) from _resolver.cause_of(error)
         self.require_open()
@@ -133,7 +133,7 @@ class DIContainer(Registrar):
 
     def require_open(self) -> None:
         """Raise DependencyInjectionError if the container was stopped and not started again."""
-        if self._root.teardown.closed:
+        if self._root.closed:
             raise DependencyInjectionError("the container is stopped")
 
     # ---------------------------------------------------------------------------------------------------- the graph
@@ -191,7 +191,7 @@ class DIContainer(Registrar):
         mine = [one for one in self.wiring.registrations() if one.owner == owner]
         errors = await self._lifecycle.stop_only(owner)
         self.discard(owner)
-        errors += await run_finalizers(self._root.teardown.take(owner), self.clock, self.teardown_timeout_s)
+        errors += await run_finalizers(self._root.take(owner), self.clock, self.teardown_timeout_s)
         for one in mine:
             self._root.values.pop(one, None)
         return errors
@@ -208,7 +208,7 @@ class DIContainer(Registrar):
         since the first, and its failure stops only that.
         """
         async with self._taking_turns():
-            if self._root.teardown.closed:
+            if self._root.closed:
                 self._reopen()
             self.validate()
             running = self._lifecycle.levels_begun
@@ -250,7 +250,7 @@ class DIContainer(Registrar):
     async def _shut_down(self) -> list[Exception]:
         errors = await self._lifecycle.stop()
         root = self._root
-        errors += await root.teardown.aclose(self.clock, self.teardown_timeout_s)
+        errors += await root.aclose(self.clock, self.teardown_timeout_s)
         with self._lock:
             self._rewire()
         return errors
@@ -275,10 +275,10 @@ class DIContainer(Registrar):
 
         Raises DependencyInjectionError, with nothing torn down, if a finalizer is asynchronous: `stop` is then the way.
         """
-        needs_loop = self._root.teardown.first_async()
+        needs_loop = self._root.first_async()
         if needs_loop is not None:
             raise DependencyInjectionError(f"{needs_loop.registration.name} has an asynchronous teardown: use `stop()`")
-        errors = self._root.teardown.close()
+        errors = self._root.close()
         with self._lock:
             self._rewire()
         if errors:

@@ -36,10 +36,10 @@ class Override:
 
     def __exit__(self, *_: object) -> None:
         self._container.pop_layer(self._layer)
-        needs_loop = self._layer.store.teardown.first_async()
+        needs_loop = self._layer.store.first_async()
         if needs_loop is not None:  # cannot be: refused when it was built
             raise DependencyInjectionError(f"{needs_loop.registration.name} has an asynchronous teardown")
-        _raise_together(self._layer.store.teardown.close())
+        _raise_together(self._layer.store.close())
 
     async def __aenter__(self) -> None:
         self._container.push_layer(self._layer)
@@ -50,7 +50,7 @@ class Override:
 
     async def _close(self) -> None:
         container = self._container
-        _raise_together(await self._layer.store.teardown.aclose(container.clock, container.teardown_timeout_s))
+        _raise_together(await self._layer.store.aclose(container.clock, container.teardown_timeout_s))
 
 
 def _raise_together(errors: list[Exception]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from polaris.di._registration import MISSING, ServiceRegistration
 from polaris.di._store import Store
 
+Chain = tuple[tuple[Callable[..., Any], ServiceRegistration], ...]
+
 
 class Plan:
     """How to get one service, or one argument of its provider.
@@ -17,7 +19,17 @@ class Plan:
     good for one use: `final` is False.
     """
 
-    __slots__ = ("awaitable", "constant", "final", "is_async", "is_scoped", "pure", "registration", "sync")
+    __slots__ = (
+        "awaitable",
+        "chain",
+        "constant",
+        "final",
+        "is_async",
+        "is_scoped",
+        "pure",
+        "registration",
+        "sync",
+    )
 
     def __init__(
         self,
@@ -30,6 +42,7 @@ class Plan:
         final: bool = True,
         is_scoped: bool = False,
         is_async: bool = False,
+        chain: Chain = (),
     ) -> None:
         self.registration = registration
         self.sync = sync
@@ -39,5 +52,7 @@ class Plan:
         self.final = final
         self.is_scoped = is_scoped
         """Whether it can only be had inside a scope."""
+        self.chain = chain
+        """Behind `pure`: functions to call one after the other, each with the result before, and whose they are."""
         self.is_async = is_async
         """Whether something has to be awaited to build it."""

@@ -177,6 +177,7 @@ def _transient_plan(registration: ServiceRegistration, call: Call) -> Plan:
         final=call.is_final,
         is_scoped=call.is_scoped,
         is_async=call.is_async,
+        chain=call.chain() if pure is not None else (),
     )
 
 
@@ -185,7 +186,7 @@ def _scoped_plan(registration: ServiceRegistration, call: Call) -> Plan:
 
     def get(store: Store) -> Any:
         value = store.values.get(registration, MISSING)
-        if value is MISSING or type(value) is Build:
+        if value is MISSING or isinstance(value, Build):
             return obtain(store, registration, make)
         return value
 

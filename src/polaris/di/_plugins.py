@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from polaris.exceptions import DependencyInjectionError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from polaris.di._container import DIContainer
 
 
 def load_entry_points(container: DIContainer, group: str) -> list[str]:
     """Call every entry point of the group with the container, in order of name; see `DIContainer.load_plugins`."""
+    from importlib.metadata import entry_points  # it is slow to import, and few programs have plugins
+
     loaded: list[str] = []
     errors: list[Exception] = []
     for point in sorted(entry_points(group=group), key=lambda one: one.name):

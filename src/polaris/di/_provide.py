@@ -58,7 +58,7 @@ def enter(registration: ServiceRegistration, generator: Generator[Any, None, Non
     except StopIteration:
         raise _did_not_yield(registration) from None
     finalizer = Finalizer(registration, generator)
-    refusal = store.teardown.push(finalizer)
+    refusal = store.push(finalizer)
     if refusal:
         finalizer.run()
         raise _not_kept(registration, refusal)
@@ -76,7 +76,7 @@ async def enter_async(registration: ServiceRegistration, generator: AsyncGenerat
     except StopAsyncIteration:
         raise _did_not_yield(registration) from None
     finalizer = Finalizer(registration, generator)
-    refusal = store.teardown.push(finalizer)
+    refusal = store.push(finalizer)
     if refusal:
         await finalizer.run_async()
         raise _not_kept(registration, refusal)

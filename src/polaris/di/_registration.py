@@ -45,7 +45,7 @@ class _Missing(Enum):
     MISSING = "missing"
 
 
-MISSING: Final = _Missing.MISSING
+MISSING: Final[Any] = _Missing.MISSING
 """Stands for "no value" where None is a value."""
 
 

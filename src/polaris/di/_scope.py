@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 
 from polaris.clock import Clock
 from polaris.di import _resolver
 from polaris.di._deadline import shielded
-from polaris.di._registration import MISSING
 from polaris.di._slots import WouldDeadlockError
 from polaris.di._store import Store
 from polaris.di._wiring import Wiring
@@ -52,12 +51,12 @@ class Scope:
         """The service, as `DIContainer.resolve` gives it, with scoped services allowed."""
         wired, store = self._wired, self._store
         place = interface if key is None else (interface, key)
-        if not store.teardown.closed:
+        if not store.closed:
             wiring = wired.wiring
             try:
-                instant = wiring.instant.get(place, MISSING)
-                if instant is not MISSING:
-                    return cast(T, instant(store))
+                instant: Callable[[Store], T] | None = wiring.instant.get(place)
+                if instant is not None:
+                    return instant(store)
             except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
                 raise _resolver.explained_to(wiring, interface, key, error) from _resolver.cause_of(error)
         self._require_open()
@@ -67,12 +66,12 @@ class Scope:
         """As `resolve`, awaiting what is built asynchronously; it never blocks the event loop on another's build."""
         wired, store = self._wired, self._store
         place = interface if key is None else (interface, key)
-        if not store.teardown.closed:
+        if not store.closed:
             wiring = wired.wiring
             try:
-                instant = wiring.instant.get(place, MISSING)
-                if instant is not MISSING:
-                    return cast(T, instant(store))
+                instant: Callable[[Store], T] | None = wiring.instant.get(place)
+                if instant is not None:
+                    return instant(store)
             except WouldDeadlockError:
                 pass  # a task of this loop is at it: the way below awaits that task, or finds the cycle again
             except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
@@ -96,11 +95,11 @@ class Scope:
         Raises an ExceptionGroup with the errors of finalizers, after the last one; and DependencyInjectionError, with
         nothing torn down, if a finalizer is asynchronous (`aclose` is then the way).
         """
-        needs_loop = self._store.teardown.first_async()
+        needs_loop = self._store.first_async()
         if needs_loop is not None:
             reason = f"{needs_loop.registration.name} has an asynchronous teardown: close the scope with `aclose()`"
             raise DependencyInjectionError(reason)
-        _raise_together(self._store.teardown.close())
+        _raise_together(self._store.close())
 
     async def aclose(self) -> None:
         """Run the teardown of all that was built here, newest first, each within the container's teardown timeout.
@@ -108,18 +107,18 @@ class Scope:
         Cancelling the closer skips nothing: the cancellation is delivered after the last finalizer. Raises an
         ExceptionGroup with the errors of finalizers.
         """
-        teardown = self._store.teardown
-        if len(teardown) == 0:
-            teardown.close()
+        store = self._store
+        if len(store) == 0:
+            store.close()
             return
         await shielded(self._close_all())
 
     async def _close_all(self) -> None:
         wired = self._wired
-        _raise_together(await self._store.teardown.aclose(wired.clock, wired.teardown_timeout_s))
+        _raise_together(await self._store.aclose(wired.clock, wired.teardown_timeout_s))
 
     def _require_open(self) -> None:
-        if self._store.teardown.closed:
+        if self._store.closed:
             raise DependencyInjectionError("the scope is closed")
         self._wired.require_open()
 

@@ -29,7 +29,7 @@ _ledger = threading.RLock()
 signal handler may resolve a service too."""
 _blocked: dict[int, Build] = {}
 """Threads that stand still, and the build each waits for."""
-_ancestry: ContextVar[Build | None] = ContextVar("polaris_di_build", default=None)
+_ancestry: ContextVar[TaskBuild | None] = ContextVar("polaris_di_build", default=None)
 """The innermost build that the running task works for; tasks started inside a build inherit it."""
 
 
@@ -40,15 +40,22 @@ class WouldDeadlockError(DependencyResolutionException):
 class Build:
     """Somebody at work on one slot."""
 
-    __slots__ = ("parent", "registration", "task", "thread", "waiting")
+    __slots__ = ("registration", "thread")
 
-    def __init__(
-        self, registration: ServiceRegistration, task: Task[Any] | None = None, parent: Build | None = None
-    ) -> None:
+    def __init__(self, registration: ServiceRegistration) -> None:
         self.registration = registration
         self.thread = threading.get_ident()
-        self.task = task
-        self.parent = parent
+
+
+class TaskBuild(Build):
+    """A task at work on one slot; it may be suspended meanwhile, and start other tasks."""
+
+    __slots__ = ("parent", "task", "waiting")
+
+    def __init__(self, registration: ServiceRegistration) -> None:
+        super().__init__(registration)
+        self.task = asyncio.current_task()
+        self.parent = _ancestry.get()
         self.waiting: list[Build] = []
         """The builds that this one, or a task it started, waits for."""
 
@@ -56,8 +63,8 @@ class Build:
         """Whether nobody is left to finish it: its event loop was closed in mid-build."""
         return self.task is not None and self.task.get_loop().is_closed()
 
-    def ancestors(self) -> Iterator[Build]:
-        build: Build | None = self
+    def ancestors(self) -> Iterator[TaskBuild]:
+        build: TaskBuild | None = self
         while build is not None:
             yield build
             build = build.parent
@@ -101,7 +108,7 @@ def obtain(store: Store, registration: ServiceRegistration, make: Callable[[Stor
     """
     build = Build(registration)
     while (held := store.values.setdefault(registration, build)) is not build:
-        if type(held) is not Build:
+        if not isinstance(held, Build):
             return held
         _wait_as_thread(store, held)
     try:
@@ -109,15 +116,17 @@ def obtain(store: Store, registration: ServiceRegistration, make: Callable[[Stor
     except BaseException:
         _abandon(store, build)
         raise
-    _commit(store, registration, value)
+    store.values[registration] = value
+    if store.waiters:
+        _wake_all(store, registration)
     return value
 
 
 async def obtain_async(store: Store, registration: ServiceRegistration, make: Callable[[Store], Awaitable[Any]]) -> Any:
     """As `obtain`, for a task: it never blocks its event loop. Cancelling a waiter leaves the build alone."""
-    build = Build(registration, asyncio.current_task(), _ancestry.get())
+    build = TaskBuild(registration)
     while (held := store.values.setdefault(registration, build)) is not build:
-        if type(held) is not Build:
+        if not isinstance(held, Build):
             return held
         await _wait_as_task(store, held)
     _ancestry.set(build)
@@ -130,23 +139,23 @@ async def obtain_async(store: Store, registration: ServiceRegistration, make: Ca
         # Not by a token: an abandoned coroutine is closed by the collector, in whatever context that runs.
         if _ancestry.get() is build:
             _ancestry.set(build.parent)
-    _commit(store, registration, value)
+    store.values[registration] = value
+    if store.waiters:
+        _wake_all(store, registration)
     return value
 
 
 def finished(store: Store, registration: ServiceRegistration) -> Any:
     """The instance in the slot, MISSING if there is none or it is still being built."""
     value = store.values.get(registration, MISSING)
-    return MISSING if type(value) is Build else value
+    return MISSING if isinstance(value, Build) else value
 
 
-def _commit(store: Store, registration: ServiceRegistration, value: Any) -> None:
-    store.values[registration] = value
-    # A waiter adds itself before it looks at the slot a last time, so one of the two sees the other.
-    if registration in store.waiters:
-        with _ledger:
-            for waiter in store.waiters.pop(registration, ()):
-                waiter.wake()
+def _wake_all(store: Store, registration: ServiceRegistration) -> None:
+    # A waiter adds itself before it looks at the slot a last time, so that it sees the instance or is seen here.
+    with _ledger:
+        for waiter in store.waiters.pop(registration, ()):
+            waiter.wake()
 
 
 def _abandon(store: Store, build: Build) -> None:
@@ -183,7 +192,7 @@ def _wait_as_thread(store: Store, held: Build) -> None:
             frame.waiting.append(held)
     with _leaving(store, held, waiter, frame, me):
         while not waiter.lock.acquire(timeout=_STALE_CHECK_S):
-            if held.is_stale():
+            if isinstance(held, TaskBuild) and held.is_stale():
                 return
 
 
@@ -194,7 +203,7 @@ async def _wait_as_task(store: Store, held: Build) -> None:
     with _ledger:
         if _discard_stale(store, held):
             return
-        _refuse_deadlock(held, lambda build: build.task is task is not None or _is_ancestor(build, frame))
+        _refuse_deadlock(held, lambda build: _is_of_task(build, task) or _is_ancestor(build, frame))
         if not _enqueue(store, held, waiter):
             return
         if frame is not None:
@@ -226,7 +235,7 @@ def _dequeue(store: Store, registration: ServiceRegistration, waiter: Waiter) ->
 
 def _discard_stale(store: Store, held: Build) -> bool:
     """Free the slot of a build that nobody is left to finish."""
-    if not held.is_stale():
+    if not isinstance(held, TaskBuild) or not held.is_stale():
         return False
     if store.values.get(held.registration) is held:
         del store.values[held.registration]
@@ -234,7 +243,7 @@ def _discard_stale(store: Store, held: Build) -> bool:
 
 
 @contextmanager
-def _leaving(store: Store, held: Build, waiter: Waiter, frame: Build | None, thread: int | None) -> Iterator[None]:
+def _leaving(store: Store, held: Build, waiter: Waiter, frame: TaskBuild | None, thread: int | None) -> Iterator[None]:
     """Take the waiter out of all books afterwards; a wake-up that comes too late for it goes to the next one."""
     registration = held.registration
     try:
@@ -253,7 +262,11 @@ def _leaving(store: Store, held: Build, waiter: Waiter, frame: Build | None, thr
                 frame.waiting.remove(held)
 
 
-def _is_ancestor(build: Build, frame: Build | None) -> bool:
+def _is_of_task(build: Build, task: Task[Any] | None) -> bool:
+    return isinstance(build, TaskBuild) and build.task is task is not None
+
+
+def _is_ancestor(build: Build, frame: TaskBuild | None) -> bool:
     return frame is not None and any(build is ancestor for ancestor in frame.ancestors())
 
 
@@ -275,7 +288,8 @@ def _refuse_deadlock(target: Build, is_mine: Callable[[Build], bool]) -> None:
 
 
 def _waits_for(build: Build) -> Iterator[Build]:
-    yield from build.waiting
+    if isinstance(build, TaskBuild):
+        yield from build.waiting
     blocked_on = _blocked.get(build.thread)
     if blocked_on is not None:
         yield blocked_on

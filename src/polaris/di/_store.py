@@ -16,15 +16,15 @@ class Waiter(Protocol):
         ...
 
 
-class Store:
+class Store(TeardownStack):
     """The slots and finalizers of one scope, or of the container's singletons."""
 
-    __slots__ = ("is_root", "refuses_async", "scope", "teardown", "values", "waiters")
+    __slots__ = ("is_root", "refuses_async", "scope", "values", "waiters")
 
     def __init__(self, scope: Any = None) -> None:
+        super().__init__()
         self.values: dict[ServiceRegistration, Any] = {}
         self.waiters: dict[ServiceRegistration, dict[Waiter, None]] = {}
-        self.teardown = TeardownStack()
         self.scope = scope
         """The public face of it; None for the root, which has no scoped services."""
         self.is_root = scope is None

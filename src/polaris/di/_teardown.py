@@ -91,6 +91,8 @@ class TeardownStack:
 
     def first_async(self) -> Finalizer | None:
         """A finalizer that needs an event loop, if there is one."""
+        if not self._finalizers:
+            return None
         return next((finalizer for finalizer in self._finalizers if finalizer.is_async), None)
 
     def _drain(self) -> list[Finalizer]:
