@@ -82,7 +82,12 @@ class NodeUnderTest:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "polaris", "run", "--config", str(self.config)],
                 cwd=self.folder,
-                env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **self._environment},
+                env={
+                    **inherited,
+                    "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
+                    "PYTHONWARNINGS": "default",
+                    **self._environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
