@@ -36,10 +36,14 @@ async def test_a_store_at_its_size_limit_refuses_whole_writes_and_recovers(tmp_p
     engine = SqliteEngine(tmp_path / "store.db", size_bytes_max=1 << 20, hot_rows_max=250, slice_rows=100)
     async with PolarisDataStore(engine) as store:
         written: list[int] = []
+
+        async def write_on() -> None:
+            while len(written) < 100:
+                await store.time_series.store_many("m", batch(len(written)))
+                written.append(len(written))
+
         with pytest.raises(StoreFullError):
-            for number in range(100):
-                await store.time_series.store_many("m", batch(number))
-                written.append(number)
+            await write_on()
         assert 3 < len(written) < 100
         assert await stored(store) == written
         assert (await store.health()).status is HealthStatus.UNHEALTHY

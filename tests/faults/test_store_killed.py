@@ -1,4 +1,4 @@
-"""The embedded store when its process is killed in mid-ingest: what was acknowledged is there, once; nothing is half."""
+"""The embedded store when its process is killed in mid-ingest: what was acknowledged is there once, nothing is half."""
 
 from __future__ import annotations
 

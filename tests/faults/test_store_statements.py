@@ -1,4 +1,4 @@
-"""Every n-th SQL statement failing, for each operation of several statements: all of it or nothing, and no trace left."""
+"""Every n-th SQL statement failing, for each operation of several statements: all of it or nothing, and no trace."""
 
 from __future__ import annotations
 

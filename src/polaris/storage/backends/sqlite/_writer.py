@@ -74,6 +74,8 @@ class GroupWriter:
         self.queue.close()
         if self._ended is not None:
             await asyncio.shield(self._ended)
+            if self._thread is not None:
+                self._thread.join()  # it has nothing left to do
 
     @property
     def is_running(self) -> bool:

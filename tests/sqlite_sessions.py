@@ -1,0 +1,35 @@
+"""A session of the embedded engine without its threads: on a database in memory, for tests that compare many cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from polaris.storage.backends.sqlite._compaction import Compaction
+from polaris.storage.backends.sqlite._migrate import known_migrations, migrate
+from polaris.storage.backends.sqlite._session import SqliteSession
+
+
+def new_session() -> SqliteSession:
+    """A session on an empty store in memory."""
+    connection = apsw.Connection(":memory:")
+    migrate(connection, known_migrations())
+    return SqliteSession(connection)
+
+
+@contextmanager
+def scratch(session: SqliteSession) -> Iterator[SqliteSession]:
+    """A transaction that is taken back afterwards."""
+    session.connection.execute("BEGIN")
+    try:
+        yield session
+    finally:
+        session.connection.execute("ROLLBACK")
+        session.memory.rolled_back()
+
+
+def compact(session: SqliteSession, rows: int) -> None:
+    """Move the oldest rows to the cold table."""
+    Compaction(session, hot_rows_max=1, slice_rows=rows).move_slice()
