@@ -10,8 +10,15 @@ import socket
 import pytest
 from tests.conftest import ConnectNATS, MakeNATSServer
 
-from polaris.exceptions import BusConnectionError, RequestTimeoutError, UnconfirmedPublishError
-from polaris.messaging._broker import ConnectionState, Delivery, DeliveryClass, OutgoingMessage, StreamSpec
+from polaris.exceptions import BusConnectionError, RequestTimeoutError, SubscriptionError, UnconfirmedPublishError
+from polaris.messaging._broker import (
+    ConnectionState,
+    ConsumerSpec,
+    Delivery,
+    DeliveryClass,
+    OutgoingMessage,
+    StreamSpec,
+)
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer
 from polaris.messaging.brokers._nats import NATSMessageBroker
 from polaris.messaging.brokers._nats_config import NATSConfig, TLSConfig
@@ -315,3 +322,40 @@ async def test_a_cancelled_flush_does_not_hurt_the_connection(
     with pytest.raises(RequestTimeoutError, match="nobody"):
         await broker.request(OutgoingMessage("flushed.a", b"x"), timeout_s=5.0)
     assert broker.reconnects == 0
+
+
+async def test_a_broker_that_is_connected_again_begins_without_its_former_subscriptions(
+    make_nats_server: MakeNATSServer,
+) -> None:
+    server = await make_nats_server()
+    broker = NATSMessageBroker(server.client_config(max_reconnect_attempts=0))
+    before = asyncio.all_tasks()
+    seen: list[bytes] = []
+
+    async def on_delivery(delivery: Delivery) -> None:
+        seen.append(delivery.payload)
+
+    async def disconnect() -> None:
+        await broker.disconnect()
+
+    async def lose() -> None:
+        await kill(server)
+        await reach(broker, ConnectionState.CLOSED)
+        await server.start()
+
+    for end in (disconnect, lose):
+        await broker.connect()
+        await broker.ensure_stream(StreamSpec(name="AGAIN", subjects=("again.stored",)))
+        await broker.subscribe("again.a", on_delivery)
+        consumer = await broker.consumer(ConsumerSpec(stream="AGAIN", durable="reader", pattern="again.stored"))
+        await end()
+        await broker.connect()
+        await broker.publish(OutgoingMessage("again.a", b"x"))
+        with pytest.raises(SubscriptionError, match="former connection"):
+            await consumer.fetch(1, wait_s=5.0)
+        anew = await broker.consumer(consumer.spec)
+        assert await anew.fetch(1, wait_s=0.05) == []
+        await broker.disconnect()
+    assert seen == []
+    await server.stop()
+    assert asyncio.all_tasks() <= before

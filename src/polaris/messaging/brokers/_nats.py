@@ -113,11 +113,16 @@ class NATSMessageBroker:
         self._connection.on_state(listener)
 
     async def connect(self) -> None:
-        await self._connection.open()
+        if await self._connection.open():
+            # Those of a former connection that ended by itself.
+            self._consumers.clear()
+            for subscription in list(self._subscriptions):
+                await subscription.cancel()
 
     async def disconnect(self) -> None:
         subscriptions = list(self._subscriptions)
         self._lost()
+        self._consumers.clear()
         await self._connection.close()
         for subscription in subscriptions:
             await subscription.cancel()

@@ -75,11 +75,11 @@ class NATSConnection:
             raise BusConnectionError(f"the broker is {self._state.value}", {"state": self._state.value})
         return client
 
-    async def open(self) -> None:
-        """Connect within `connect_timeout_s`. Idempotent, also while a lost connection is being made again."""
+    async def open(self) -> bool:
+        """Connect within `connect_timeout_s`; False when there is a connection, or a lost one is being made again."""
         async with self._lifecycle:
             if self._client is not None and not self._client.is_closed:
-                return
+                return False
             self._last_error = self._refusal = None
             self._refused.clear()
             client = HardenedClient(
@@ -103,6 +103,7 @@ class NATSConnection:
                 raise
             self._client, self._met, self._replies = client, client, replies
             self.enter(ConnectionState.CONNECTED)
+            return True
 
     async def close(self) -> None:
         """Flush what can be flushed, and close for good; questions in flight end without an answer. Idempotent."""

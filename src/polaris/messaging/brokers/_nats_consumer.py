@@ -153,7 +153,8 @@ class NATSPullConsumer:
 
     async def _fetch(self, count_max: int, deadline_s: float) -> Sequence[Delivery]:
         self._require_open()
-        self._link.require_client()
+        if self._link.require_client() is not self._client:
+            raise SubscriptionError("the consumer is of a former connection", {"durable": self.spec.durable})
         left = self._take_left(count_max)
         if left:
             return left
