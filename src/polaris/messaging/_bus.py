@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PUBLISH_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 5.0
 GRACE_S = 10.0
+IN_FLIGHT_MAX = 256
 
 
 class PolarisMessageBus:
@@ -257,7 +258,7 @@ class PolarisMessageBus:
         delivery: DeliveryClass | None = None,
         deliver_new: bool | None = None,
         concurrency: int = 1,
-        in_flight_max: int = 256,
+        in_flight_max: int | None = None,
         ack_wait_s: float = 30.0,
         handler_timeout_s: float | None = 300.0,
         batch_max: int = 500,
@@ -280,7 +281,8 @@ class PolarisMessageBus:
         - neither: of this subscription alone; it begins with what is published from now on and is forgotten five
           minutes after its end.
 
-        `deliver_new` overrides where a new position begins. See `SubscriptionOptions` for the other arguments.
+        `deliver_new` overrides where a new position begins. `in_flight_max`: None takes 256, or two batches of a batch
+        handler if that is more. See `SubscriptionOptions` for the other arguments.
 
         Raises `InvalidTopicError`, `SubscriptionError`, `InvalidValueError`, `BusConnectionError`.
         """
@@ -288,6 +290,8 @@ class PolarisMessageBus:
         if self._ending is not None:
             raise BusConnectionError("the bus is ending")
         bound = bind_handler(handler, event_type, self._registry)
+        if in_flight_max is None:
+            in_flight_max = max(IN_FLIGHT_MAX, 2 * batch_max) if bound.takes_batch else IN_FLIGHT_MAX
         options = SubscriptionOptions(
             concurrency=concurrency,
             in_flight_max=in_flight_max,

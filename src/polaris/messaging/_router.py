@@ -13,7 +13,7 @@ from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import Failure
 from polaris.messaging._invocation import Invoker
-from polaris.messaging._settlement import Accepted, Settlement
+from polaris.messaging._settlement import Accepted, Settlement, is_being_cancelled
 from polaris.messaging._sources import Source
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
 
@@ -205,9 +205,15 @@ class Route:
         """Whatever goes wrong with one message, the worker lives on and the message is handed back."""
         try:
             await work
+        except asyncio.CancelledError:
+            if is_being_cancelled():
+                raise
+            self._logger.warning("settling a message was cancelled by somebody else", subscription=self.name)
         except Exception as error:  # boundary: a defect here or in the driver must not end the subscription
             self._logger.exception("settling a message failed", subscription=self.name, error=error)
-            await self._settlement.hand_back_later(items)
+        else:
+            return
+        await self._settlement.hand_back_later(items)
 
     # One message.
 
@@ -273,8 +279,7 @@ class Route:
         try:
             return await self._invoker.call(delivery, events)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_being_cancelled():
                 raise
             # Not ours: something that the handler awaited was cancelled.
             message = "the handler let a cancellation of its own escape"

@@ -21,6 +21,12 @@ Observe = Callable[[Delivery, str | None], None]
 """Told of every settled delivery, and of the reason when it became a dead letter."""
 
 
+def is_being_cancelled() -> bool:
+    """Whether a `CancelledError` seen now is meant for the running task, and not left over from what it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Accepted:
     """A delivery that was taken and is not settled."""
 
@@ -161,17 +167,19 @@ class Settlement:
                 try:
                     await item.delivery.in_progress()
                     item.beat_s = now_s
-                except MessageBusError as error:
+                except Exception as error:  # boundary: whatever the driver raises, later heartbeats must go out
                     self._logger.debug("a heartbeat could not be sent", subscription=self.name, error=error)
                     break
 
     async def _finish(self, item: Accepted, settle: Callable[[], Awaitable[None]]) -> None:
+        sent = False
         try:
             await settle()
+            sent = True
         except MessageBusError as error:
-            self._stats.unsettled += 1
             self._logger.debug("a settlement could not be sent", subscription=self.name, error=error)
         finally:
+            self._stats.unsettled += not sent
             self._release(item)
 
     def _lose(self, item: Accepted, error: BaseException | None) -> None:

@@ -17,6 +17,7 @@ from polaris.messaging._broker import (
     MessageBroker,
     PullConsumer,
 )
+from polaris.messaging._settlement import is_being_cancelled
 from polaris.messaging._subscription import SubscriptionStats
 
 if TYPE_CHECKING:
@@ -118,6 +119,11 @@ class PulledSource:
                 continue
             except BusConnectionError as error:
                 self._report("the broker is away; the subscription waits", error)
+            except asyncio.CancelledError as error:
+                if is_being_cancelled():
+                    raise
+                self._report("fetching was cancelled by somebody else; the consumer is attached anew", error)
+                await self._detach()
             except Exception as error:  # boundary: whatever the driver raises must not end the subscription
                 self._report("fetching failed; the consumer is attached anew", error)
                 await self._detach()
@@ -161,10 +167,10 @@ class PulledSource:
             return
         try:
             await consumer.close()
-        except MessageBusError as error:
+        except Exception as error:  # boundary: what is given up may fail as it likes
             self._logger.debug("detaching the consumer failed", subscription=self._spec.durable, error=error)
 
-    def _report(self, message: str, error: Exception) -> None:
+    def _report(self, message: str, error: BaseException) -> None:
         self._logger.warning(message, subscription=self._spec.durable, error=error)
 
 

@@ -33,6 +33,7 @@ from polaris.messaging import (
     Receipt,
     RedeliveryPolicy,
 )
+from polaris.messaging.brokers._memory_deliveries import StreamDelivery
 from polaris.testing import running_clock
 
 TOPIC = "polaris.telemetry.web"
@@ -552,6 +553,53 @@ async def test_an_idle_consumer_is_not_attached_anew() -> None:
         subscription = await bus.subscribe("polaris.telemetry.*", handle)
         await asyncio.sleep(600)
         assert (broker.attached, subscription.stats.reattached) == (1, 0)
+
+
+async def test_a_cancellation_that_the_driver_leaks_ends_nothing() -> None:
+    class Leaking(TroubledBroker):
+        leaks = 3
+
+        async def trouble(self) -> bool:
+            if self.leaks:
+                self.leaks -= 1
+                raise asyncio.CancelledError
+            return False
+
+    seen: list[float] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        seen.append(number_of(event))
+
+    clock = running_clock()
+    async with PolarisMessageBus(Leaking(clock=clock), clock=clock) as bus:
+        await bus.subscribe("polaris.telemetry.*", handle)
+        await bus.publish_telemetry(telemetry(1))
+        await asyncio.sleep(60)
+    assert seen == [1.0]
+
+
+@pytest.mark.parametrize("leak", [asyncio.CancelledError(), RuntimeError("defect")], ids=["cancelled", "defect"])
+async def test_an_acknowledgement_that_fails_oddly_ends_no_worker(
+    leak: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    original = StreamDelivery.ack
+
+    async def ack(self: StreamDelivery, *, confirm: bool = False) -> None:
+        if len(seen) == 1:
+            raise leak
+        await original(self, confirm=confirm)
+
+    async def handle(event: TelemetryEvent) -> None:
+        seen.append(number_of(event))
+
+    monkeypatch.setattr(StreamDelivery, "ack", ack)
+    async with running_bus() as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle)
+        for n in range(3):
+            await bus.publish_telemetry(telemetry(n))
+        await eventually(lambda: len(seen) == 3)
+        assert (subscription.in_flight, subscription.stats.unsettled) == (0, 1)
 
 
 async def test_a_settlement_that_cannot_be_sent_is_counted() -> None:

@@ -426,3 +426,17 @@ async def test_any_name_becomes_a_legal_one_and_different_names_stay_apart() -> 
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,255}", name) for name in names)
     assert same.name == names[1] != other.name
+
+
+async def test_a_batch_handler_can_have_its_whole_batch_in_flight() -> None:
+    calls: list[int] = []
+
+    async def handle(events: list[TelemetryEvent]) -> None:
+        calls.append(len(events))
+
+    async with running_bus() as bus:
+        for n in range(600):
+            await bus.publish("polaris.telemetry.web", telemetry(n))
+        await bus.subscribe("polaris.telemetry.*", handle, durable="w", batch_max=600, batch_linger_s=1.0)
+        await eventually(lambda: sum(calls) == 600)
+    assert calls == [600]
