@@ -79,7 +79,8 @@ class DocumentRepository(Repository[S], Generic[S]):
         return cast(DocumentStorageBackend, self.storage_backend)
 
     async def save(self, entity: S) -> None:
-        await self.documents.put_document(self.collection, getattr(entity, self.key), self._document(entity))
+        document = self._document(entity)
+        await self.documents.put_document(self.collection, getattr(entity, self.key), document)
 
     async def find_by_id(self, entity_id: str) -> S | None:
         document = await self.documents.get_document(self.collection, entity_id)

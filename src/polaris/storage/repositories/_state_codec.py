@@ -9,6 +9,7 @@ any. Fields of the state as a whole begin with `@`; a metric's key that does so 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -109,21 +110,23 @@ class StateCodec:
             known = self._digests[units] = _digest({key: MetricForm(unit) for key, unit in units if unit is not None})
         return known
 
-    def learn(self, digest: str, text: str) -> None:
-        """Keep a form that was read from the store."""
+    def learn(self, digest: str, text: str) -> Form:
+        """The form that was read from the store, remembered."""
         if len(self._forms) >= self.FORMS_MAX:
             self._forms.clear()
-        self._forms[digest] = _decode_form(text)
+        form = self._forms[digest] = _decode_form(text)
+        return form
 
-    def knows(self, digest: str) -> bool:
-        """Whether `decode` can do without reading the form."""
-        return digest in self._forms
+    def known(self, digest: str) -> Form | None:
+        """The form, or None when it has to be read."""
+        return self._forms.get(digest)
 
-    def decode(self, point: TimeSeriesPoint) -> SystemState:
-        """The state of a point, whose form is known or empty."""
+    @staticmethod
+    def decode(point: TimeSeriesPoint, forms: Mapping[str, Form]) -> SystemState:
+        """The state of a point, whose form is among `forms` unless it is empty."""
         fields = point.fields
         digest = fields.get(FORM)
-        form = self._forms[digest] if isinstance(digest, str) else {}
+        form = forms[digest] if isinstance(digest, str) else {}
         text = fields.get(REST)
         rest = _decode_rest(text) if isinstance(text, str) else _Rest()
         metrics: dict[str, MetricValue] = {}

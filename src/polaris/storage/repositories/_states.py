@@ -27,6 +27,7 @@ from polaris.storage.repositories._state_codec import (
     FORM_TAG,
     HEALTH,
     SYSTEM_TAG,
+    Form,
     StateCodec,
     field_of,
     form_point,
@@ -165,13 +166,14 @@ class SystemStateRepository(Repository[SystemState]):
         return bool(await self.time_series.delete_range(STATES, TimeRange.all(), {SYSTEM_TAG: entity_id}))
 
     async def _states(self, points: list[TimeSeriesPoint]) -> list[SystemState]:
+        # Kept for this read: the codec may forget them while others are read.
+        forms: dict[str, Form] = {}
         for digest in {str(point.fields[FORM]) for point in points if FORM in point.fields}:
-            if not self._codec.knows(digest):
-                await self._learn(digest)
-        return [self._codec.decode(point) for point in points]
+            forms[digest] = self._codec.known(digest) or await self._learn(digest)
+        return [self._codec.decode(point, forms) for point in points]
 
-    async def _learn(self, digest: str) -> None:
+    async def _learn(self, digest: str) -> Form:
         found = await self.time_series.latest(FORMS, {FORM_TAG: digest})
         if not found:
             raise StoreCorruptError(f"the form {digest} of stored states is missing")
-        self._codec.learn(digest, str(found[0].fields["text"]))
+        return self._codec.learn(digest, str(found[0].fields["text"]))
