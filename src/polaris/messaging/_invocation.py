@@ -9,6 +9,7 @@ from typing import Any
 
 from polaris.exceptions import DeadlineExceededError
 from polaris.messaging._broker import Delivery, DeliveryClass
+from polaris.messaging._call_deadline import CallDeadline
 from polaris.messaging._chain import MiddlewareChain, NextHandler
 from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._context import MessageContext, MessageDirection
@@ -38,6 +39,7 @@ class Invoker:
         self._delivery = delivery
         self._timeout_s = timeout_s
         self._stats = stats
+        self._deadlines: dict[asyncio.Task[Any] | None, CallDeadline] = {}
         final = self._call_with_batch if handler.takes_batch else self._call_with_event
         self._run: NextHandler = chain.bind(final)
 
@@ -77,17 +79,36 @@ class Invoker:
             self._delivery,
             trace,
         )
-        if self._timeout_s is None:
+        deadline = self._deadline()
+        if deadline is None:
             await self._run(context)
             return context.result
+        deadline.begin()
         try:
-            async with asyncio.timeout(self._timeout_s) as deadline:
-                await self._run(context)
-        except TimeoutError as error:
-            if not deadline.expired():
+            await self._run(context)
+        except asyncio.CancelledError as error:
+            if not deadline.end():
                 raise
             raise DeadlineExceededError(self._handler.name, timeout_s=self._timeout_s) from error
+        finally:
+            deadline.end()
         return context.result
+
+    def leave(self) -> None:
+        """The running task will make no further calls."""
+        deadline = self._deadlines.pop(asyncio.current_task(), None)
+        if deadline is not None:
+            deadline.close()
+
+    def _deadline(self) -> CallDeadline | None:
+        """That of the running task."""
+        if self._timeout_s is None:
+            return None
+        task = asyncio.current_task()
+        deadline = self._deadlines.get(task)
+        if deadline is None and task is not None:
+            deadline = self._deadlines[task] = CallDeadline(task, self._timeout_s)
+        return deadline
 
     async def _call_with_event(self, context: MessageContext) -> Any:
         handler = self._handler

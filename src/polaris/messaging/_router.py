@@ -102,9 +102,9 @@ class Route:
 
     async def start(self) -> None:
         """Begin to take deliveries. Raises what the source raises; nothing runs then."""
-        work = self._work_in_batches if self._invoker.takes_batch else self._work
         self._workers = [
-            asyncio.create_task(work(), name=f"polaris-worker {self.name}") for _ in range(self._options.concurrency)
+            asyncio.create_task(self._work(), name=f"polaris-worker {self.name}")
+            for _ in range(self._options.concurrency)
         ]
         if self._durable:
             self._heartbeat = asyncio.create_task(self._settlement.keep_alive(), name=f"polaris-heartbeat {self.name}")
@@ -161,22 +161,26 @@ class Route:
     # Workers.
 
     async def _work(self) -> None:
-        while (item := await self._queue.get()) is not None:
-            if self._returning:
-                await self._settlement.hand_back(item, 0.0)
-            else:
-                await self._guard(self._process(item), [item])
+        step = self._gather_and_process if self._invoker.takes_batch else self._process_one
+        try:
+            while (item := await self._queue.get()) is not None:
+                if self._returning:
+                    await self._settlement.hand_back(item, 0.0)
+                elif await step(item):
+                    return
+        finally:
+            self._invoker.leave()
 
-    async def _work_in_batches(self) -> None:
-        while (item := await self._queue.get()) is not None:
-            if self._returning:
-                await self._settlement.hand_back(item, 0.0)
-                continue
-            batch = [(item, self._decode(item))]
-            ended = await self._collect(batch)
-            await self._guard(self._process_batch(batch), [item for item, _ in batch])
-            if ended:
-                return
+    async def _process_one(self, item: Accepted) -> bool:
+        await self._guard(self._process(item), [item])
+        return False
+
+    async def _gather_and_process(self, item: Accepted) -> bool:
+        """A batch that begins with this message; whether the end was announced meanwhile."""
+        batch = [(item, self._decode(item))]
+        ended = await self._collect(batch)
+        await self._guard(self._process_batch(batch), [item for item, _ in batch])
+        return ended
 
     async def _collect(self, batch: list[tuple[Accepted, Found]]) -> bool:
         """Add what is there or comes within the linger, up to `batch_max` events; whether the end was announced."""

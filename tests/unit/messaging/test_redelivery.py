@@ -639,3 +639,66 @@ async def test_the_spread_of_delays_does_not_vanish_at_the_cap() -> None:
 async def test_a_senseless_policy_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidValueError):
         RedeliveryPolicy(**settings)
+
+
+# The time limit of handlers.
+
+
+async def test_one_overdue_call_among_many_quick_ones_is_cancelled_in_time() -> None:
+    clock = running_clock()
+    took: list[float] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        began_s = clock.monotonic()
+        try:
+            await asyncio.sleep(100 if number_of(event) == 30 else 0.7)
+        finally:
+            took.append(clock.monotonic() - began_s)
+
+    async with running_bus(redelivery=RedeliveryPolicy(max_deliveries=1)) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, handler_timeout_s=5.0)
+        for n in range(60):
+            await bus.publish("polaris.telemetry.web", telemetry(n))
+        await eventually(lambda: subscription.stats.received == 60 and subscription.in_flight == 0)
+        (record,) = await bus.dead_letters.list()
+    assert record.entry.error_code == "polaris.deadline_exceeded"
+    assert max(took) == pytest.approx(5.0)
+    assert subscription.stats.handled == 59
+
+
+async def test_a_handler_that_survives_its_deadline_has_handled_its_event() -> None:
+    seen: list[float] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            seen.append(number_of(event))
+
+    async with running_bus() as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, handler_timeout_s=5.0)
+        for n in range(3):
+            await bus.publish("polaris.telemetry.web", telemetry(n))
+        await eventually(lambda: subscription.stats.handled == 3 and subscription.in_flight == 0)
+    assert seen == [0.0, 1.0, 2.0]
+    assert subscription.stats.redelivered == 0
+
+
+async def test_each_of_several_workers_has_a_deadline_of_its_own() -> None:
+    clock = running_clock()
+    ends: dict[float, float] = {}
+
+    async def handle(event: TelemetryEvent) -> None:
+        await asyncio.sleep(number_of(event))
+        try:
+            await asyncio.sleep(100)
+        finally:
+            ends[number_of(event)] = clock.monotonic()
+
+    async with running_bus(redelivery=RedeliveryPolicy(max_deliveries=1)) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, handler_timeout_s=10.0, concurrency=3)
+        began_s = clock.monotonic()
+        for n in range(3):
+            await bus.publish("polaris.telemetry.web", telemetry(n))
+        await eventually(lambda: subscription.stats.dead_lettered == 3)
+    assert [end_s - began_s for end_s in ends.values()] == pytest.approx([10.0] * 3, abs=0.1)
