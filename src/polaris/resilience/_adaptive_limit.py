@@ -1,6 +1,6 @@
 """How many calls a dependency can take at once, learnt from how long they take.
 
-The formulas are those of Netflix' concurrency-limits 0.4 (AIMDLimit and Gradient2Limit).
+The formulas are those of AIMDLimit and Gradient2Limit in Netflix' concurrency-limits (2018).
 """
 
 from __future__ import annotations
