@@ -69,7 +69,7 @@ class AdaptiveThrottle:
                 raise RateLimitExceededError(self.name, reason="throttled")
             try:
                 result = await inner(func, operation)
-            except Exception as error:  # boundary: undone, then raised again
+            except Exception as error:  # boundary: counted, then raised again
                 if blames_dependency(error, ()):
                     self._window.record(True, False, self._now())
                 raise
