@@ -29,6 +29,7 @@ from polaris.messaging import (
     execution_topic,
     telemetry_topic,
 )
+from polaris.observability import LoggingConfig, configure_logging
 
 P95, WORKERS = "service.response_time.p95", "service.workers"
 
@@ -108,6 +109,7 @@ async def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--high", type=float, default=0.25, help="p95 in seconds that calls for a worker more")
     parser.add_argument("--low", type=float, default=0.05, help="p95 in seconds that allows a worker less")
     options = parser.parse_args(arguments)
+    configure_logging(LoggingConfig(level="error", foreign_level="critical"))  # a bus that goes away is no news here
     ended = asyncio.ensure_future(asyncio.Event().wait())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.cancel)
