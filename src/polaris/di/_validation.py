@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import pairwise
 
-from polaris.di._planner import captive_scoped, is_transient, missing_dependency, path_to_scoped
+from polaris.di._planner import captive_scoped, is_transient, missing_dependency
 from polaris.di._registration import ServiceLifetime, ServiceRegistration
 from polaris.di._wiring import Wiring
 from polaris.exceptions import DependencyInjectionError, DependencyResolutionException
@@ -121,17 +121,39 @@ def _close_group(
 
 def _find_captives(wiring: Wiring, registrations: list[ServiceRegistration]) -> Iterator[DependencyInjectionError]:
     """Singletons that would keep something beyond its life, directly or through transients."""
+    dependents: dict[ServiceRegistration, list[ServiceRegistration]] = {}
     for one in registrations:
-        if one.lifetime is not ServiceLifetime.SINGLETON:
-            continue
-        chain = path_to_scoped(wiring, one)
-        if len(chain) > 1 or wiring.needs_scope(one):
+        for need in wiring.needs(one):
+            dependents.setdefault(need, []).append(one)
+    singletons = [one for one in registrations if one.lifetime is ServiceLifetime.SINGLETON]
+    short_lived = [one for one in registrations if one.lifetime is not ServiceLifetime.SINGLETON]
+    to_scoped = _transients_above(dependents, [one for one in short_lived if wiring.needs_scope(one)])
+    to_teardown = _transients_above(dependents, [one for one in short_lived if _owes_teardown(one)])
+    for one in singletons:
+        if wiring.needs_scope(one) or any(need in to_scoped for need in wiring.needs(one)):
             yield captive_scoped(wiring, one)
-        chain = wiring.path_to(one, lambda need: is_transient(need) and need.has_teardown, through=is_transient)
-        if len(chain) > 1:
-            names = [step.name for step in chain]
+        if any(need in to_teardown for need in wiring.needs(one)):
+            names = [step.name for step in wiring.path_to(one, _owes_teardown, through=is_transient)]
             reason = (
                 f"captive dependency: the singleton {names[0]} would keep the transient {names[-1]}, "
                 "whose teardown then waits for the end of the container: register it as a singleton"
             )
             yield DependencyResolutionException(reason, path=names)
+
+
+def _owes_teardown(registration: ServiceRegistration) -> bool:
+    return is_transient(registration) and registration.has_teardown
+
+
+def _transients_above(
+    dependents: dict[ServiceRegistration, list[ServiceRegistration]], goals: list[ServiceRegistration]
+) -> set[ServiceRegistration]:
+    """The goals, and the transients that depend on them directly or through other transients."""
+    found = set(goals)
+    queue = deque(goals)
+    while queue:
+        for above in dependents.get(queue.popleft(), ()):
+            if above not in found and is_transient(above):
+                found.add(above)
+                queue.append(above)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
@@ -253,7 +254,9 @@ class Wiring:
         Only what `through` accepts, and the start, may stand in the middle.
         """
         came_from: dict[ServiceRegistration, ServiceRegistration | None] = {start: None}
-        for current in _growing(came_from):
+        queue = deque([start])
+        while queue:
+            current = queue.popleft()
             if is_goal(current):
                 chain: list[ServiceRegistration] = []
                 step: ServiceRegistration | None = current
@@ -264,17 +267,10 @@ class Wiring:
             if current is not start and not through(current):
                 continue
             for need in self.needs(current):
-                came_from.setdefault(need, current)
+                if need not in came_from:
+                    came_from[need] = current
+                    queue.append(need)
         return [start]
-
-
-def _growing(table: dict[ServiceRegistration, Any]) -> Iterator[ServiceRegistration]:
-    """The keys of a dictionary that grows while it is walked."""
-    done = 0
-    while done < len(table):
-        for key in list(table)[done:]:
-            done += 1
-            yield key
 
 
 def _mapping_with(keys: tuple[Hashable, ...]) -> Callable[[list[Any]], Any]:

@@ -114,8 +114,14 @@ def test_a_default_is_used_only_when_the_type_is_unregistered(container: DIConta
         def __init__(self, clock: Clock = fallback, size: int = 3) -> None:
             self.clock, self.size = clock, size
 
+    class MaybeUser:
+        def __init__(self, clock: Clock | None = fallback) -> None:
+            self.clock = clock
+
     container.register_transient(User)
+    container.register_transient(MaybeUser)
     assert (container.resolve(User).clock, container.resolve(User).size) == (fallback, 3)
+    assert container.resolve(MaybeUser).clock is fallback
     container.register_singleton(Clock)
     assert container.resolve(User).clock is container.resolve(Clock) is not fallback
     container.register_instance(int, 7)
@@ -418,6 +424,51 @@ def test_the_failing_one_of_several_dependencies_is_named(
         with container.scope() as scope, pytest.raises(DependencyResolutionException) as caught:
             scope.resolve(Whole)
         assert caught.value.path == ("Whole", part.__name__)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("lifetime", list(ServiceLifetime))
+async def test_the_failing_link_of_a_chain_is_named(
+    container: DIContainer, length: int, lifetime: ServiceLifetime
+) -> None:
+    links = [type(f"Link{index}", (), {}) for index in range(length)]
+    failing: type | None = None
+
+    def make(link: type) -> Callable[..., Any]:
+        def function(*_: object) -> Any:
+            if failing is link:
+                raise OSError
+            return link()
+
+        return function
+
+    for index, link in enumerate(links):
+        needs = links[index - 1 : index] if index else []
+        container.register_factory(link, taking(needs, make(link)), lifetime=lifetime)
+
+    async def fails_at(link: type, scope: Scope) -> None:
+        nonlocal failing
+        failing = link
+        for _ in range(2):
+            with pytest.raises(DependencyResolutionException) as caught:
+                scope.resolve(links[-1])
+            assert caught.value.path[-1] == link.__name__
+        with pytest.raises(DependencyResolutionException) as caught:
+            await scope.aresolve(links[-1])
+        assert caught.value.path[-1] == link.__name__
+        failing = None
+
+    for link in links:
+        async with container.scope() as scope:
+            await fails_at(link, scope)
+    if lifetime is ServiceLifetime.SINGLETON:
+        return  # those that did not fail are alive by now
+    for _ in range(2):  # once more with compiled closures
+        async with container.scope() as scope:
+            scope.resolve(links[-1])
+    for link in links:
+        async with container.scope() as scope:
+            await fails_at(link, scope)
 
 
 def test_the_last_registration_counts_and_all_of_them_are_in_resolve_all(container: DIContainer) -> None:
