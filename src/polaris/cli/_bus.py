@@ -11,30 +11,46 @@ from polaris.runtime import DataFolder
 from polaris.runtime._assembly import nats_config
 
 if TYPE_CHECKING:
-    from polaris.messaging import PolarisMessageBus
+    from polaris.messaging import NATSMessageBroker, PolarisMessageBus
     from polaris.runtime import Settings
 
-CONNECT_TIMEOUT_S = 5.0
+CLIENT_NAME = "polaris-cli"
+
+
+def broker_of(settings: Settings) -> NATSMessageBroker:
+    """A broker, not connected: for the configured servers, or for the embedded one of the running node.
+
+    Raises `BusConnectionError` when there is none to connect to.
+    """
+    from polaris.messaging import NATSConfig, NATSMessageBroker
+
+    if settings.nats.servers:
+        return NATSMessageBroker(nats_config(settings.nats, name=CLIENT_NAME))
+    running = DataFolder(settings.data_dir).running_node()
+    if running is None or running.bus_url is None:
+        raise BusConnectionError(f"no node runs on {settings.data_dir}; start one with: polaris run")
+    return NATSMessageBroker(NATSConfig(servers=(running.bus_url,), token=running.bus_token, name=CLIENT_NAME))
 
 
 @asynccontextmanager
 async def connected_bus(settings: Settings) -> AsyncIterator[PolarisMessageBus]:
-    """A started bus: the configured servers, or the embedded one of the running node; stopped at the end.
+    """A started bus, stopped at the end. Raises `BusConnectionError` when there is none to connect to."""
+    from polaris.messaging import PolarisMessageBus
 
-    Raises `BusConnectionError` when there is none to connect to.
-    """
-    from polaris.messaging import NATSConfig, NATSMessageBroker, PolarisMessageBus
-
-    if settings.nats.servers:
-        config = nats_config(settings.nats, name="polaris-cli")
-    else:
-        running = DataFolder(settings.data_dir).running_node()
-        if running is None or running.bus_url is None:
-            raise BusConnectionError(f"no node runs on {settings.data_dir}; start one with: polaris run")
-        config = NATSConfig(servers=(running.bus_url,), token=running.bus_token, name="polaris-cli")
-    bus = PolarisMessageBus(NATSMessageBroker(config))
+    bus = PolarisMessageBus(broker_of(settings))
     await bus.start()
     try:
         yield bus
     finally:
         await bus.stop()
+
+
+@asynccontextmanager
+async def connected_broker(settings: Settings) -> AsyncIterator[NATSMessageBroker]:
+    """A connected broker for those who only look on, disconnected at the end. Raises as `connected_bus` does."""
+    broker = broker_of(settings)
+    await broker.connect()
+    try:
+        yield broker
+    finally:
+        await broker.disconnect()
