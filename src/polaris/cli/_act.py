@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import typer
 
 from polaris.cli import _exit
 from polaris.cli._bus import connected_bus
 from polaris.cli._output import duration_text, print_json, status_text
+from polaris.cli._store import opened_store
 from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionResultEvent, ExecutionStatus
-from polaris.exceptions import InvalidValueError
+from polaris.exceptions import DataStoreError
 from polaris.ids import new_id
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 # The node retries what was certainly not done, so its answer may come later than one execution takes.
 ANSWER_MARGIN_S = 15.0
+# The answer comes over the bus; the store is asked now and then in case it came while nobody listened.
+LOOK_INTO_STORE_EVERY_S = 1.0
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,16 +36,34 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     wait: bool
 
+    def action(self) -> AdaptationAction:
+        """The action, with an id of its own unless one was given. Raises `InvalidValueError`."""
+        return AdaptationAction(
+            self.action_id or f"cli-{new_id()}",
+            self.action_type,
+            self.system_id,
+            parameters_of(self.parameters),
+            timeout_seconds=self.timeout_s,
+        )
+
+
+class Outcome(NamedTuple):
+    """An action that has come to its end, and what came of it."""
+
+    action: AdaptationAction
+    result: ExecutionResult
+
 
 def act_on(settings: Settings, request: Request, *, as_json: bool) -> int:
-    """Publish the action; 0 when it succeeded (or was stored, without waiting), 1 when not, 75 when nobody answered."""
-    action = AdaptationAction(
-        request.action_id or f"cli-{new_id()}",
-        request.action_type,
-        request.system_id,
-        parameters_of(request.parameters),
-        timeout_seconds=request.timeout_s,
-    )
+    """Publish the action; 0 when it succeeded (or was stored, without waiting), 1 when not, 75 when nobody answered.
+
+    An id that was carried out before is answered with its stored result, and nothing is published.
+    """
+    action = request.action()
+    if request.action_id is not None:
+        earlier = asyncio.run(stored_outcome(settings, action.action_id))
+        if earlier is not None:
+            return _tell_earlier(action, earlier, as_json=as_json)
     result = asyncio.run(_act(settings, action, wait=request.wait))
     if as_json:
         print_json({"action": action, "result": result})
@@ -48,12 +71,43 @@ def act_on(settings: Settings, request: Request, *, as_json: bool) -> int:
         _print(result)
     elif not request.wait:
         print(f"{action.action_id}  stored")
-    if result is None:
-        if request.wait:
-            _exit.complain(f"no answer yet; the action {action.action_id} is stored and will be carried out once")
-            return _exit.TIMED_OUT
+    if result is not None:
+        return _exit_code(result)
+    if not request.wait:
         return _exit.OK
-    return _exit.OK if result.status is ExecutionStatus.SUCCESS else _exit.FAILED
+    _exit.complain(
+        f"no answer in time; the action is stored and will be carried out once. Ask again with: --id {action.action_id}"
+    )
+    return _exit.TIMED_OUT
+
+
+def _tell_earlier(action: AdaptationAction, earlier: Outcome, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"action": earlier.action, "result": earlier.result})
+    else:
+        _print(earlier.result)
+    known = earlier.action
+    if (known.target_system, known.action_type, known.parameters) != (
+        action.target_system,
+        action.action_type,
+        action.parameters,
+    ):
+        asked = f"{known.action_type} on {known.target_system}"
+        _exit.complain(f"the id {action.action_id} belongs to another action ({asked}); nothing was done now")
+        return _exit.FAILED
+    _exit.complain(f"the action {action.action_id} was asked for before; it is not executed again")
+    return _exit_code(earlier.result)
+
+
+async def stored_outcome(settings: Settings, action_id: str) -> Outcome | None:
+    """The end of an action that the store knows; None when it has none yet, or there is no store to ask here."""
+    try:
+        async with opened_store(settings) as store:
+            action = await store.actions.find_by_id(action_id)
+            result = await store.results.find_by_action(action_id)
+    except DataStoreError:
+        return None
+    return None if action is None or result is None else Outcome(action, result)
 
 
 async def _act(settings: Settings, action: AdaptationAction, *, wait: bool) -> ExecutionResult | None:
@@ -72,11 +126,24 @@ async def _act(settings: Settings, action: AdaptationAction, *, wait: bool) -> E
         await bus.publish(adaptation_topic(action.target_system), AdaptationEvent(action, source="polaris-cli"))
         if not wait:
             return None
+        limit_s = (action.timeout_seconds or 0.0) + ANSWER_MARGIN_S
+        if sys.stderr.isatty():
+            _exit.complain(f"{action.action_id} is stored; waiting at most {duration_text(limit_s)} for its outcome")
         try:
-            async with asyncio.timeout((action.timeout_seconds or 0) + ANSWER_MARGIN_S):
-                return await answer
+            async with asyncio.timeout(limit_s):
+                return await _outcome(settings, action.action_id, answer)
         except TimeoutError:
             return None
+
+
+async def _outcome(settings: Settings, action_id: str, answer: asyncio.Future[ExecutionResult]) -> ExecutionResult:
+    while True:
+        done, _ = await asyncio.wait((answer,), timeout=LOOK_INTO_STORE_EVERY_S)
+        if done:
+            return answer.result()
+        stored = await stored_outcome(settings, action_id)
+        if stored is not None:
+            return stored.result
 
 
 def parameters_of(pairs: list[str]) -> dict[str, Any]:
@@ -85,12 +152,17 @@ def parameters_of(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator or not key:
-            raise InvalidValueError("--param", "key=value", pair)
+            message = f"{pair!r} is no key=value"
+            raise typer.BadParameter(message, param_hint="--param")
         try:
             parameters[key] = msgspec.json.decode(text.encode())
         except msgspec.DecodeError:
             parameters[key] = text
     return parameters
+
+
+def _exit_code(result: ExecutionResult) -> int:
+    return _exit.OK if result.status is ExecutionStatus.SUCCESS else _exit.FAILED
 
 
 def _print(result: ExecutionResult) -> None:

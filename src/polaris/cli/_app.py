@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
@@ -24,6 +25,30 @@ app = typer.Typer(
         "75 no answer in time, 78 configuration refused, 130 interrupted."
     ),
 )
+
+QUERY_EXAMPLES = """\b
+Examples:
+  polaris query this-machine
+  polaris query this-machine system.cpu.utilization --last 10m
+  polaris query this-machine system.cpu.utilization --agg p95 --bucket 5m --last 1d
+"""
+TAIL_EXAMPLES = """\b
+Examples (quote the wildcards: * is one part of a topic, > all that follow):
+  polaris tail
+  polaris tail 'polaris.telemetry.*' -n 10
+  polaris tail 'polaris.executions.>' --json
+"""
+PUBLISH_EXAMPLES = """\b
+Examples:
+  polaris publish polaris.telemetry.web '{"system_state": {"system_id": "web",
+    "timestamp": "2026-01-31T12:00:00Z", "metrics": {"rps": {"name": "rps", "value": 41.5}}}}'
+  polaris publish polaris.telemetry.web < cloudevent.json
+"""
+ACT_EXAMPLES = """\b
+Examples:
+  polaris act web add_worker
+  polaris act web set_workers --param count=4 --id scale-2026-01-31
+"""
 
 Config = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads the annotation
@@ -94,7 +119,7 @@ def status(config: Config = None, data_dir: DataDir = None, as_json: Json = Fals
     raise SystemExit(show_status(settings_of(config, data_dir), as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="The managed systems with their latest state.")
 def systems(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
     """The managed systems with their latest state, whether the node runs or not."""
     from polaris.cli._query import show_systems
@@ -102,12 +127,12 @@ def systems(config: Config = None, data_dir: DataDir = None, as_json: Json = Fal
     raise SystemExit(show_systems(settings_of(config, data_dir), as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="A system's latest state, or values of one metric.", epilog=QUERY_EXAMPLES)
 def query(
-    system_id: Annotated[str, typer.Argument(help="The managed system.", show_default=False)],
+    system_id: Annotated[str, typer.Argument(metavar="SYSTEM", help="The managed system.", show_default=False)],
     metric: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(help="The metric; without it, the latest state is shown.", show_default=False),
+        typer.Argument(metavar="METRIC", help="The metric; without it, the latest state is shown.", show_default=False),
     ] = None,
     last: Annotated[str, typer.Option("--last", help="How far back: 90s, 15m, 1h, 7d ...")] = "1h",
     start: Annotated[
@@ -116,7 +141,7 @@ def query(
     ] = None,
     end: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--end", help="Before this time (RFC 3339); now.", show_default=False),
+        typer.Option("--end", help="Before this time (RFC 3339), instead of now.", show_default=False),
     ] = None,
     aggregation: Annotated[
         Optional[str],  # noqa: UP045
@@ -133,26 +158,28 @@ def query(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Points or aggregates of one metric from the store, whether the node runs or not."""
+    """The latest state of a system, or the points or aggregates of one metric, whether the node runs or not."""
     from polaris.cli._durations import parse_duration, parse_instant
     from polaris.cli._query import Question, show_series
 
     question = Question(
         system_id=system_id,
         metric=metric,
-        last=parse_duration(last),
-        start=parse_instant(start) if start else None,
-        end=parse_instant(end) if end else None,
+        last=parse_duration(last, "--last"),
+        start=parse_instant(start, "--start") if start else None,
+        end=parse_instant(end, "--end") if end else None,
         aggregation=aggregation,
-        bucket=parse_duration(bucket) if bucket else None,
+        bucket=parse_duration(bucket, "--bucket") if bucket else None,
         limit=limit,
     )
     raise SystemExit(show_series(settings_of(config, data_dir), question, as_json=as_json))
 
 
-@app.command()
+@app.command(epilog=TAIL_EXAMPLES)
 def tail(
-    pattern: Annotated[str, typer.Argument(help="Topics to follow; * and > are wildcards.")] = "polaris.>",
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Topics to follow; * and > are wildcards.")
+    ] = "polaris.>",
     count: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option("--count", "-n", min=1, help="Stop after so many events.", show_default=False),
@@ -167,11 +194,16 @@ def tail(
     raise SystemExit(follow(settings_of(config, data_dir), pattern, count_max=count, as_json=as_json))
 
 
-@app.command()
+@app.command(epilog=PUBLISH_EXAMPLES)
 def publish(
-    topic: Annotated[str, typer.Argument(help="Where to, such as polaris.telemetry.web.", show_default=False)],
+    topic: Annotated[
+        str, typer.Argument(metavar="TOPIC", help="Where to, such as polaris.telemetry.web.", show_default=False)
+    ],
     event: Annotated[
-        str, typer.Argument(help="The event's fields as JSON, or a whole CloudEvent; - reads standard input.")
+        str,
+        typer.Argument(
+            metavar="EVENT", help="The event's fields as JSON, or a whole CloudEvent; - reads standard input."
+        ),
     ] = "-",
     type_name: Annotated[
         Optional[str],  # noqa: UP045
@@ -187,10 +219,12 @@ def publish(
     raise SystemExit(publish_event(settings_of(config, data_dir), topic, event, type_name=type_name, as_json=as_json))
 
 
-@app.command()
+@app.command(epilog=ACT_EXAMPLES)
 def act(
-    system_id: Annotated[str, typer.Argument(help="The managed system.", show_default=False)],
-    action_type: Annotated[str, typer.Argument(help="What to do, such as add_worker.", show_default=False)],
+    system_id: Annotated[str, typer.Argument(metavar="SYSTEM", help="The managed system.", show_default=False)],
+    action_type: Annotated[
+        str, typer.Argument(metavar="ACTION", help="What to do, such as add_worker.", show_default=False)
+    ],
     parameter: Annotated[
         list[str],
         typer.Option("--param", "-p", help="A parameter as key=value; the value may be JSON.", show_default=False),
@@ -214,7 +248,7 @@ def act(
         action_type=action_type,
         parameters=parameter,
         action_id=action_id,
-        timeout_s=parse_duration(timeout).total_seconds(),
+        timeout_s=parse_duration(timeout, "--timeout").total_seconds(),
         wait=wait,
     )
     raise SystemExit(act_on(settings_of(config, data_dir), request, as_json=as_json))
@@ -222,6 +256,23 @@ def act(
 
 def run_app() -> NoReturn:
     """Run the command line; errors become one clear line each and a documented exit code."""
+    try:
+        try:
+            _call_app()
+        finally:
+            # What is still buffered must meet a reader that went away here, not in the interpreter's last moments.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_to_nobody()
+    except SystemExit as ending:
+        # typer makes 1 of a reader that went away, as `head` does; nothing is wrong.
+        if isinstance(ending.__context__, BrokenPipeError):
+            _leave_to_nobody()
+        raise
+    raise SystemExit(_exit.OK)
+
+
+def _call_app() -> None:
     try:
         app(prog_name="polaris")
     except PolarisException as error:
@@ -231,10 +282,12 @@ def run_app() -> NoReturn:
         if known is None or foreign is not None:
             raise
         _exit.leave_all(known)
-    except BrokenPipeError:
-        # The reader went away, as `head` does; nothing is wrong.
-        sys.stderr.close()
-        raise SystemExit(_exit.OK) from None
     except KeyboardInterrupt:
         raise SystemExit(_exit.INTERRUPTED) from None
+
+
+def _leave_to_nobody() -> NoReturn:
+    """End well although nobody reads the output any more: what is left of it goes nowhere, at the exit too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     raise SystemExit(_exit.OK)

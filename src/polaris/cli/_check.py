@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -80,8 +81,7 @@ def _port_in_use(settings: Settings) -> list[str]:
 def _print_effective(settings: Settings) -> None:
     for section, values in effective_settings(settings).items():
         for key, value in values.items():
-            if isinstance(value, dict):
-                for inner, text in value.items():
-                    print(f"  {section}.{key}.{inner} = {text!r}")
-            else:
-                print(f"  {section}.{key} = {value!r}")
+            inner = value.items() if isinstance(value, dict) else ()
+            rows = [(f"{section}.{key}.{name}", item) for name, item in inner] or [(f"{section}.{key}", value)]
+            for name, item in rows:
+                print(f"  {name} = {coloured('not set', 'dim') if item is None else json.dumps(item)}")

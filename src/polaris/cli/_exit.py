@@ -9,6 +9,8 @@ from typing import NoReturn
 from polaris.exceptions import (
     BusConnectionError,
     ConfigurationError,
+    InvalidTopicError,
+    InvalidValueError,
     PolarisException,
     RequestTimeoutError,
     StoreConnectionError,
@@ -17,8 +19,11 @@ from polaris.exceptions import (
 
 OK = 0
 FAILED = 1
+"""What was asked for did not succeed, or was refused."""
 USAGE = 2
+"""The arguments are wrong; nothing was done."""
 NOTHING_FOUND = 4
+"""No such system, metric or value in the store."""
 UNAVAILABLE = 69
 """Node, bus or store cannot be reached (EX_UNAVAILABLE of sysexits.h)."""
 TIMED_OUT = 75
@@ -31,6 +36,8 @@ INTERRUPTED = 130
 
 def exit_code_of(error: PolarisException) -> int:
     """The exit code that stands for `error`."""
+    if isinstance(error, (InvalidValueError, InvalidTopicError)):
+        return USAGE
     if isinstance(error, (ConfigurationError, StoreLockedError)):
         return MISCONFIGURED
     if isinstance(error, (BusConnectionError, StoreConnectionError)):

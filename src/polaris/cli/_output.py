@@ -86,12 +86,32 @@ def duration_text(seconds: float) -> str:
     return f"{timedelta(seconds=seconds).days} d"
 
 
+def moment_text(moment: datetime) -> str:
+    """An instant in UTC as RFC 3339, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def value_text(value: object, unit: str | None = None) -> str:
     """A metric value for people; a missing one is a dash, never 0."""
     if value is None:
         return "-"
-    if isinstance(value, float):
-        text = f"{value:.4g}" if abs(value) < 1_000_000 else f"{value:.4e}"
-    else:
-        text = str(value)
-    return f"{text} {unit}" if unit and unit != "1" else text
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)) and unit in ("By", "By/s"):
+        return _bytes_text(value) + unit.removeprefix("By")
+    text = _number_text(value) if isinstance(value, float) else str(value)
+    # UCUM writes what is counted in braces: {thread}.
+    shown = (unit or "1").removeprefix("1").replace("{", "").replace("}", "")
+    return f"{text} {shown}".rstrip()
+
+
+def _number_text(value: float) -> str:
+    return f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
+
+
+def _bytes_text(value: float) -> str:
+    size, units = float(value), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while abs(size) >= 1024 and unit != "TiB":
+        size, unit = size / 1024, next(units)
+    return f"{size:.4g} {unit}"

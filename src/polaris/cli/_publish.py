@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from polaris.cli import _exit
 from polaris.cli._bus import connected_bus
+from polaris.cli._near import hint
 from polaris.cli._output import print_json
 from polaris.domain import EVENTS, PolarisEvent
-from polaris.exceptions import InvalidValueError, MessageDecodeError, UnknownEventTypeError
+from polaris.exceptions import MessageDecodeError, UnknownEventTypeError
 
 if TYPE_CHECKING:
+    from polaris.messaging import Receipt
     from polaris.runtime import Settings
 
 INPUT_BYTES_MAX = 64 << 20
@@ -36,12 +37,19 @@ def publish_event(settings: Settings, topic: str, text: str, *, type_name: str |
     if as_json:
         print_json({"event_id": event.event_id, **msgspec.to_builtins(receipt)})
     else:
-        where = f" as {receipt.stream} #{receipt.sequence}" if receipt.stream else ""
-        print(f"{event.event_id}  {receipt.delivery}{where}{' (duplicate)' if receipt.duplicate else ''}")
+        print(f"{event.event_id}  {guarantee_of(receipt)}")
     return _exit.OK
 
 
-async def _publish(settings: Settings, topic: str, event: PolarisEvent):  # type: ignore[no-untyped-def]
+def guarantee_of(receipt: Receipt) -> str:
+    """The receipt in words."""
+    if receipt.stream is None:
+        return "sent to whoever listens now (at most once)"
+    again = ", was there already" if receipt.duplicate else ""
+    return f"stored as {receipt.stream} #{receipt.sequence}{again} (at least once)"
+
+
+async def _publish(settings: Settings, topic: str, event: PolarisEvent) -> Receipt:
     async with connected_bus(settings) as bus:
         return await bus.publish(topic, event)
 
@@ -53,19 +61,18 @@ def read_event(raw: bytes, topic: str, type_name: str | None) -> PolarisEvent:
     except (msgspec.DecodeError, RecursionError) as error:
         raise MessageDecodeError(f"the event is not valid JSON: {error}") from error
     if not isinstance(document, dict):
-        raise InvalidValueError("event", "a JSON object", document)
+        raise MessageDecodeError(f"the event is not a JSON object, but a {type(document).__name__}")
     if "specversion" in document:
         from polaris.messaging import EventCodec
 
         return EventCodec().decode(raw)[0]
     name = type_name or next((kind for prefix, kind in _TYPE_OF_TOPIC.items() if topic.startswith(prefix)), None)
     if name is None:
-        raise UnknownEventTypeError(f"no event type is natural for {topic!r}; name one with --type")
+        raise UnknownEventTypeError(f"the topic {topic!r} does not tell the event type; name it with --type")
     entry = EVENTS.find(name)
     if entry is None:
-        near = get_close_matches(name, [known.name for known in EVENTS], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UnknownEventTypeError(f"no event type {name!r} is registered{hint}")
+        known = [kind.name for kind in EVENTS]
+        raise UnknownEventTypeError(f"no event type {name!r} is registered{hint(name, known, 'registered:')}")
     try:
         return msgspec.convert(document, entry.event_class)
     except (msgspec.ValidationError, RecursionError) as error:

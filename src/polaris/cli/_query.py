@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import typer
 
 from polaris.cli import _exit
-from polaris.cli._output import ago, print_json, print_table, value_text
+from polaris.cli._near import hint
+from polaris.cli._output import ago, moment_text, print_json, print_table, value_text
+from polaris.cli._store import ask
 from polaris.domain import SystemState
-from polaris.exceptions import InvalidValueError, StoreConnectionError
 
 if TYPE_CHECKING:
     from polaris.runtime import Settings
-    from polaris.storage import PolarisDataStore
-
-T = TypeVar("T")
+    from polaris.storage import AggregationType, PolarisDataStore
 
 BUCKETS_DEFAULT = 60
 
@@ -35,28 +33,37 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     bucket: timedelta | None
     limit: int
 
+    def check(self) -> None:
+        """Raise `typer.BadParameter` for options that make no sense together."""
+        if self.metric is None and (self.aggregation or self.bucket):
+            raise typer.BadParameter("names no metric to aggregate: polaris query SYSTEM METRIC", param_hint="--agg")
+        if self.start is not None and self.start >= (self.end or datetime.now(UTC)):
+            message = f"{moment_text(self.start)} is not before the end of the range"
+            raise typer.BadParameter(message, param_hint="--start")
+
     def bounds(self) -> tuple[datetime, datetime]:
         """Start and end of the range; samples of a clock that runs ahead are within an open end."""
         end = self.end or datetime.now(UTC) + timedelta(days=1)
         return self.start or (self.end or datetime.now(UTC)) - self.last, end
 
+    def bucket_length(self) -> timedelta:
+        """The bucket asked for, else one that makes about sixty of the range."""
+        if self.bucket is not None:
+            return self.bucket
+        span = self.last if self.start is None else (self.end or datetime.now(UTC)) - self.start
+        return timedelta(seconds=max(1, round(span.total_seconds() / BUCKETS_DEFAULT)))
 
-def ask(settings: Settings, question: Callable[[PolarisDataStore], Awaitable[T]]) -> T:
-    """The answer of the store, opened read-only. Raises `StoreConnectionError` when there is no store yet."""
-    from polaris.storage import PolarisDataStore
+    def aggregation_type(self) -> AggregationType:
+        """How a bucket becomes one value; the average unless said otherwise."""
+        from polaris.storage import AggregationType
 
-    if not settings.store_path.exists():
-        raise StoreConnectionError(f"there is no store at {settings.store_path} yet; start a node with: polaris run")
-
-    async def answer() -> T:
-        store = PolarisDataStore.sqlite(settings.store_path, read_only=True)
-        await store.connect()
+        name = self.aggregation or "avg"
         try:
-            return await question(store)
-        finally:
-            await store.disconnect()
-
-    return asyncio.run(answer())
+            return AggregationType(name)
+        except ValueError as error:
+            known = [str(kind) for kind in AggregationType]
+            message = f"there is no {name!r}; one of {', '.join(known)}"
+            raise typer.BadParameter(message, param_hint="--agg") from error
 
 
 def show_systems(settings: Settings, *, as_json: bool) -> int:
@@ -77,6 +84,7 @@ def show_systems(settings: Settings, *, as_json: bool) -> int:
 
 def show_series(settings: Settings, question: Question, *, as_json: bool) -> int:
     """The latest state, the points, or the aggregates that were asked for."""
+    question.check()
     if question.metric is None:
         return _show_state(settings, question.system_id, as_json=as_json)
     if question.aggregation or question.bucket:
@@ -91,7 +99,7 @@ def _show_state(settings: Settings, system_id: str, *, as_json: bool) -> int:
     if as_json:
         print_json(state)
         return _exit.OK
-    print(f"{state.system_id}  {state.health_status}  {state.timestamp.isoformat()} ({ago(state.timestamp)})")
+    print(f"{state.system_id}  {state.health_status}  {moment_text(state.timestamp)} ({ago(state.timestamp)})")
     rows = [
         (name, value_text(metric.value, metric.unit), metric.quality.value) for name, metric in state.metrics.items()
     ]
@@ -100,12 +108,8 @@ def _show_state(settings: Settings, system_id: str, *, as_json: bool) -> int:
 
 
 def _unknown_system(settings: Settings, system_id: str) -> int:
-    from difflib import get_close_matches
-
     known = [summary.system_id for summary in ask(settings, lambda store: store.states.systems())]
-    near = get_close_matches(system_id, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known[:20]) or 'none'}"
-    _exit.complain(f"no system {system_id!r} has reported{hint}")
+    _exit.complain(f"no system {system_id!r} has reported{hint(system_id, known, 'known:')}")
     return _exit.NOTHING_FOUND
 
 
@@ -115,20 +119,27 @@ def _show_points(settings: Settings, question: Question, metric: str, *, as_json
     start, end = question.bounds()
 
     async def read(store: PolarisDataStore) -> Any:
+        # One more than asked for tells whether there are more.
         points = await store.states.series(
-            question.system_id, metric, TimeRange(start, end), limit=question.limit, order="desc"
+            question.system_id, metric, TimeRange(start, end), limit=question.limit + 1, order="desc"
         )
         return points[::-1], await store.states.get_current_state(question.system_id)
 
-    points, state = ask(settings, read)
-    if not points:
+    found, state = ask(settings, read)
+    if not found:
         return _nothing(settings, question, metric, state)
+    points = found[-question.limit :]
+    truncated = len(found) > len(points)
     unit = _unit(state, metric)
     if as_json:
         listed = [{"timestamp": timestamp, "value": value} for timestamp, value in points]
-        print_json({"system_id": question.system_id, "metric": metric, "unit": unit, "points": listed})
+        facts = {"system_id": question.system_id, "metric": metric, "unit": unit, "truncated": truncated}
+        print_json({**facts, "points": listed})
     else:
-        print_table(("TIME", metric), [(timestamp.isoformat(), value_text(value, unit)) for timestamp, value in points])
+        print_table(
+            ("TIME", metric), [(moment_text(timestamp), value_text(value, unit)) for timestamp, value in points]
+        )
+        _say_truncated(question, truncated)
     return _exit.OK
 
 
@@ -136,30 +147,34 @@ def _show_aggregates(settings: Settings, question: Question, metric: str, *, as_
     from polaris.storage import AggregationType, TimeRange
 
     start, end = question.bounds()
-    try:
-        aggregation = AggregationType(question.aggregation or "avg")
-    except ValueError as error:
-        raise InvalidValueError("--agg", "one of " + ", ".join(AggregationType), question.aggregation) from error
-    bucket = question.bucket or max(timedelta(seconds=1), question.last / BUCKETS_DEFAULT)
+    aggregation, bucket = question.aggregation_type(), question.bucket_length()
 
     async def read(store: PolarisDataStore) -> Any:
         points = await store.states.aggregate(
             question.system_id, metric, TimeRange(start, end), aggregation, bucket=bucket
         )
-        return points[-question.limit :], await store.states.get_current_state(question.system_id)
+        return points, await store.states.get_current_state(question.system_id)
 
-    points, state = ask(settings, read)
-    if not points:
+    found, state = ask(settings, read)
+    if not found:
         return _nothing(settings, question, metric, state)
+    points = found[-question.limit :]
+    truncated = len(found) > len(points)
     unit = None if aggregation is AggregationType.COUNT else _unit(state, metric)
     if as_json:
         listed = [{"start": point.timestamp, "value": point.value, "count": point.count} for point in points]
         facts = {"system_id": question.system_id, "metric": metric, "unit": unit, "aggregation": aggregation}
-        print_json({**facts, "bucket_s": bucket.total_seconds(), "buckets": listed})
+        print_json({**facts, "bucket_s": bucket.total_seconds(), "truncated": truncated, "buckets": listed})
     else:
-        rows = [(point.timestamp.isoformat(), value_text(point.value, unit), str(point.count)) for point in points]
+        rows = [(moment_text(point.timestamp), value_text(point.value, unit), str(point.count)) for point in points]
         print_table(("FROM", f"{aggregation}({metric})", "COUNT"), rows)
+        _say_truncated(question, truncated)
     return _exit.OK
+
+
+def _say_truncated(question: Question, truncated: bool) -> None:
+    if truncated:
+        _exit.complain(f"there are more in the range; these are the newest {question.limit}, see --limit")
 
 
 def _unit(state: SystemState | None, metric: str) -> str | None:
@@ -171,11 +186,10 @@ def _nothing(settings: Settings, question: Question, metric: str, state: SystemS
     if state is None:
         return _unknown_system(settings, question.system_id)
     if metric not in state.metrics:
-        from difflib import get_close_matches
-
-        near = get_close_matches(metric, state.metrics, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; it reports {', '.join(list(state.metrics)[:20])}"
-        _exit.complain(f"{question.system_id} has no metric {metric!r}{hint}")
+        _exit.complain(
+            f"{question.system_id} has no metric {metric!r}{hint(metric, list(state.metrics), 'it reports')}"
+        )
     else:
-        _exit.complain(f"{question.system_id} has no values of {metric} in that range")
+        newest = f"its newest state is of {moment_text(state.timestamp)} ({ago(state.timestamp)})"
+        _exit.complain(f"{question.system_id} has no values of {metric} in that range; {newest}")
     return _exit.NOTHING_FOUND
