@@ -11,7 +11,6 @@ from polaris.exceptions import (
     StoreConnectionError,
     StoreCorruptError,
     StoreFullError,
-    StoreLockedError,
 )
 
 _KINDS: tuple[tuple[type[Exception], type[DataStoreError], str], ...] = (
@@ -19,8 +18,9 @@ _KINDS: tuple[tuple[type[Exception], type[DataStoreError], str], ...] = (
     (apsw.CorruptError, StoreCorruptError, "the store's file is damaged"),
     (apsw.NotADBError, StoreCorruptError, "the file is not a store"),
     (apsw.ConstraintError, ConflictError, "a unique key exists already"),
-    (apsw.BusyError, StoreLockedError, "another process holds the store's file"),
-    (apsw.LockedError, StoreLockedError, "another process holds the store's file"),
+    # No other runtime, which the writer's lock tells, but some program with a transaction open: it passes.
+    (apsw.BusyError, StoreConnectionError, "another program holds the store's file"),
+    (apsw.LockedError, StoreConnectionError, "another program holds the store's file"),
     (apsw.CantOpenError, StoreConnectionError, "the store's file cannot be opened"),
     (apsw.ReadOnlyError, StoreConnectionError, "the store is open for reading only"),
     (apsw.PermissionsError, StoreConnectionError, "access to the store's file is denied"),
