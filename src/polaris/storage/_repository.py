@@ -13,6 +13,7 @@ from polaris.storage._backend import StorageBackend
 from polaris.storage._documents import Document, DocumentStorageBackend, Query
 from polaris.storage._graph import GraphStorageBackend
 from polaris.storage._timeseries import TimeSeriesStorageBackend
+from polaris.storage._turns import in_turns
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -99,7 +100,7 @@ class DocumentRepository(Repository[S], Generic[S]):
     ) -> list[S]:
         """The values that match an operator dictionary over their attributes."""
         documents = await self.documents.find_documents(self.collection, query, limit, sort=sort, after=after)
-        return [self._entity(document) for document in documents]
+        return [self._entity(document) async for document in in_turns(documents)]
 
     async def count(self, query: Query | None = None) -> int:
         """How many values match."""

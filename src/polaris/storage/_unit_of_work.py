@@ -78,6 +78,11 @@ class PolarisUnitOfWork:
         return self._transaction.is_open
 
     @property
+    def is_committed(self) -> bool:
+        """Whether everything was made durable; tells it also when `commit` was cancelled."""
+        return self._transaction.is_committed
+
+    @property
     def time_series(self) -> TimeSeriesStorageBackend:
         """The time series port inside this transaction."""
         return self._transaction.time_series

@@ -119,7 +119,8 @@ def test_one_series_comes_sorted_from_both_tables(session: SqliteSession) -> Non
     with plans(session) as found:
         session.time_series.query("m", ALL, {"h": "3"}, limit=5, descending=True, fields=None)
     reading = found[found.index("MERGE (UNION ALL)") :]
-    assert not any("TEMP B-TREE" in line for line in reading), found
+    # Within one instant the few parts of a point may be sorted; the instants themselves never are.
+    assert not any(line == "USE TEMP B-TREE FOR ORDER BY" for line in reading), found
 
 
 @pytest.mark.parametrize("direction", ["out", "in", "both"])

@@ -22,6 +22,7 @@ from polaris.storage._timeseries import (
     TimeSeriesPoint,
     TimeSeriesStorageBackend,
 )
+from polaris.storage._turns import in_turns
 from polaris.storage.repositories._state_codec import (
     FORM,
     FORM_TAG,
@@ -80,7 +81,7 @@ class SystemStateRepository(Repository[SystemState]):
         """
         points: list[TimeSeriesPoint] = []
         forms: dict[str, str] = {}
-        for state in states:
+        async for state in in_turns(states):
             if state.__class__ is not SystemState:
                 raise InvalidValueError("states", "SystemState objects", state)
             point, digest, text = self._codec.encode(state)
@@ -170,7 +171,7 @@ class SystemStateRepository(Repository[SystemState]):
         forms: dict[str, Form] = {}
         for digest in {str(point.fields[FORM]) for point in points if FORM in point.fields}:
             forms[digest] = self._codec.known(digest) or await self._learn(digest)
-        return [self._codec.decode(point, forms) for point in points]
+        return [self._codec.decode(point, forms) async for point in in_turns(points)]
 
     async def _learn(self, digest: str) -> Form:
         found = await self.time_series.latest(FORMS, {FORM_TAG: digest})

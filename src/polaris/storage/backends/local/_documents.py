@@ -21,6 +21,7 @@ from polaris.storage._limits import (
 )
 from polaris.storage._operation import Executor, Operation
 from polaris.storage._sorting import parse_after, parse_sort
+from polaris.storage._turns import in_turns
 
 if TYPE_CHECKING:
     from polaris.storage.backends.local._engine import LocalEngine
@@ -44,7 +45,7 @@ class LocalDocuments(DocumentStorageBackend):
         check_collection(collection)
         if len(documents) > BATCH_DOCUMENTS_MAX:
             raise InvalidValueError("documents", f"at most {BATCH_DOCUMENTS_MAX} documents", documents)
-        rows = [_identified(document) for document in documents]
+        rows = [_identified(document) async for document in in_turns(documents)]
         await self._executor.execute(
             Operation(
                 lambda session: session.documents.insert_many(collection, rows),

@@ -30,6 +30,7 @@ from polaris.storage._timeseries import (
     TimeSeriesStorageBackend,
     checked_tags,
 )
+from polaris.storage._turns import in_turns
 
 if TYPE_CHECKING:
     from polaris.storage.backends.local._engine import LocalEngine
@@ -59,7 +60,7 @@ class LocalTimeSeries(TimeSeriesStorageBackend):
         points = tuple(points)
         if len(points) > BATCH_POINTS_MAX:
             raise InvalidValueError("points", f"at most {BATCH_POINTS_MAX} points (found {len(points)})", points)
-        for point in points:
+        async for point in in_turns(points):
             if point.__class__ is not TimeSeriesPoint:
                 raise InvalidValueError("points", "TimeSeriesPoint objects", point)
         await self._executor.execute(

@@ -43,14 +43,17 @@ def query(
     if len(chosen) == 1:
         bindings["series"] = chosen[0].number
         condition = "series = :series AND ts >= :start AND ts < :end" + _holding(chosen[0], fields)
+        # Parts in the direction of time, so that both tables yield this order by themselves.
+        order = f"ts{direction}, part{direction}"
         sql = " UNION ALL ".join(
             f"SELECT ts, 0 AS rank, part, {_COLUMN_LIST} FROM {table} WHERE {condition}"  # noqa: S608
             for table in ("ts_hot", "ts_cold")
         )
     else:
         bindings["chosen"] = _chosen_json(chosen)
+        order = f"ts{direction}, rank, part"
         sql = _many_sql(chosen, fields)
-    rows = connection.execute(f"{sql} ORDER BY ts{direction}, rank, part LIMIT :limit", bindings)
+    rows = connection.execute(f"{sql} ORDER BY {order} LIMIT :limit", bindings)
     return list(_points(rows, chosen, fields, limit))
 
 

@@ -158,10 +158,16 @@ class GroupWriter:
             jobs[0].error = jobs[0].error or translated(error)
             return
         self.counts["groups_retried"] += 1
-        for job in jobs:
+        for place, job in enumerate(jobs):
             job.result = job.error = None
             try:
                 self._session.connection.execute("BEGIN IMMEDIATE")
+            except Exception as failure:  # boundary: no transaction can be had at all, so nobody needs to try one more
+                self._abandon()
+                for refused in jobs[place:]:
+                    refused.error = translated(failure)
+                return
+            try:
                 self._run_job(job)
                 self._end(keep=job.keep and job.error is None)
             except Exception as failure:  # boundary: as above, for this job alone
@@ -215,14 +221,18 @@ class GroupWriter:
         self._on_settled(jobs, added)
 
     def _maintain(self) -> None:
-        """One slice of compaction and a checkpoint, where they are due; both can wait when they fail."""
+        """One slice of compaction or a checkpoint, where it is due, so that writers wait for one of them at most.
+
+        Both can wait when they fail.
+        """
         connection = self._session.connection
         try:
             if self._compaction.is_due:
                 connection.execute("BEGIN IMMEDIATE")
                 self._compaction.move_slice()
                 connection.execute("COMMIT")
-            self._checkpointer.run_if_due()
+            else:
+                self._checkpointer.run_if_due()
         except Exception as error:  # boundary: housekeeping must not end the writer; health shows it
             self._abandon()
             self.last_error = translated(error)

@@ -1,0 +1,110 @@
+"""What the embedded engine does beside its work: compaction, checkpoints, grouping, counting."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from polaris.exceptions import ConflictError
+from polaris.storage import PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
+from polaris.storage.backends.sqlite import _checkpoint
+from polaris.storage.backends.sqlite._sql import scalar
+
+T0 = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def batch(start: int, count: int) -> list[TimeSeriesPoint]:
+    return [
+        TimeSeriesPoint(T0 + timedelta(seconds=n), {"h": str(n % 5)}, {"v": n}) for n in range(start, start + count)
+    ]
+
+
+async def test_compaction_keeps_the_hot_table_small_and_loses_nothing(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", hot_rows_max=1_000, slice_rows=400)
+    async with PolarisDataStore(engine) as store:
+        for start in range(0, 6_000, 300):
+            await store.time_series.store_many("m", batch(start, 300))
+        await store.time_series.store_many("m", batch(0, 700))  # late, and again: it replaces what is cold
+        for _ in range(8):
+            await store.graph.add_node("n")  # each commit lets one slice go
+        assert engine._readers is not None
+        hot = await engine._readers.run(lambda session: scalar(session.connection, "SELECT count(*) FROM ts_hot"))
+        assert hot <= 1_000
+        found = await store.time_series.query_time_series("m", TimeRange.all())
+        assert [point.fields["v"] for point in found] == list(range(6_000))
+        stats = await engine.stats()
+        assert stats["compacted_rows"] >= 5_000
+        assert stats["compaction_slices"] >= 12
+
+
+async def test_the_log_stays_short_while_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_checkpoint, "PAGES_SOFT", 50)
+    engine = SqliteEngine(tmp_path / "store.db")
+    async with PolarisDataStore(engine) as store:
+        for start in range(0, 20_000, 400):
+            await store.time_series.store_many("m", batch(start, 400))
+        stats = await engine.stats()
+    assert stats["checkpoints"] >= 5
+    assert stats["wal_bytes"] < 150 * 4_200
+
+
+async def test_a_reader_that_stays_cannot_stop_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, pages in (("PAGES_SOFT", 20), ("PAGES_HARD", 60), ("GROWTH_PAGES", 20), ("WAIT_MS", 1)):
+        monkeypatch.setattr(_checkpoint, name, pages)
+    path = tmp_path / "store.db"
+    async with PolarisDataStore.sqlite(path) as store:
+        await store.time_series.store_many("m", batch(0, 10))
+        other = SqliteEngine(path, read_only=True)
+        async with other:
+            assert other._readers is not None
+            session = other._readers._free[0]
+            session.connection.execute("BEGIN")
+            assert scalar(session.connection, "SELECT count(*) FROM ts_hot") == 10
+            for start in range(0, 8_000, 200):
+                await store.time_series.store_many("m", batch(start, 200))
+            assert scalar(session.connection, "SELECT count(*) FROM ts_hot") == 10
+            assert (await store.stats())["sqlite"]["checkpoints_blocked"] > 0
+            session.connection.execute("ROLLBACK")
+        assert len(await store.time_series.query_time_series("m", TimeRange.all())) == 8_000
+
+
+async def test_writers_that_wait_together_share_a_commit(tmp_path: Path) -> None:
+    async with PolarisDataStore.sqlite(tmp_path / "store.db") as store:
+        before = (await store.stats())["sqlite"]
+        await asyncio.gather(*[store.graph.add_node(f"n-{n}") for n in range(300)])
+        after = (await store.stats())["sqlite"]
+        assert after["jobs"] - before["jobs"] == 300
+        assert after["groups"] - before["groups"] < 100
+
+
+async def test_of_a_group_only_the_writer_that_fails_is_told_so(tmp_path: Path) -> None:
+    async with PolarisDataStore.sqlite(tmp_path / "store.db") as store:
+        await store.documents.insert_document("d", {"_id": "7"})
+        writes = [store.documents.insert_document("d", {"_id": str(n)}) for n in range(20)]
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        failed = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)]
+        assert failed == [7]
+        assert isinstance(outcomes[7], ConflictError)
+        assert await store.documents.count("d") == 20
+
+
+async def test_the_event_loop_goes_on_while_the_store_works(tmp_path: Path) -> None:
+    async with PolarisDataStore.sqlite(tmp_path / "store.db") as store:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        await store.time_series.store_many("m", batch(0, 20_000))
+        await store.time_series.query_time_series("m", TimeRange.all())
+        counting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await counting
+        assert turns > 100
