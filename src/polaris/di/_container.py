@@ -201,6 +201,7 @@ class DIContainer(Registrar):
     async def start(self, *, timeout_s: float = START_TOTAL_TIMEOUT_S) -> None:
         """Validate, build every singleton, and start the hosted ones in dependency order.
 
+        The order comes from the parameters: what a factory fetches from the container in its body is not seen.
         Services that do not depend on each other start side by side, each within its own deadline and all within
         `timeout_s` seconds. If one fails, or the caller is cancelled, what had begun is stopped in reverse order,
         everything built is torn down, and an ExceptionGroup (or the cancellation) comes out: the container is then

@@ -11,7 +11,6 @@ from polaris.di._declare import declare_factory, declare_instance
 from polaris.di._registration import ServiceLifetime
 from polaris.di._store import Store
 from polaris.di._wiring import OverrideLayer
-from polaris.exceptions import DependencyInjectionError
 
 if TYPE_CHECKING:
     from polaris.di._container import DIContainer
@@ -36,9 +35,6 @@ class Override:
 
     def __exit__(self, *_: object) -> None:
         self._container.pop_layer(self._layer)
-        needs_loop = self._layer.store.first_async()
-        if needs_loop is not None:  # cannot be: refused when it was built
-            raise DependencyInjectionError(f"{needs_loop.registration.name} has an asynchronous teardown")
         _raise_together(self._layer.store.close())
 
     async def __aenter__(self) -> None:

@@ -113,7 +113,7 @@ def obtain(store: Store, registration: ServiceRegistration, make: Callable[[Stor
         _wait_as_thread(store, held)
     try:
         value = make(store)
-    except BaseException:
+    except BaseException:  # boundary: user code; however it ends, the slot must be free again
         _abandon(store, build)
         raise
     store.values[registration] = value
@@ -132,7 +132,7 @@ async def obtain_async(store: Store, registration: ServiceRegistration, make: Ca
     _ancestry.set(build)
     try:
         value = await make(store)
-    except BaseException:
+    except BaseException:  # boundary: user code; however it ends, the slot must be free again
         _abandon(store, build)
         raise
     finally:
@@ -248,7 +248,7 @@ def _leaving(store: Store, held: Build, waiter: Waiter, frame: TaskBuild | None,
     registration = held.registration
     try:
         yield
-    except BaseException:
+    except BaseException:  # boundary: a wait may end by cancellation or interrupt; the turn must go on to somebody
         with _ledger:
             if not _dequeue(store, registration, waiter) and registration not in store.values:
                 _wake_next(store, registration)
