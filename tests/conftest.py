@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
-from polaris.messaging.brokers._embedded import EmbeddedNATSServer
-from polaris.messaging.brokers._embedded_config import EmbeddedNATSConfig
-from polaris.messaging.brokers._nats import NATSMessageBroker
+if TYPE_CHECKING:
+    from polaris.messaging import EmbeddedNATSServer, NATSMessageBroker
 
-MakeNATSServer = Callable[..., Awaitable[EmbeddedNATSServer]]
-ConnectNATS = Callable[..., Awaitable[NATSMessageBroker]]
+# What a fixture needs is imported when it is used: most tests need none of it.
+MakeNATSServer = Callable[..., Awaitable["EmbeddedNATSServer"]]
+ConnectNATS = Callable[..., Awaitable["NATSMessageBroker"]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedNATSServer]:
     """A real server for this worker's whole session. Shared: use stream names and subjects of your own, do no harm."""
+    from polaris.messaging import EmbeddedNATSConfig, EmbeddedNATSServer
+
     server = EmbeddedNATSServer(EmbeddedNATSConfig(data_dir=tmp_path_factory.mktemp("nats")))
     await server.start()
     yield server
@@ -33,6 +35,8 @@ async def make_nats_server(tmp_path: Path) -> AsyncIterator[MakeNATSServer]:
 
     Without `data_dir` each gets a new folder.
     """
+    from polaris.messaging import EmbeddedNATSConfig, EmbeddedNATSServer
+
     servers: list[EmbeddedNATSServer] = []
 
     async def make(**settings: Any) -> EmbeddedNATSServer:
@@ -50,6 +54,8 @@ async def make_nats_server(tmp_path: Path) -> AsyncIterator[MakeNATSServer]:
 @pytest.fixture
 async def connect_nats() -> AsyncIterator[ConnectNATS]:
     """Connects brokers to a server and disconnects them after the test; further arguments as of `NATSConfig`."""
+    from polaris.messaging import NATSMessageBroker
+
     brokers: list[NATSMessageBroker] = []
 
     async def connect(server: EmbeddedNATSServer, **settings: Any) -> NATSMessageBroker:

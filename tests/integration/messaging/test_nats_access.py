@@ -19,7 +19,7 @@ from polaris.exceptions import (
     PublishError,
     SubscriptionError,
 )
-from polaris.messaging._broker import DeliveryClass, OutgoingMessage, StreamSpec
+from polaris.messaging._broker import ConnectionState, DeliveryClass, OutgoingMessage, StreamSpec
 from polaris.messaging.brokers._embedded_config import find_binary
 from polaris.messaging.brokers._nats import NATSMessageBroker
 from polaris.messaging.brokers._nats_config import NATSConfig, TLSConfig
@@ -124,13 +124,54 @@ async def test_what_a_user_may_not_do_is_an_error_at_once(run_nats: RunNATS, tmp
     broker = NATSMessageBroker(NATSConfig(servers=(address_of(address),), user="me", password="open-sesame"))
     await broker.connect()
     async with asyncio.timeout(5.0):
-        with pytest.raises(SubscriptionError, match="forbids"):
+        with pytest.raises(SubscriptionError, match="permissions violation"):
             await broker.subscribe("Secret.a", lambda _: asyncio.sleep(0))
         with pytest.raises(PublishError, match="forbids"):
             await broker.publish(OutgoingMessage("secret.a", b"x"), delivery=STORED, timeout_s=60.0)
     await broker.subscribe("open.a", lambda _: asyncio.sleep(0))
     assert broker.reconnects == 0
     await broker.disconnect()
+
+
+async def test_a_server_that_refuses_one_subscription_keeps_the_others(run_nats: RunNATS) -> None:
+    broker = NATSMessageBroker(NATSConfig(servers=(address_of(await run_nats(max_subscriptions=4)),)))
+    await broker.connect()
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def on_delivery(delivery: Any) -> None:
+        received.put_nowait(delivery.payload)
+
+    # The inbox for replies is the first of the four.
+    kept = [await broker.subscribe(f"limited.{n}", on_delivery) for n in range(3)]
+    with pytest.raises(SubscriptionError, match="maximum subscriptions exceeded"):
+        await broker.subscribe("limited.more", on_delivery)
+    await broker.publish(OutgoingMessage("limited.0", b"x"))
+    assert await asyncio.wait_for(received.get(), 5.0) == b"x"
+    assert broker.reconnects == 0
+    await kept[0].unsubscribe()
+    await broker.subscribe("limited.again", on_delivery)
+    await broker.disconnect()
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"", b"INFO {}\r\n", b"INFO not json\r\n", b"INFO\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"x" * 70_000],
+)
+async def test_a_peer_that_is_no_server_is_none(greeting: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        await asyncio.sleep(0.02)
+        writer.close()
+
+    peer = await asyncio.start_server(talk, "127.0.0.1", 0)
+    port = peer.sockets[0].getsockname()[1]
+    broker = NATSMessageBroker(NATSConfig(servers=(f"nats://127.0.0.1:{port}",), connect_timeout_s=0.5))
+    async with asyncio.timeout(3.0):
+        with pytest.raises(BusConnectionError):
+            await broker.connect()
+    assert broker.state is ConnectionState.DISCONNECTED
+    peer.close()
+    await peer.wait_closed()
 
 
 async def test_a_server_without_jetstream_says_so(run_nats: RunNATS) -> None:

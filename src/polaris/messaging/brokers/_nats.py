@@ -187,8 +187,9 @@ class NATSMessageBroker:
         try:
             await subscription.open(group)
             await self._connection.flush()
-            if self._connection.forbids_subscribing(pattern):
-                raise SubscriptionError(f"the server forbids subscribing to {pattern!r}", {"pattern": pattern})
+            complaint = self._connection.complaint_of_subscribing(pattern)
+            if complaint is not None:
+                raise SubscriptionError(f"the server refuses {pattern!r}: {complaint}", {"pattern": pattern})
         except BaseException:  # boundary: undone, then raised again
             await subscription.cancel()
             raise

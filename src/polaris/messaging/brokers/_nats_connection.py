@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _REFUSALS = ("authorization", "authentication", "nkey", "jwt")
 _PERMISSION_PUBLISH = 'permissions violation for publish to "'
 _PERMISSION_SUBSCRIBE = 'permissions violation for subscription to "'
+_TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
 _COMPLAINTS_KEPT = 32
 PAYLOAD_BYTES_ASSUMED = 1 << 20
 
@@ -176,10 +177,13 @@ class NATSConnection:
         while self._replies is not None and self._replies.waiting:  # noqa: ASYNC110 - each ends by its own timeout
             await asyncio.sleep(0.005)
 
-    def forbids_subscribing(self, pattern: str) -> bool:
-        """Whether the server has lately complained of a subscription to `pattern`."""
-        wanted = f'{_PERMISSION_SUBSCRIBE}{pattern.lower()}"'
-        return any(wanted in complaint for complaint in self._complaints)
+    def complaint_of_subscribing(self, pattern: str) -> str | None:
+        """What the server has said against a subscription to `pattern`, once; None when it said nothing."""
+        for complaint in self._complaints:
+            if f'{_PERMISSION_SUBSCRIBE}{pattern.lower()}"' in complaint or _TOO_MANY_SUBSCRIPTIONS in complaint:
+                self._complaints.remove(complaint)
+                return complaint
+        return None
 
     async def _first_connection(self, client: HardenedClient) -> None:
         """Try until it succeeds, or until the server refuses this client for good."""
