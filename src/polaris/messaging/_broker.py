@@ -191,7 +191,11 @@ class PullConsumer(Protocol):
     async def info(self) -> ConsumerInfo: ...
 
     async def close(self) -> None:
-        """Detach. The durable position stays with the broker. Idempotent."""
+        """Detach. The durable position stays with the broker. Idempotent.
+
+        What was fetched can still be settled. What came for a fetch that was cancelled is handed back; what is handed
+        back from now on goes to others.
+        """
         ...
 
 

@@ -126,6 +126,7 @@ class Route:
             await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
+        # The source is let go of first: what is handed back must not come here again.
         await self._halt_source()
         while self._returning and not self._queue.empty():
             item = self._queue.get_nowait()
@@ -141,15 +142,15 @@ class Route:
         if self._heartbeat is not None:
             await _cancel([self._heartbeat])
         await self._settlement.hand_back_all()
-        await self._source.close()
 
     async def _halt_source(self) -> None:
-        halting = asyncio.ensure_future(self._source.halt())
-        _, late = await asyncio.wait([halting], timeout=self._grace_s)
-        if late:
-            await _cancel([halting])
-        elif (error := halting.exception()) is not None:
-            self._logger.error("the subscription did not end cleanly", subscription=self.name, error=error)
+        for step in (self._source.halt, self._source.close):
+            task = asyncio.ensure_future(step())
+            _, late = await asyncio.wait([task], timeout=self._grace_s)
+            if late:
+                await _cancel([task])
+            elif (error := task.exception()) is not None:
+                self._logger.error("the subscription did not end cleanly", subscription=self.name, error=error)
 
     async def _abandon(self, late: set[asyncio.Task[None]]) -> None:
         for worker in late:

@@ -22,6 +22,7 @@ from polaris.testing._broker_scratch import (
     fetch,
     scratch_stream,
     scratch_subject,
+    settle_down,
 )
 
 
@@ -224,6 +225,41 @@ class ConsumerPromises:
         found: Sequence[Delivery] = await fetch(consumer, 1)
         assert [delivery.payload for delivery in found] == [b"x"]
         await consumer.close()
+
+    async def test_what_is_handed_back_after_closing_goes_to_others_at_once(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for n in range(3):
+            await stream.publish(str(n).encode())
+        closing = await stream.consumer(ack_wait_s=30.0)
+        held = await fetch(closing, 3)
+        waiting = asyncio.create_task(closing.fetch(10, wait_s=PATIENCE_S))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        await closing.close()
+        for delivery in held:
+            await delivery.nak(delay_s=0.0)
+        other = await stream.consumer(broker=await make_broker(), ack_wait_s=30.0)
+        assert sorted(delivery.payload for delivery in await fetch(other, 3)) == [b"0", b"1", b"2"]
+        await other.close()
+
+    async def test_what_came_for_a_cancelled_fetch_goes_to_others_when_it_is_closed(
+        self, make_broker: MakeBroker
+    ) -> None:
+        stream = await scratch_stream(make_broker)
+        closing = await stream.consumer(ack_wait_s=30.0)
+        waiting = asyncio.create_task(closing.fetch(10, wait_s=PATIENCE_S))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        await stream.publish(b"x")
+        await settle_down()
+        await closing.close()
+        other = await stream.consumer(broker=await make_broker(), ack_wait_s=30.0)
+        assert [delivery.payload for delivery in await fetch(other, 1)] == [b"x"]
+        await other.close()
 
     async def test_a_consumer_says_what_waits(self, make_broker: MakeBroker) -> None:
         stream = await scratch_stream(make_broker)

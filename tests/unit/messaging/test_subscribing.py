@@ -14,7 +14,7 @@ from tests.unit.messaging.doubles import STORED, eventually, health, new_bus, nu
 from polaris._correlation import correlation_scope, current_correlation_id
 from polaris.domain import EVENTS, EventRegistry, HealthEvent, PolarisEvent, TelemetryEvent, event_type
 from polaris.exceptions import BusConnectionError, InvalidTopicError, InvalidValueError, SubscriptionError
-from polaris.messaging import DeliveryClass, EventHandler, InMemoryHub
+from polaris.messaging import DeliveryClass, EventHandler, InMemoryHub, MessageContext
 from polaris.messaging._handlers import bind_handler
 from polaris.observability import current_trace, start_trace, trace_scope
 from polaris.testing import running_clock
@@ -110,6 +110,33 @@ async def test_a_handler_object_may_decline() -> None:
         await eventually(lambda: subscription.stats.received == 4 and subscription.in_flight == 0)
     assert handler.seen == [2.0, 3.0]
     assert subscription.stats.skipped == 2
+
+
+async def test_a_handler_that_asks_for_it_is_told_about_the_message() -> None:
+    seen: list[tuple[str, int, str | None]] = []
+
+    async def handle(event: TelemetryEvent, context: MessageContext) -> None:
+        seen.append((context.topic, context.attempt, context.subscription))
+        assert context.event is event
+        if context.attempt == 1:
+            raise KeyError("once more")
+
+    async def handle_many(events: list[TelemetryEvent], context: MessageContext) -> None:
+        assert list(context.events) == events
+        seen.append((context.topic, len(events), context.subscription))
+
+    async def with_default(event: TelemetryEvent, verbose: bool = False) -> None:
+        assert verbose is False
+
+    async with running_bus() as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="one")
+        await bus.publish_telemetry(telemetry(1, "a.b"))
+        await eventually(lambda: len(seen) == 2)
+        many = await bus.subscribe("polaris.telemetry.*", handle_many, durable="many")
+        default = await bus.subscribe("polaris.telemetry.*", with_default, durable="default")
+        await eventually(lambda: many.stats.handled == default.stats.handled == subscription.stats.handled == 1)
+    topic = "polaris.telemetry.a%2Eb"
+    assert seen == [(topic, 1, "one"), (topic, 2, "one"), (topic, 1, "many")]
 
 
 async def test_a_batch_handler_gets_many_events_at_once() -> None:

@@ -9,6 +9,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from nats.aio.subscription import Subscription
@@ -141,10 +142,14 @@ class NATSPullConsumer:
         self._closed = True
         self._on_close(self)
         self.connection_lost()
-        self._left.clear()
         if self._subscription is not None:
             self._client.mute(self._subscription)
             self._client.forget(self._subscription)
+        # After the server was told that nobody listens here: it might send them here again otherwise.
+        left, self._left = self._left, deque()
+        for _, delivery in left:
+            with suppress(BusConnectionError):
+                await delivery.nak(delay_s=0.0)
 
     def connection_lost(self) -> None:
         """End the fetch that waits: the server has forgotten it."""
