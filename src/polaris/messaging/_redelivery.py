@@ -10,14 +10,20 @@ import msgspec
 
 from polaris.exceptions import InvalidValueError, PolarisException
 
+DELIVERIES_PER_FAILURE = 4
+
 
 class RedeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Delayed redelivery with exponential backoff and full jitter (Brooker 2015), then the dead letters.
 
-    `max_deliveries`: how often a message is delivered in all, the first time included. The delay before delivery n+1 is
-    drawn between `jitter` times and once `min(max_delay_s, base_delay_s * multiplier**(n-1))`: jitter comes after the
-    clamp, so that its spread does not vanish at the cap. An error that carries `retry_after` (seconds) is not tried
-    again before that.
+    `max_deliveries`: how often the handler may fail on one message before it is put aside. A delivery that ended
+    otherwise (the subscription was stopped, the connection was lost, the process died) is not held against the message,
+    until it was delivered four times that often. Failures are counted by each process for itself, so members of a group
+    may see a message more often together, within the same bound.
+
+    The delay after failure n is drawn between `jitter` times and once `min(max_delay_s, base_delay_s *
+    multiplier**(n-1))`: jitter comes after the clamp, so that its spread does not vanish at the cap. An error that
+    carries `retry_after` (seconds) is not tried again before that.
     """
 
     max_deliveries: int = 5
@@ -36,11 +42,16 @@ class RedeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 <= self.jitter <= 1:
             raise InvalidValueError("jitter", "a number from 0 to 1", self.jitter)
 
+    @property
+    def deliveries_max(self) -> int:
+        """After this many deliveries a message is put aside, whatever they ended by."""
+        return DELIVERIES_PER_FAILURE * self.max_deliveries
+
     def delay_s(
-        self, attempt: int, error: BaseException | None = None, *, draw: Callable[[], float] = random.random
+        self, failures: int, error: BaseException | None = None, *, draw: Callable[[], float] = random.random
     ) -> float:
-        """How long to wait after the failed delivery number `attempt`."""
-        exponent = min(attempt - 1, 64)
+        """How long to wait after the failure number `failures`."""
+        exponent = min(failures - 1, 64)
         ceiling_s = min(self.max_delay_s, self.base_delay_s * self.multiplier**exponent)
         delay_s = ceiling_s * (self.jitter + (1 - self.jitter) * draw())
         retry_after = getattr(error, "retry_after", None)
@@ -48,8 +59,8 @@ class RedeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             delay_s = max(delay_s, float(retry_after))
         return delay_s
 
-    def gives_up(self, attempt: int, error: BaseException) -> bool:
-        """Whether the failed delivery number `attempt` was the last one."""
+    def gives_up(self, failures: int, attempt: int, error: BaseException) -> bool:
+        """Whether the failure number `failures`, at the delivery number `attempt`, was the last one."""
         if isinstance(error, PolarisException) and error.retryable is False:
             return True
-        return attempt >= self.max_deliveries
+        return failures >= self.max_deliveries or attempt >= self.deliveries_max

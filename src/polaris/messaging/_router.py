@@ -227,7 +227,7 @@ class Route:
             found = self._invoker.decode(item.delivery)
         except MessageDecodeError as error:
             return Failure.of_decoding(error)
-        if self._durable and item.delivery.attempt > self._options.redelivery.max_deliveries:
+        if self._durable and item.delivery.attempt > self._options.redelivery.deliveries_max:
             attempts = item.delivery.attempt - 1
             message = f"delivered {attempts} times to {self.name} and never settled"
             return Failure(DeadLetterReason.ABANDONED, MessageBusError(message, {"attempts": attempts}))
@@ -299,7 +299,8 @@ class Route:
         return await self._settlement.store(item, _failure(error), payload, "" if index is None else f"{index}")
 
     def _is_final(self, item: Accepted, error: BaseException) -> bool:
-        return self._durable and self._options.redelivery.gives_up(item.delivery.attempt, error)
+        policy = self._options.redelivery
+        return self._durable and policy.gives_up(self._settlement.failures(item), item.delivery.attempt, error)
 
     # Batches of messages.
 

@@ -17,6 +17,8 @@ from polaris.messaging._subscription import SubscriptionOptions, SubscriptionSta
 if TYPE_CHECKING:
     from polaris.observability import StructuredLogger
 
+FAILURES_KEPT_MAX = 8_192
+
 Observe = Callable[[Delivery, str | None], None]
 """Told of every settled delivery, and of the reason when it became a dead letter."""
 
@@ -67,6 +69,8 @@ class Settlement:
         self._observe = observe
         self._accepted: dict[int, Accepted] = {}
         self._freed = asyncio.Event()
+        # Of messages that failed and are not settled: the attempt that failed last, and the failures so far.
+        self._failures: dict[int, tuple[int, int]] = {}
 
     @property
     def in_flight(self) -> int:
@@ -96,13 +100,30 @@ class Settlement:
     async def settle(self, item: Accepted, error: BaseException | None) -> None:
         """Acknowledge what was handled; hand back, with the delay of the policy, what failed with `error`."""
         if error is None:
+            self._forgive(item)
             await self._finish(item, item.delivery.ack)
             if self._observe is not None:
                 self._observe(item.delivery, None)
         elif self.stream is None:
             self._lose(item, error)
         else:
-            await self.hand_back(item, self.policy.delay_s(item.delivery.attempt, error))
+            await self.hand_back(item, self.policy.delay_s(self.failures(item), error))
+
+    def failures(self, item: Accepted) -> int:
+        """How often this process failed on the message, this delivery included, which counts once however often asked.
+
+        Of the last `FAILURES_KEPT_MAX` failing messages; for others it begins anew.
+        """
+        sequence, attempt = item.delivery.sequence, item.delivery.attempt
+        if sequence is None:
+            return 1
+        known_attempt, count = self._failures.pop(sequence, (0, 0))
+        if known_attempt != attempt:
+            count += 1
+        if len(self._failures) >= FAILURES_KEPT_MAX:
+            del self._failures[next(iter(self._failures))]
+        self._failures[sequence] = (attempt, count)
+        return count
 
     async def hand_back(self, item: Accepted, delay_s: float) -> None:
         """Let the message come again after `delay_s`, here or elsewhere. Of a settled one nothing happens."""
@@ -122,7 +143,7 @@ class Settlement:
     async def hand_back_later(self, items: Iterable[Accepted]) -> None:
         """Hand back what is not settled of `items`, with the delay of the policy."""
         for item in items:
-            await self.hand_back(item, self.policy.delay_s(item.delivery.attempt))
+            await self.hand_back(item, self.policy.delay_s(self.failures(item)))
 
     async def put_aside(self, item: Accepted, failure: Failure) -> None:
         """Make the message a dead letter, then give it up; if it cannot be stored, the message comes again."""
@@ -130,6 +151,7 @@ class Settlement:
         if error is not None:
             await self.settle(item, error)
         else:
+            self._forgive(item)
             await self._finish(item, item.delivery.term)
 
     async def store(self, item: Accepted, failure: Failure, payload: bytes | None, part: str) -> BaseException | None:
@@ -181,6 +203,10 @@ class Settlement:
         finally:
             self._stats.unsettled += not sent
             self._release(item)
+
+    def _forgive(self, item: Accepted) -> None:
+        if self._failures and item.delivery.sequence is not None:
+            self._failures.pop(item.delivery.sequence, None)
 
     def _lose(self, item: Accepted, error: BaseException | None) -> None:
         self._stats.lost += 1

@@ -26,6 +26,7 @@ from polaris.messaging import (
     Delivery,
     DeliveryClass,
     EventCodec,
+    InMemoryHub,
     InMemoryMessageBroker,
     OutgoingMessage,
     PolarisMessageBus,
@@ -234,14 +235,54 @@ async def test_a_message_that_nobody_survives_is_put_aside_unseen() -> None:
         await bus.publish_telemetry(telemetry())
         spec = ConsumerSpec(stream="POLARIS_TELEMETRY", durable="fatal", pattern="polaris.telemetry.*", ack_wait_s=1.0)
         consumer = await bus.broker.consumer(spec)
-        for _ in range(POLICY.max_deliveries):
+        for _ in range(POLICY.deliveries_max):
             await consumer.fetch(1, wait_s=10.0)
         await consumer.close()
         subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="fatal")
         await eventually(lambda: subscription.stats.dead_lettered == 1)
         (record,) = await bus.dead_letters.list()
     assert calls == 0
-    assert (record.entry.reason, record.entry.attempts) == (DeadLetterReason.ABANDONED, POLICY.max_deliveries + 1)
+    assert (record.entry.reason, record.entry.attempts) == (DeadLetterReason.ABANDONED, POLICY.deliveries_max + 1)
+
+
+async def test_deliveries_that_ended_otherwise_are_not_held_against_a_message() -> None:
+    hub = InMemoryHub(clock=running_clock())
+    calls = 0
+    trouble = True
+
+    async def handle(event: TelemetryEvent) -> None:
+        nonlocal calls
+        if trouble:
+            await asyncio.sleep(100)
+        calls += 1
+        if calls < POLICY.max_deliveries:
+            raise KeyError("x")
+
+    for _ in range(POLICY.max_deliveries + 2):
+        async with running_bus(hub, redelivery=POLICY, grace_s=0.1) as bus:
+            if not hub.streams["POLARIS_TELEMETRY"].last_sequence:
+                await bus.publish_telemetry(telemetry())
+            await bus.subscribe("polaris.telemetry.*", handle, durable="w")
+            await asyncio.sleep(1)
+    trouble = False
+    async with running_bus(hub, redelivery=POLICY) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="w")
+        await eventually(lambda: subscription.stats.handled == 1)
+        assert await bus.dead_letters.list() == []
+    assert calls == POLICY.max_deliveries
+
+
+async def test_what_is_known_of_failures_is_bounded_and_forgotten_with_the_message() -> None:
+    async def handle(event: TelemetryEvent) -> None:
+        if number_of(event) % 2:
+            raise KeyError("x")
+
+    async with running_bus(redelivery=POLICY) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle)
+        for n in range(20):
+            await bus.publish("polaris.telemetry.web", telemetry(n))
+        await eventually(lambda: subscription.stats.dead_lettered == 10 and subscription.in_flight == 0)
+        assert subscription._route._settlement._failures == {}  # type: ignore[attr-defined]
 
 
 async def test_a_handler_that_hangs_is_cancelled_and_its_message_comes_again() -> None:
