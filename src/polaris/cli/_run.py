@@ -1,4 +1,8 @@
-"""`polaris run`: a node in the foreground. One Ctrl-C drains and stops it, a second one leaves at once."""
+"""`polaris run`: a node in the foreground. One Ctrl-C drains and stops it, a second one leaves at once.
+
+Leaving at once loses nothing: what was not acknowledged comes again at the next start, and the bus server ends by
+itself when the node is gone.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from polaris.cli import _exit
 from polaris.cli._output import coloured
 from polaris.runtime import Node
+from polaris.runtime._assembly import BREAK_OFF_S
 
 if TYPE_CHECKING:
     from polaris.runtime import Settings
@@ -46,32 +51,53 @@ async def _run(node: Node, grace_s: float) -> int:
     starting = asyncio.ensure_future(node.start())
     stopping = asyncio.ensure_future(asked_to_stop.wait())
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    limit_s = grace_s + BREAK_OFF_S
     if not starting.done():
         # Cancelling the start rolls back what had begun.
         starting.cancel()
-        await asyncio.wait((starting,))
+        await _within(limit_s, starting, "rolling the start back")
         return _exit.INTERRUPTED
     try:
         await starting
-    finally:
+    except BaseException:  # boundary: undone, then raised again
         stopping.cancel()
+        raise
     _say_where(node)
     await asked_to_stop.wait()
     print(f"stopping, at most {grace_s:g} s; Ctrl-C again leaves at once", file=sys.stderr, flush=True)
-    await node.stop()
+    end = asyncio.ensure_future(node.stop())
+    await _within(limit_s, end, "the stop")
+    await end
     return _exit.OK
+
+
+async def _within(limit_s: float, work: asyncio.Future[None], what: str) -> None:
+    """Wait until `work` has ended, however; leave when it takes too long, for whoever asked counts on the end."""
+    _, late = await asyncio.wait((work,), timeout=limit_s)
+    if late:
+        _exit.complain(
+            f"{what} takes longer than {limit_s:g} s and is broken off; the next start takes up what is left"
+        )
+        _leave(_exit.FAILED)
+    if not work.cancelled():
+        work.exception()  # seen: whoever wants it awaits the work
 
 
 def _on_signal(asked_to_stop: asyncio.Event) -> None:
     def ask() -> None:
         if asked_to_stop.is_set():
-            # Nothing is lost by leaving at once: what was not acknowledged comes again at the next start.
-            os._exit(_exit.INTERRUPTED)
+            _leave(_exit.INTERRUPTED)
         asked_to_stop.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ask)
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _say_where(node: Node) -> None:

@@ -47,6 +47,10 @@ BREAK_OFF_S = 5.0
 """What a stop may take beyond the grace period, for ending what would not end."""
 
 
+BUS_STOP_S = 5.0
+"""What the embedded server may take to stop in order, which it does in a fraction of a second when it is well."""
+
+
 class Connectors(NamedTuple):
     """The connectors of all enabled managed systems, by system id."""
 
@@ -146,6 +150,7 @@ async def bus_host(
         port=settings.nats.port,
         token=settings.nats.token,
         payload_bytes_max=settings.nats.max_payload_bytes,
+        stop_grace_s=max(0.5, min(BUS_STOP_S, settings.node.shutdown_grace_s)),
     )
     host = BusHost(EmbeddedNATSServer(config), board, logger)
     await host.start()
@@ -210,8 +215,9 @@ def ingest(
     return TelemetryIngest(bus, store, settings.telemetry, metrics, logger, on_states=view.note_states)
 
 
-def relay(bus: PolarisMessageBus, store: PolarisDataStore, board: HealthBoard) -> OutboxRelay:
-    return OutboxRelay(store.outbox, bus, board, StructuredLogger("polaris.outbox"))
+def relay(settings: Settings, bus: PolarisMessageBus, store: PolarisDataStore, board: HealthBoard) -> OutboxRelay:
+    logger = StructuredLogger("polaris.outbox")
+    return OutboxRelay(store.outbox, bus, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
 
 
 def actions(

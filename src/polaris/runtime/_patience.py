@@ -10,7 +10,7 @@ UNTIL_STORED = RetryConfig(
 )
 """For writes that are safe to repeat. Errors that no repetition changes, such as a conflict, are raised at once."""
 
-REDELIVERY_AFTER_S = 10.0
+REDELIVERY_AFTER_S = 5.0
 """How long what a killed node had in its hands waits before the bus delivers it again; heartbeats keep it meanwhile."""
 
 DELIVERIES_MAX = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 NAME = "outbox"
 LOOK_AGAIN_S = 5.0
 ENTRIES_MAX = 100
+DRAIN_S = 2.5
 UNTIL_CONFIRMED = RetryConfig(
     max_attempts=1_000_000_000, base_delay=0.2, max_delay=5.0, jitter="equal", retryable=(MessageBusError,)
 )
@@ -33,11 +35,13 @@ class OutboxRelay:
         board: HealthBoard,
         logger: StructuredLogger,
         *,
+        drain_s: float = DRAIN_S,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._outbox = outbox
         self._bus = bus
         self._logger = logger
+        self._drain_s = drain_s
         self._supervisor = Supervisor(board, logger, clock=clock)
         self._until_confirmed = RetryPolicy(UNTIL_CONFIRMED, clock=clock)
 
@@ -46,14 +50,15 @@ class OutboxRelay:
         self._supervisor.run(NAME, self._relay_for_ever)
 
     async def stop(self) -> None:
-        """Publish what is there, as far as the bus takes it at once, and end."""
+        """Publish what is there, as far as the bus takes it within `drain_s`, and end."""
         await self._supervisor.stop()
         try:
-            for entry in await self._outbox.pending(limit=ENTRIES_MAX):
-                await self._bus.publish(entry.topic, entry.event())
-                await self._outbox.mark_published([entry.sequence])
-        except MessageBusError as error:
-            self._logger.info("outbox is left for the next start", reason=error.message)
+            async with asyncio.timeout(self._drain_s):
+                for entry in await self._outbox.pending(limit=ENTRIES_MAX):
+                    await self._bus.publish(entry.topic, entry.event())
+                    await self._outbox.mark_published([entry.sequence])
+        except (MessageBusError, TimeoutError) as error:
+            self._logger.info("outbox is left for the next start", reason=str(error) or "the bus does not confirm")
 
     async def _relay_for_ever(self) -> None:
         while True:
