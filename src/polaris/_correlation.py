@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from random import Random
 
 _correlation_id: ContextVar[str | None] = ContextVar("polaris_correlation_id", default=None)
@@ -27,19 +26,33 @@ def current_correlation_id() -> str | None:
     return _correlation_id.get()
 
 
-@contextmanager
-def correlation_scope(correlation_id: str | None = None) -> Iterator[str]:
+class _Scope:
+    """A context manager written out, because one is entered for every message that passes the bus."""
+
+    __slots__ = ("_chosen", "_token")
+
+    def __init__(self, chosen: str) -> None:
+        self._chosen = chosen
+        self._token: Token[str | None] | None = None
+
+    def __enter__(self) -> str:
+        self._token = _correlation_id.set(self._chosen)
+        return self._chosen
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _correlation_id.reset(self._token)
+            self._token = None
+
+
+def correlation_scope(correlation_id: str | None = None) -> AbstractContextManager[str]:
     """Run the body under a correlation id and restore the former one afterwards, whatever happens.
 
     Without an argument the surrounding id is kept, and a new one is made only when there is none. Tasks started inside
     inherit the id (PEP 567). Ids longer than 128 characters are cut, and characters that are not printable become `_`:
-    an id that came from outside must not break a header or a log line.
+    an id that came from outside must not break a header or a log line. Each scope is entered once.
     """
     chosen = (correlation_id or _correlation_id.get() or new_correlation_id())[:CORRELATION_ID_CHARS_MAX]
     if not chosen.isprintable():
         chosen = "".join(character if character.isprintable() else "_" for character in chosen)
-    token = _correlation_id.set(chosen)
-    try:
-        yield chosen
-    finally:
-        _correlation_id.reset(token)
+    return _Scope(chosen)
