@@ -80,6 +80,29 @@ def test_sqlite_finds_exactly_what_the_reference_evaluator_says(
         assert found == memory.find("d", term, limit=100, order=(), page=None)
 
 
+def test_every_operator_agrees_on_every_pair_of_kinds() -> None:
+    scalars: list[Any] = [None, True, False, 0, 1, -1, 0.0, 1.0, 1.5, 2**53, 2**53 + 1, float(2**53), 2**63 - 1, 9.3e18]
+    scalars += ["", "0", "1", "a", "A", "true", "null", "[1]", "{}", "é", "a\0b", "a\0c"]
+    values = [*scalars, [], [1], ["a"], {}, {"b": 1}, [None]]
+    rows: list[tuple[str, Document]] = [(f"{n:02}", {"a": value}) for n, value in enumerate(values)]
+    rows += [(f"n{n:02}", {"x": {"y": value}}) for n, value in enumerate(values)]
+    rows.append(("none", {}))
+    with scratch(SESSION) as session:
+        session.documents.insert_many("d", rows)
+        for operand in scalars:
+            orderable = operand is not None and not isinstance(operand, bool)
+            names = ["$eq", "$ne", *(["$gt", "$gte", "$lt", "$lte"] if orderable else [])]
+            conditions: list[Any] = [operand, {"$in": [operand, "a", 1]}, {"$nin": [operand, None]}]
+            for name in names:
+                conditions += [{name: operand}, {"$not": {name: operand}}]
+            for path in ("a", "x.y"):
+                for condition in conditions:
+                    term = parse_query({path: condition})
+                    found = session.documents.find("d", term, limit=100, order=(), page=None)
+                    expected = [document_id for document_id, document in rows if matches(term, document)]
+                    assert [document["_id"] for document in found] == expected, condition
+
+
 @settings(max_examples=250, deadline=None)
 @given(st.lists(DOCUMENTS, max_size=8), SORTS, st.integers(1, 3))
 def test_orders_and_pages_are_the_same_on_both_engines(documents: list[Document], sort: list[str], size: int) -> None:

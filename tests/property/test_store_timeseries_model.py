@@ -18,7 +18,7 @@ SESSION = new_session()
 ALL = (-(2**62), 2**62)
 
 TAGS = st.sampled_from([{"h": "a"}, {"h": "b"}, {"h": "a", "z": "1"}, {}])
-TIMES = st.integers(-20, 40)
+TIMES = st.integers(-3, 6)
 NAMES = st.sampled_from(["x", "y", *(f"w{n}" for n in range(26))])
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False),

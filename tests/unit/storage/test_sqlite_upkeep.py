@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -89,6 +90,50 @@ async def test_of_a_group_only_the_writer_that_fails_is_told_so(tmp_path: Path) 
         assert failed == [7]
         assert isinstance(outcomes[7], ConflictError)
         assert await store.documents.count("d") == 20
+
+
+async def test_what_a_rolled_back_writer_had_made_is_not_taken_for_there_by_the_next_of_its_group(
+    tmp_path: Path,
+) -> None:
+    engine = SqliteEngine(tmp_path / "store.db")
+    async with PolarisDataStore(engine) as store:
+        gate, running = threading.Event(), threading.Event()
+
+        def hold(_session: object) -> None:
+            running.set()
+            gate.wait(20)
+
+        holding = asyncio.create_task(engine._write(hold, keep=True))
+        while not running.is_set():
+            await asyncio.sleep(0.001)
+
+        async def rehearse() -> None:
+            async with store.unit_of_work() as work:
+                await work.time_series.store_many("m", batch(0, 1))
+                await work.documents.put_document("new", "x", {})
+                await work.documents.count("new")
+
+        rehearsing = asyncio.create_task(rehearse())
+        await asyncio.sleep(0)
+        others = [
+            asyncio.create_task(store.time_series.store_many("m", batch(0, 1))),
+            asyncio.create_task(store.documents.put_document("new", "y", {})),
+        ]
+        while len(engine._writer.queue) < 3:  # type: ignore[union-attr] # it is connected
+            await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(holding, rehearsing, *others)
+        assert await store.time_series.query_time_series("m", TimeRange.all()) == batch(0, 1)
+        assert [one["_id"] for one in await store.documents.find_documents("new")] == ["y"]
+
+
+async def test_every_commit_is_synced(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db")
+    async with engine:
+        settings = await engine._write(
+            lambda session: [session.connection.pragma(name) for name in ("synchronous", "journal_mode")], keep=False
+        )
+    assert settings == [2, "wal"]
 
 
 async def test_the_event_loop_goes_on_while_the_store_works(tmp_path: Path) -> None:
