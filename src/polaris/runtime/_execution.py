@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 RECALL_TIMEOUT_S = 10.0
 ERROR_CHARS_MAX = 2000
+RESULT_BYTES_MAX = 32_768
+"""Of `result_data` as JSON; it must fit into the store's outbox and through any bus."""
 
 # Errors that, by the law of the connector port and of the policies, mean that nothing was done to the system.
 NOTHING_DONE = (ConnectorError, CircuitBreakerOpenException, BulkheadRejectedException)
@@ -97,6 +99,8 @@ class ActionExecution:
         return msgspec.structs.replace(
             result,
             action_id=action.action_id,
+            result_data=_bounded(result.result_data),
+            error_message=result.error_message and result.error_message[:ERROR_CHARS_MAX],
             started_at=result.started_at or started_at,
             completed_at=result.completed_at or self._clock.now(),
         )
@@ -138,6 +142,13 @@ class ActionExecution:
         except Exception:  # boundary: a connector may be anybody's code; what it cannot recall is not known
             self._logger.exception("connector could not recall the action", action_id=action.action_id)
             return None
+
+
+def _bounded(result_data: dict[str, Any]) -> dict[str, Any]:
+    count = len(msgspec.json.encode(result_data))
+    if count <= RESULT_BYTES_MAX:
+        return result_data
+    return {"left_out": f"{count} bytes of result data, the limit is {RESULT_BYTES_MAX}"}
 
 
 def _result(action: AdaptationAction, status: ExecutionStatus, message: str) -> ExecutionResult:

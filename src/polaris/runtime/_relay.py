@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
-from polaris.exceptions import MessageBusError, MessageDecodeError
+from polaris.exceptions import MessageBusError, MessageDecodeError, PolarisException
 from polaris.resilience import RetryConfig, RetryPolicy
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._supervision import Supervisor
@@ -55,10 +55,10 @@ class OutboxRelay:
         try:
             async with asyncio.timeout(self._drain_s):
                 for entry in await self._outbox.pending(limit=ENTRIES_MAX):
-                    await self._bus.publish(entry.topic, entry.event())
+                    await self._publish(entry)
                     await self._outbox.mark_published([entry.sequence])
-        except (MessageBusError, TimeoutError) as error:
-            self._logger.info("outbox is left for the next start", reason=str(error) or "the bus does not confirm")
+        except TimeoutError:
+            self._logger.info("outbox is left for the next start", reason="the bus does not confirm")
 
     async def _relay_for_ever(self) -> None:
         while True:
@@ -76,4 +76,10 @@ class OutboxRelay:
             # It cannot be published, now or later: an older version wrote what this one does not know.
             self._logger.exception("outbox entry cannot be read and is dropped", sequence=entry.sequence)
             return
-        await self._until_confirmed.execute(lambda: self._bus.publish(entry.topic, event), "publish outbox entry")
+        try:
+            await self._until_confirmed.execute(lambda: self._bus.publish(entry.topic, event), "publish outbox entry")
+        except PolarisException as error:
+            if error.retryable is not False:
+                raise
+            # Nor can what the bus refuses for good; it must not keep the entries behind it from being published.
+            self._logger.exception("outbox entry is refused by the bus and dropped", sequence=entry.sequence)

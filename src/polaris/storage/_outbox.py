@@ -42,7 +42,7 @@ class Outbox(ABC):
 
     @abstractmethod
     async def add(self, topic: str, event: PolarisEvent, *, registry: EventRegistry = EVENTS) -> None:
-        """Publish the event after the commit. Topics have 1 to 512 characters, an event at most 1 MiB as JSON."""
+        """Publish the event after the commit. Topics have 1 to 3 500 characters, an event at most 1 MiB as JSON."""
 
     @abstractmethod
     async def pending(self, *, limit: int = 100, after: int = 0) -> list[OutboxEntry]:

@@ -18,7 +18,7 @@ from polaris.domain import (
     ExecutionResultEvent,
     ExecutionStatus,
 )
-from polaris.exceptions import ActionNotSupportedError, ConnectorError, DataStoreError
+from polaris.exceptions import ActionNotSupportedError, ConnectorError, DataStoreError, PayloadTooLargeError
 from polaris.messaging import InMemoryHub, InMemoryMessageBroker, PolarisMessageBus, adaptation_topic
 from polaris.observability import MetricsCollector, StructuredLogger
 from polaris.runtime._actions import ActionService
@@ -389,6 +389,55 @@ def test_an_action_that_was_not_taken_because_the_store_failed_is_executed_later
         async with loop.running() as bus:
             await ask(bus, action())
         assert connector.executed == ["a1"]
+
+    in_virtual_time(scenario)
+
+
+def test_a_result_too_large_for_store_and_bus_keeps_its_status_and_says_what_was_left_out() -> None:
+    async def scenario() -> None:
+        async def wordy(asked: AdaptationAction) -> ExecutionResult:
+            return ExecutionResult(asked.action_id, ExecutionStatus.SUCCESS, {"log": "x" * 3_000_000})
+
+        loop = Loop(ScriptedConnector(behaviour=wordy))
+        async with loop.running() as bus:
+            await ask(bus, action())
+        (announced,) = loop.announced
+        assert announced.status is ExecutionStatus.SUCCESS
+        assert announced.result_data == {"left_out": "3000010 bytes of result data, the limit is 32768"}
+        assert await loop.result("a1") == announced
+
+    in_virtual_time(scenario)
+
+
+def test_an_announcement_that_the_bus_refuses_for_good_does_not_hold_up_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refusing(self: PolarisMessageBus, topic: str, event: Any, **options: Any) -> Any:
+        if isinstance(event, ExecutionResultEvent) and event.result.action_id == "a1":
+            raise PayloadTooLargeError(topic, payload_bytes=2, payload_bytes_max=1)
+        return await publish(self, topic, event, **options)
+
+    publish = PolarisMessageBus.publish
+    monkeypatch.setattr(PolarisMessageBus, "publish", refusing)
+
+    async def scenario() -> None:
+        loop = Loop(ScriptedConnector())
+        async with loop.running() as bus:
+            await ask(bus, action("a1"))
+            await ask(bus, action("a2"))
+        assert [result.action_id for result in loop.announced] == ["a2"]
+        assert await loop.store.outbox.count() == 0
+        assert await loop.result("a1") is not None
+
+    in_virtual_time(scenario)
+
+
+def test_the_result_of_a_system_with_the_longest_id_is_announced() -> None:
+    async def scenario() -> None:
+        loop = Loop(ScriptedConnector("ÿ" * 256))
+        async with loop.running() as bus:
+            await ask(bus, action(system_id="ÿ" * 256))
+        assert [result.status for result in loop.announced] == [ExecutionStatus.SUCCESS]
 
     in_virtual_time(scenario)
 

@@ -18,7 +18,7 @@ from polaris.storage._ranges import to_micros
 if TYPE_CHECKING:
     from polaris.storage.backends.local._engine import LocalEngine
 
-TOPIC_CHARS_MAX = 512
+TOPIC_CHARS_MAX = 3_500
 
 
 class LocalOutbox(Outbox):
