@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from functools import lru_cache
 from random import Random
 
 _lock = threading.Lock()
@@ -34,25 +35,23 @@ def new_id() -> str:
     back; 48 random bits per id keep ids of several processes apart. Safe from any thread and after a fork.
     """
     global _last_ms, _counter  # noqa: PLW0603 - the counter is the point
-    random = _random.getrandbits(80)
     with _lock:
         now_ms = time.time_ns() // 1_000_000
         if now_ms > _last_ms:
             _last_ms = now_ms
-            _counter = random >> 55  # 25 random bits: the top bit stays free, so that counting up cannot overflow soon
+            _counter = _random.getrandbits(25)  # the top bit stays free, so that counting up cannot overflow soon
         else:
             _counter += 1
             if _counter >> _COUNTER_BITS:
                 _last_ms += 1
                 _counter = 0
         milliseconds, counter = _last_ms, _counter
-    value = (
-        milliseconds << 80
-        | 0x7 << 76
-        | (counter >> 14) << 64
-        | 0x2 << 62
-        | (counter & 0x3FFF) << 48
-        | random & 0xFFFF_FFFF_FFFF
-    )
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    head = _head(milliseconds)
+    return f"{head}{counter >> 14:03x}-{0x8000 | counter & 0x3FFF:04x}-{_random.getrandbits(48):012x}"
+
+
+@lru_cache(maxsize=16)
+def _head(milliseconds: int) -> str:
+    """What all ids of a millisecond begin with: the time and the version."""
+    text = f"{milliseconds:012x}"
+    return f"{text[:8]}-{text[8:]}-7"

@@ -22,6 +22,7 @@ from polaris.ids import new_id
 E = TypeVar("E", bound="PolarisEvent")
 
 SOURCE_DEFAULT = "polaris"
+CORRELATION_CHARS_MAX = 256
 EVENT_TYPE_NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)+")
 BATCH_SAMPLES_MAX = 10_000
 
@@ -44,9 +45,13 @@ class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         check_id("event_id", self.event_id)
         if self.timestamp.__class__ is not datetime or self.timestamp.tzinfo is not UTC:
             force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
-        if self.correlation_id is not None:
-            check_text("correlation_id", self.correlation_id, chars_max=256)
-        check_id("source", self.source)
+        correlation_id = self.correlation_id
+        if correlation_id is not None and not (
+            type(correlation_id) is str and correlation_id.isascii() and len(correlation_id) <= CORRELATION_CHARS_MAX
+        ):
+            check_text("correlation_id", correlation_id, chars_max=CORRELATION_CHARS_MAX)
+        if self.source != SOURCE_DEFAULT:
+            check_id("source", self.source)
 
 
 class EventType(msgspec.Struct, frozen=True):

@@ -29,6 +29,10 @@ MetricScalar = bool | int | float | str | None
 
 UNIT_CHARS_MAX = 64
 _FLOAT_MAX = 1.7976931348623157e308
+_UNITS_KNOWN_MAX = 4_096
+# The unit with which a name of a reading was last checked and found good, and what stands for none.
+_units_known: dict[str, str | None] = {}
+_NEVER_SEEN = object()
 
 
 class HealthStatus(enum.StrEnum):
@@ -49,7 +53,10 @@ class Quality(enum.StrEnum):
     MISSING = "missing"
 
 
-class MetricValue(msgspec.Struct, frozen=True, omit_defaults=True):
+_OK = Quality.OK
+
+
+class MetricValue(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One reading. Missing is not zero: a reading that could not be taken has the value None and the quality `missing`.
 
     `value`: a finite float, a 64-bit integer, a bool, a string of at most 8 192 characters, or None. NaN and infinities
@@ -68,22 +75,24 @@ class MetricValue(msgspec.Struct, frozen=True, omit_defaults=True):
     quality: Quality = Quality.OK
 
     def __post_init__(self) -> None:
-        # Nearly all readings are plain: settle those with a few comparisons, because decoding runs this for each one.
-        value, name, unit = self.value, self.name, self.unit
+        # Decoding runs this for each reading. Nearly all are plain, and their name came with this unit before: those are
+        # settled with a few comparisons.
+        value, name = self.value, self.name
         if (
             type(value) is float
             and -_FLOAT_MAX <= value <= _FLOAT_MAX
             and self.timestamp is None
             and self.tags is EMPTY
-            and self.quality is Quality.OK
+            and self.quality is _OK
             and type(name) is str
-            and 0 < len(name) <= NAME_CHARS_MAX
-            and name.isascii()
-            and name.isprintable()
-            and (unit is None or (type(unit) is str and len(unit) <= UNIT_CHARS_MAX and unit.isascii()))
+            and _units_known.get(name, _NEVER_SEEN) == self.unit
         ):
             return
         self._check()
+        if type(name) is str:
+            if len(_units_known) >= _UNITS_KNOWN_MAX:
+                _units_known.clear()
+            _units_known[name] = self.unit
 
     def _check(self) -> None:
         check_id("name", self.name)
