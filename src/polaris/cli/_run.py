@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from polaris._redaction import redact_text
 from polaris.cli import _exit
 from polaris.cli._output import coloured
 from polaris.runtime import Node
@@ -105,7 +106,7 @@ def _say_where(node: Node) -> None:
     if node.http_url is not None:
         print(f"  page     {node.http_url}")
         print(f"  metrics  {node.http_url}metrics")
-    print(f"  bus      {node.bus_url}")
+    print(f"  bus      {redact_text(node.bus_url or '')}")
     if node.bus_token_file is not None:
         print(f"  token    in {node.bus_token_file}")
     print(f"  data     {node.settings.data_dir}")

@@ -35,7 +35,7 @@ from polaris.runtime._ingest import TelemetryIngest
 from polaris.runtime._ledger import ActionLedger
 from polaris.runtime._relay import OutboxRelay
 from polaris.runtime._sampling import Sampling, SystemSampler
-from polaris.runtime._settings import NatsSettings, Settings
+from polaris.runtime._settings import HttpSettings, NatsSettings, Settings
 from polaris.runtime._signals import PolicySignals
 from polaris.runtime._supervision import Supervisor
 from polaris.runtime._view import RuntimeView
@@ -118,9 +118,11 @@ def source_of(settings: Settings) -> str:
 
 
 def data_folder(settings: Settings) -> Iterator[DataFolder]:
+    """Built first: what makes a start hopeless is found before anything has been started."""
     folder = DataFolder(settings.data_dir)
     folder.acquire()
     try:
+        _require_free_port(settings.http)
         yield folder
     finally:
         folder.release()
@@ -307,6 +309,12 @@ def http_server(settings: Settings, view: RuntimeView, sampling: Sampling, watch
     if port is None:
         port = HTTP_PORT_PREFERRED if _is_free(host, HTTP_PORT_PREFERRED) else 0
     return HttpServer(create_app(view, page=Page(), hosts=hosts_for(host)), host, port)
+
+
+def _require_free_port(http: HttpSettings) -> None:
+    if http.enabled and http.port and not _is_free(http.host, http.port):
+        problem = f"http.port = {http.port}: is in use on {http.host}; choose another, or 0 for any free one"
+        raise ConfigurationError(problems=[problem])
 
 
 def _is_free(host: str, port: int) -> bool:

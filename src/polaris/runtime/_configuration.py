@@ -164,7 +164,7 @@ def _read_section(section: type[Section], tree: _Tree, path: str, problems: list
         else:
             _read_value(where, key, node, field.type, values, problems)
     missing = [name for name, field in fields.items() if field.required and name not in tree]
-    problems.extend(f"{path}{name}: is required" for name in missing)
+    problems.extend(f"{_origin(tree)}: {path}{name}: is required" for name in missing)
     return values
 
 

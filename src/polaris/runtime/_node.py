@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from polaris import __version__
+from polaris._redaction import redact_text
+from polaris.exceptions import DependencyResolutionException, PolarisException
 from polaris.runtime._data_folder import DataFolder, NodeFile
 
 if TYPE_CHECKING:
@@ -24,9 +27,9 @@ class Node:
         async with Node(load_settings()) as node:
             print(node.http_url)
 
-    `start` raises with everything rolled back: `ConfigurationError` or `StoreLockedError`, alone or in an
-    ExceptionGroup. `stop` drains within `node.shutdown_grace_s` and then ends what would not end; whoever started the
-    node stops it. A node can be started again after a stop.
+    `start` raises with everything rolled back: `ConfigurationError`, `StoreLockedError`, `BusConnectionError` or what
+    else the parts raise, alone or in an ExceptionGroup. `stop` drains within `node.shutdown_grace_s` and then ends what
+    would not end; whoever started the node stops it. A node can be started again after a stop.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,14 +41,27 @@ class Node:
 
     async def start(self) -> None:
         """Start bus, store, services and page, in the order of their dependencies; returns when all of them answer."""
-        from polaris.api import HttpServer
         from polaris.runtime._assembly import assemble
+
+        self.container = container = assemble(self.settings)
+        try:
+            await container.start()
+        except ExceptionGroup as group:
+            error = _plain(group)
+            raise error from error.__cause__
+        try:
+            await self._publish_addresses(container)
+        except BaseException:  # boundary: undone, then raised again
+            await self.stop()
+            raise
+
+    async def _publish_addresses(self, container: DIContainer) -> None:
+        """Say where the node can be reached: here, on the page, and in the node file."""
+        from polaris.api import HttpServer
         from polaris.runtime._bus_host import BusHost
         from polaris.runtime._view import RuntimeView
 
         settings = self.settings
-        self.container = container = assemble(settings)
-        await container.start()
         if settings.http.enabled:
             self.http_url = (await container.aresolve(HttpServer)).url
         if settings.nats.servers:
@@ -56,7 +72,7 @@ class Node:
         view = await container.aresolve(RuntimeView)
         if self.http_url is not None:
             view.addresses = {"page": self.http_url, "metrics": f"{self.http_url}metrics"}
-        view.addresses["bus"] = self.bus_url
+        view.addresses["bus"] = redact_text(self.bus_url)
         folder = await container.aresolve(DataFolder)
         await asyncio.to_thread(folder.write_node_file, self._facts())
 
@@ -92,3 +108,24 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def _plain(group: ExceptionGroup[Exception]) -> Exception:
+    """Why the node could not start, in the words of its parts: that they are parts of a container helps nobody."""
+    reasons = [_reason(error) for error in _members(group)]
+    return reasons[0] if len(reasons) == 1 else ExceptionGroup("the node could not start", reasons)
+
+
+def _members(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _members(error)
+        else:
+            yield error
+
+
+def _reason(error: Exception) -> Exception:
+    found: BaseException | None = error
+    while isinstance(found, DependencyResolutionException):
+        found = found.__cause__
+    return found if isinstance(found, PolarisException) else error
