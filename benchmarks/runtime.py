@@ -48,11 +48,11 @@ def answers(port: int, path: str) -> bool:
         connection.request("GET", path)
         answer = connection.getresponse()
         answer.read()
-        return answer.status == 200
     except OSError:
         return False
     finally:
         connection.close()
+    return answer.status == 200
 
 
 def await_health(process: subprocess.Popen[bytes], port: int) -> None:
