@@ -28,6 +28,7 @@ from polaris.observability import MetricsCollector, StructuredLogger
 from polaris.runtime._actions import ActionService
 from polaris.runtime._bus_host import COMPONENT as BUS_SERVER
 from polaris.runtime._bus_host import BusHost
+from polaris.runtime._connection import Connections
 from polaris.runtime._data_folder import DataFolder
 from polaris.runtime._execution import ActionExecution
 from polaris.runtime._health import HealthBoard
@@ -79,6 +80,7 @@ def assemble(settings: Settings) -> DIContainer:
         _singleton(container, MessageBroker, broker_of_host)
     _singleton(container, PolarisMessageBus, bus)
     _singleton(container, ActionLedger, ledger)
+    _singleton(container, Connections, connections)
     _singleton(container, RuntimeView, view)
     _singleton(container, TelemetryIngest, ingest)
     _singleton(container, OutboxRelay, relay)
@@ -193,6 +195,10 @@ def ledger(store: PolarisDataStore) -> ActionLedger:
     return ActionLedger(store, boot_id=new_id())
 
 
+def connections(connectors: Connectors) -> Connections:
+    return Connections(connectors.by_system, StructuredLogger("polaris.connections"))
+
+
 async def view(
     settings: Settings,
     store: PolarisDataStore,
@@ -226,7 +232,7 @@ def actions(
     settings: Settings,
     bus: PolarisMessageBus,
     ledger: ActionLedger,
-    connectors: Connectors,
+    connections: Connections,
     ingest: TelemetryIngest,
     relay: OutboxRelay,
     view: RuntimeView,
@@ -236,8 +242,8 @@ def actions(
     logger = StructuredLogger("polaris.actions")
     signals = PolicySignals(metrics.instruments, logger)
     executions = {
-        system_id: ActionExecution(connector, settings.actions, logger, listeners=(signals,))
-        for system_id, connector in connectors.by_system.items()
+        system_id: ActionExecution(connection, settings.actions, logger, listeners=(signals,))
+        for system_id, connection in connections.by_system.items()
     }
     return ActionService(
         bus,
@@ -254,7 +260,7 @@ def actions(
 
 def sampling(
     settings: Settings,
-    connectors: Connectors,
+    connections: Connections,
     bus: PolarisMessageBus,
     actions: ActionService,
     board: HealthBoard,
@@ -264,7 +270,7 @@ def sampling(
     logger = StructuredLogger("polaris.sampling")
     samplers = [
         SystemSampler(
-            connector,
+            connection,
             settings.systems[system_id],
             bus,
             board,
@@ -273,7 +279,7 @@ def sampling(
             buffer_max=settings.telemetry.publish_buffer_max,
             source=source_of(settings),
         )
-        for system_id, connector in connectors.by_system.items()
+        for system_id, connection in connections.by_system.items()
     ]
     return Sampling(samplers, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
 

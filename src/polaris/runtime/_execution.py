@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from polaris.clock import SYSTEM_CLOCK, Clock
-from polaris.connectors import ManagedSystemConnector, RecallsActions
+from polaris.connectors import RecallsActions
 from polaris.domain import AdaptationAction, ExecutionResult, ExecutionStatus
 from polaris.exceptions import (
     ActionNotSupportedError,
@@ -29,6 +29,7 @@ from polaris.resilience import (
     RetryPolicy,
     Timeout,
 )
+from polaris.runtime._connection import Connection
 from polaris.runtime._settings import ActionSettings
 
 if TYPE_CHECKING:
@@ -53,15 +54,15 @@ class ActionExecution:
 
     def __init__(
         self,
-        connector: ManagedSystemConnector,
+        connection: Connection,
         settings: ActionSettings,
         logger: StructuredLogger,
         *,
         listeners: tuple[Listener, ...] = (),
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.connector = connector
-        self.system_id = connector.system_id
+        self._connection = connection
+        self.system_id = connection.connector.system_id
         self._settings = settings
         self._logger = logger.bind(system_id=self.system_id)
         self._clock = clock
@@ -107,9 +108,14 @@ class ActionExecution:
 
     async def _outcome(self, action: AdaptationAction) -> ExecutionResult:
         limit = Timeout(action.timeout_seconds or self._settings.timeout_s)
-        attempt = functools.partial(self.connector.execute_action, action)
+
+        async def attempt() -> ExecutionResult:
+            # Connecting is not yet executing: what goes wrong there, or takes too long, has done nothing.
+            async with self._connection.for_action() as connector:
+                return await limit.execute(functools.partial(connector.execute_action, action), action.action_type)
+
         try:
-            return await self._pipeline.execute(lambda: limit.execute(attempt, action.action_type), action.action_type)
+            return await self._pipeline.execute(attempt, action.action_type)
         except ActionNotSupportedError as error:
             return _result(action, ExecutionStatus.REJECTED, error.message)
         except DeadlineExceededError as error:
@@ -133,7 +139,7 @@ class ActionExecution:
 
     async def recalled(self, action: AdaptationAction) -> ExecutionResult | None:
         """What the connector knows of an action that was cut off: final, `pending` (not begun), None (cannot tell)."""
-        connector = self.connector
+        connector = self._connection.connector
         if not isinstance(connector, RecallsActions):
             return None
         recall = functools.partial(connector.recall_action, action.action_id)

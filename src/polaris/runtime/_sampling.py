@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
-from polaris.connectors import ManagedSystemConnector
 from polaris.domain import HealthStatus, SystemState, TelemetryEvent
 from polaris.exceptions import MessageBusError, PolarisException
 from polaris.resilience import RetryConfig, RetryPolicy, Timeout
+from polaris.runtime._connection import Connection
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._settings import SystemSettings
 from polaris.runtime._supervision import Supervisor
@@ -40,7 +40,7 @@ class SystemSampler:
 
     def __init__(
         self,
-        connector: ManagedSystemConnector,
+        connection: Connection,
         settings: SystemSettings,
         bus: PolarisMessageBus,
         board: HealthBoard,
@@ -51,9 +51,9 @@ class SystemSampler:
         source: str,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.connector = connector
-        self.system_id = connector.system_id
-        self.component = f"connector:{connector.system_id}"
+        self._connection = connection
+        self.system_id = connection.connector.system_id
+        self.component = f"connector:{self.system_id}"
         self._settings = settings
         self._bus = bus
         self._board = board
@@ -63,24 +63,20 @@ class SystemSampler:
         self._timeout = Timeout(settings.timeout_s, name=f"sample {self.system_id}")
         self._until_confirmed = RetryPolicy(UNTIL_CONFIRMED, clock=clock)
         self._buffer: asyncio.Queue[TelemetryEvent] = asyncio.Queue(buffer_max)
-        self._connected = False
         self._failures = 0
         self._polled = instruments.connector_polls
         self._dropped = instruments.telemetry_dropped
         self.dropped_total = 0
 
     async def sample_for_ever(self) -> None:
-        """Take a sample at every tick until cancelled; then the connector is disconnected."""
-        try:
-            while True:
-                begun = self._clock.monotonic()
-                await self._tick()
-                spent = self._clock.monotonic() - begun
-                interval = self._settings.interval_s
-                # The next tick of the fixed grid: ticks that a slow sample ran over are left out.
-                await self._clock.sleep(interval - spent % interval)
-        finally:
-            await self._disconnect()
+        """Take a sample at every tick until cancelled. The connection stays open: actions may still need it."""
+        while True:
+            begun = self._clock.monotonic()
+            await self._tick()
+            spent = self._clock.monotonic() - begun
+            interval = self._settings.interval_s
+            # The next tick of the fixed grid: ticks that a slow sample ran over are left out.
+            await self._clock.sleep(interval - spent % interval)
 
     async def _tick(self) -> None:
         try:
@@ -95,11 +91,8 @@ class SystemSampler:
         self._keep(TelemetryEvent(state, source=self._source))
 
     async def _collect(self) -> SystemState:
-        if not self._connected:
-            await self.connector.connect()
-            self._connected = True
-            self._logger.info("managed system connected")
-        return await self.connector.collect_metrics()
+        connector = await self._connection.open()
+        return await connector.collect_metrics()
 
     async def _failed(self, error: PolarisException) -> None:
         self._failures += 1
@@ -108,11 +101,7 @@ class SystemSampler:
         if self._failures == 1:
             self._logger.warning("sample could not be taken", exc_info=error)
         if self._failures % RECONNECT_AFTER_FAILURES == 0:
-            await self._disconnect()
-
-    async def _disconnect(self) -> None:
-        self._connected = False
-        await self.connector.disconnect()
+            await self._connection.renew()
 
     def _keep(self, event: TelemetryEvent) -> None:
         if self._buffer.full():
@@ -157,7 +146,7 @@ class Sampling:
             self._taking.run(f"sample {sampler.system_id}", sampler.sample_for_ever)
 
     async def stop(self) -> None:
-        """Take no more samples, give the bus a moment to confirm those taken, and let go of the systems."""
+        """Take no more samples, and give the bus a moment to confirm those taken."""
         await self._taking.stop()
         try:
             async with asyncio.timeout(self._drain_s):

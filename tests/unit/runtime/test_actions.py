@@ -22,6 +22,7 @@ from polaris.exceptions import ActionNotSupportedError, ConnectorError, DataStor
 from polaris.messaging import InMemoryHub, InMemoryMessageBroker, PolarisMessageBus, adaptation_topic
 from polaris.observability import MetricsCollector, StructuredLogger
 from polaris.runtime._actions import ActionService
+from polaris.runtime._connection import Connection
 from polaris.runtime._execution import ActionExecution
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._ledger import ActionLedger, LedgerEntry
@@ -65,7 +66,7 @@ class Loop:
             bus,
             self.ledger(),
             {
-                name: ActionExecution(connector, self.settings, LOGGER, clock=self.clock)
+                name: ActionExecution(Connection(connector, LOGGER), self.settings, LOGGER, clock=self.clock)
                 for name, connector in self.connectors.items()
             },
             Supervisor(board, LOGGER, clock=self.clock),
@@ -451,5 +452,29 @@ def test_outcomes_and_loop_latency_are_counted() -> None:
         text = loop.metrics.render().decode()
         assert 'polaris_adaptations_total{action_type="scale",status="success",system_id="web"} 1.0' in text
         assert 'polaris_loop_latency_seconds_count{action_type="scale",status="success"} 1.0' in text
+
+    in_virtual_time(scenario)
+
+
+def test_an_action_that_waited_for_the_node_connects_the_system_itself() -> None:
+    class Slow(ScriptedConnector):
+        async def connect(self) -> None:
+            await running_clock().sleep(2.0)
+            await super().connect()
+
+        async def execute_action(self, action: AdaptationAction) -> ExecutionResult:
+            if not self.connected:
+                raise ConnectorError("not connected")
+            return await super().execute_action(action)
+
+    async def scenario() -> None:
+        loop = Loop(Slow())
+        async with loop.running() as bus:
+            await ask(bus, action())
+            await loop.settled(bus)
+        result = await loop.result("a1")
+        assert result is not None
+        assert result.status is ExecutionStatus.SUCCESS
+        assert loop.connectors["web"].executed == ["a1"]
 
     in_virtual_time(scenario)

@@ -11,6 +11,7 @@ from tests.scripted_connector import ScriptedConnector
 from polaris.domain import HealthStatus, SystemState, TelemetryEvent
 from polaris.exceptions import BusConnectionError, PayloadTooLargeError
 from polaris.observability import MetricsCollector, StructuredLogger
+from polaris.runtime._connection import Connection
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._sampling import Sampling, SystemSampler
 from polaris.runtime._settings import SystemSettings
@@ -40,8 +41,9 @@ class Bench:
         self.metrics = MetricsCollector()
         self.connector = connector
         self.buffer_max = settings.pop("buffer_max", 10)
+        self.connection = Connection(connector, StructuredLogger("test"))
         self.sampler = SystemSampler(
-            connector,
+            self.connection,
             SystemSettings(connector="scripted", **settings),
             self.bus,  # type: ignore[arg-type] # a bus that records
             self.board,
@@ -60,6 +62,7 @@ class Bench:
             yield
         finally:
             await service.stop()
+            await self.connection.drop()
 
     @property
     def status(self) -> HealthStatus:
