@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
@@ -30,40 +30,59 @@ class Supervisor:
         self._board = board
         self._logger = logger
         self._clock = clock
-        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.restarts_total = 0
 
     def run(self, name: str, function: Callable[[], Awaitable[object]]) -> None:
         """Keep `function` running in a task called `name` until `stop`."""
-        task = asyncio.create_task(self._keep_running(name, function), name=name)
-        self._tasks[task] = name
-        task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
+        self._keep(name, self._keep_running(name, function))
 
     def run_once(self, name: str, function: Callable[[], Awaitable[object]]) -> None:
         """Run `function` to its end, starting it again, ever more slowly, while it fails."""
-        task = asyncio.create_task(self._keep_running(name, function, once=True), name=name)
-        self._tasks[task] = name
-        task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
+        self._keep(name, self._keep_running(name, function, once=True))
+
+    def _keep(self, name: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _keep_running(self, name: str, function: Callable[[], Awaitable[object]], *, once: bool = False) -> None:
         delay_s = RESTART_DELAY_S
+        recovery: asyncio.Task[None] | None = None
         while True:
             begun = self._clock.monotonic()
             try:
                 await function()
                 if once:
+                    if recovery is not None:
+                        self._board.report(name, HealthStatus.HEALTHY)
                     return
                 reason = "ended by itself"
             except Exception as error:  # boundary: a supervised task reports its failure and is started again
                 self._logger.exception("supervised task failed", task=name)
                 reason = f"{type(error).__name__}: {error}"
+            finally:
+                if recovery is not None:
+                    recovery.cancel()
+            if _is_being_cancelled():
+                return  # `stop` asked for the end, and the function answered with an error or a return of its own.
             if self._clock.monotonic() - begun >= STEADY_S:
                 delay_s = RESTART_DELAY_S
             self.restarts_total += 1
             self._board.report(name, HealthStatus.UNHEALTHY, f"failed, starting again in {delay_s:g} s: {reason}")
             await self._clock.sleep(delay_s)
             delay_s = min(delay_s * 2, RESTART_DELAY_S_MAX)
-            self._board.report(name, HealthStatus.WARNING, f"started again after: {reason}")
+            message = f"started again after: {reason}"
+            self._board.report(name, HealthStatus.WARNING, message)
+            recovery = self._keep(f"recovery of {name}", self._show_recovery(name, message))
+
+    async def _show_recovery(self, name: str, message: str) -> None:
+        await self._clock.sleep(STEADY_S)
+        shown = self._board.get(name)
+        # What the function itself has reported meanwhile is the better knowledge.
+        if shown is not None and shown.message == message:
+            self._board.report(name, HealthStatus.HEALTHY)
 
     async def stop(self) -> None:
         """Cancel all tasks and wait for their end. Idempotent."""
@@ -71,3 +90,8 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -76,3 +76,54 @@ def test_a_task_that_runs_once_is_repeated_only_while_it_fails() -> None:
         assert tries == 3
 
     run_virtual(scenario())
+
+
+def test_a_task_that_fails_while_it_is_cancelled_does_not_come_back() -> None:
+    async def scenario() -> None:
+        clock = running_clock()
+        supervisor = Supervisor(HealthBoard(clock=clock), StructuredLogger("test"), clock=clock)
+        begun = 0
+
+        async def fail_to_end() -> None:
+            nonlocal begun
+            begun += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise OSError("cannot let go")
+
+        supervisor.run("worker", fail_to_end)
+        await clock.sleep(1)
+        async with asyncio.timeout(10):
+            await supervisor.stop()
+        assert begun == 1
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(scenario())
+
+
+def test_a_task_that_has_run_again_for_a_minute_is_shown_as_well() -> None:
+    async def scenario() -> None:
+        clock = running_clock()
+        board = HealthBoard(clock=clock)
+        supervisor = Supervisor(board, StructuredLogger("test"), clock=clock)
+        failures = 1
+
+        async def fail_once() -> None:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise ValueError("once")
+            await asyncio.Event().wait()
+
+        supervisor.run("worker", fail_once)
+        seen = []
+        for _ in range(2):
+            await clock.sleep(50)
+            view = board.get("worker")
+            assert view is not None
+            seen.append(view.status)
+        await supervisor.stop()
+        assert seen == [HealthStatus.WARNING, HealthStatus.HEALTHY]
+
+    run_virtual(scenario())
