@@ -95,9 +95,9 @@ class ActionService:
         )
 
     async def stop(self) -> None:
-        """Take no more actions and let those that run come to their end."""
+        """Let the actions that run come to their end; those that wait come again at the next start."""
         subscriptions, self._subscriptions = self._subscriptions, []
-        await asyncio.gather(*(subscription.drain() for subscription in subscriptions))
+        await asyncio.gather(*(subscription.unsubscribe() for subscription in subscriptions))
         await self._supervisor.stop()
 
     async def _refuse_unconfigured(self, event: AdaptationEvent, context: MessageContext) -> None:

@@ -478,3 +478,30 @@ def test_an_action_that_waited_for_the_node_connects_the_system_itself() -> None
         assert loop.connectors["web"].executed == ["a1"]
 
     in_virtual_time(scenario)
+
+
+def test_a_stop_lets_the_running_action_end_and_leaves_the_waiting_ones_to_the_next_start() -> None:
+    async def scenario() -> None:
+        ended = asyncio.Event()
+
+        async def slowly(asked: AdaptationAction) -> ExecutionResult:
+            await running_clock().sleep(4.0)
+            return ExecutionResult(asked.action_id, ExecutionStatus.SUCCESS)
+
+        connector = ScriptedConnector(behaviour=slowly)
+        loop = Loop(connector)
+        loop.settled = lambda bus: ended.wait()  # type: ignore[assignment, method-assign, return-value]
+        async with loop.running() as bus:
+            for number in range(5):
+                await ask(bus, action(f"a{number}"))
+            await loop.clock.sleep(1.0)
+            ended.set()
+        assert connector.executed == ["a0"]
+        del loop.settled
+        async with loop.running():
+            pass
+        assert connector.executed == [f"a{number}" for number in range(5)]
+        results = [await loop.result(f"a{number}") for number in range(5)]
+        assert [result and result.status for result in results] == [ExecutionStatus.SUCCESS] * 5
+
+    in_virtual_time(scenario)
