@@ -123,10 +123,18 @@ class ActionService:
             if taken:
                 self._on_action(entry)
             if taken or self._was_taken_but_not_begun(entry):
-                await self._execute(action, topic=context.topic)
+                # Another message may bear the same id: what is carried out is what the ledger shows.
+                await self._execute(entry.action, topic=context.topic)
             elif not entry.status.is_final:
                 if not await self._settled(entry):
-                    await self._execute(action, topic=context.topic)
+                    await self._execute(entry.action, topic=context.topic)
+            elif entry.action != action:
+                self._logger.warning(
+                    "action bears the id of another and is not executed",
+                    action_id=action_id,
+                    system_id=action.target_system,
+                    id_of=f"{entry.action.action_type} on {entry.action.target_system}",
+                )
             else:
                 self._logger.info("action is known already", action_id=action_id, status=entry.status.value)
         finally:

@@ -505,3 +505,22 @@ def test_a_stop_lets_the_running_action_end_and_leaves_the_waiting_ones_to_the_n
         assert [result and result.status for result in results] == [ExecutionStatus.SUCCESS] * 5
 
     in_virtual_time(scenario)
+
+
+def test_what_is_executed_is_what_the_ledger_holds_not_another_message_with_the_same_id() -> None:
+    async def scenario() -> None:
+        scaled: list[object] = []
+
+        async def scale(asked: AdaptationAction) -> ExecutionResult:
+            scaled.append(asked.parameters["to"])
+            return ExecutionResult(asked.action_id, ExecutionStatus.SUCCESS)
+
+        loop = Loop(ScriptedConnector(behaviour=scale))
+        async with loop.running() as bus:
+            # Taken by this run, and cut off before the execution began.
+            taken = ActionLedger(loop.store, "run-1", clock=loop.clock)
+            await taken.take(AdaptationEvent(action(parameters={"to": 1})))
+            await ask(bus, action(parameters={"to": 2}))
+        assert scaled == [1]
+
+    in_virtual_time(scenario)
