@@ -26,7 +26,10 @@ LONG_FUNCTIONS: dict[str, str] = {}
 @cache
 def tracked_files() -> tuple[Path, ...]:
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     return tuple(path for name in listing.stdout.decode().split("\0") if name and (path := ROOT / name).is_file())
 
@@ -122,11 +125,20 @@ def test_nothing_unfinished_is_left_in_the_package() -> None:
 
 
 def test_no_path_of_a_developers_machine_is_in_the_tree() -> None:
-    assert offenders(r"(^|[^A-Za-z0-9_.])/(work|farm|root|home/[a-z]+)/[A-Za-z.]", leave_out=("tests/test_tidy.py",)) == []
+    assert (
+        offenders(r"(^|[^A-Za-z0-9_.])/(work|farm|root|home/[a-z]+)/[A-Za-z.]", leave_out=("tests/test_tidy.py",)) == []
+    )
 
 
 def test_no_package_registry_is_named() -> None:
-    registries = (r"pypi\.org", r"pythonhosted\.org", r"registry\.npmjs", r"npmjs\.com", r"deb\.debian\.org", r"yarnpkg\.com")
+    registries = (
+        r"pypi\.org",
+        r"pythonhosted\.org",
+        r"registry\.npmjs",
+        r"npmjs\.com",
+        r"deb\.debian\.org",
+        r"yarnpkg\.com",
+    )
     assert offenders("|".join(registries), leave_out=("tests/test_tidy.py",)) == []
     assert not (ROOT / "uv.lock").is_file() or "uv.lock" not in {relative(path) for path in tracked_files()}
 
@@ -164,7 +176,9 @@ def test_the_changelog_knows_the_version() -> None:
     assert re.search(rf"^## \[({re.escape(version)}|Unreleased)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE"]
+)
 def test_the_papers_of_the_house_are_there(name: str) -> None:
     assert len((ROOT / name).read_text()) > 100
 

@@ -6,11 +6,61 @@ import pytest
 
 from polaris._redaction import is_secret_key
 
-SECRET = """token bus_token accessToken ACCESS_TOKEN auth.token authtoken password passwords db_password passwd passphrase
-dbpass pass secret client_secret secrets credential credentials api_key api-key apikey x-api-key private_key authorization
-cookie set-cookie session_id nkey jwt bearer_value dsn""".split()
-PLAIN = """tokens max_tokens token_count ContextTokens GeneratedTokens random_seed seed passed passenger_count compass_heading
-bypass key keys monkey_count user name session sessions signature_count value""".split()
+SECRET = [
+    "token",
+    "bus_token",
+    "accessToken",
+    "ACCESS_TOKEN",
+    "auth.token",
+    "authtoken",
+    "password",
+    "passwords",
+    "db_password",
+    "passwd",
+    "passphrase",
+    "dbpass",
+    "pass",
+    "secret",
+    "client_secret",
+    "secrets",
+    "credential",
+    "credentials",
+    "api_key",
+    "api-key",
+    "apikey",
+    "x-api-key",
+    "private_key",
+    "authorization",
+    "cookie",
+    "set-cookie",
+    "session_id",
+    "nkey",
+    "jwt",
+    "bearer_value",
+    "dsn",
+]
+PLAIN = [
+    "tokens",
+    "max_tokens",
+    "token_count",
+    "ContextTokens",
+    "GeneratedTokens",
+    "random_seed",
+    "seed",
+    "passed",
+    "passenger_count",
+    "compass_heading",
+    "bypass",
+    "key",
+    "keys",
+    "monkey_count",
+    "user",
+    "name",
+    "session",
+    "sessions",
+    "signature_count",
+    "value",
+]
 
 
 @pytest.mark.parametrize("name", SECRET)
