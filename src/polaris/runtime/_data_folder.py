@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,9 @@ from polaris.exceptions import ConfigurationError, StoreLockedError
 
 NODE_FILE = "node.json"
 LOCK_FILE = "node.lock"
+LOOKS_MAX = 5
+LOOK_S = 0.01
+"""Who asks `running_node` holds the lock for an instant: it is asked for again that often, after so long."""
 
 
 class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +70,7 @@ class DataFolder:
             message = f"node.data_dir = '{self.path}': cannot be used: {error.strerror or error}"
             raise ConfigurationError(problems=[message], cause=error) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_patiently(lock)
         except OSError as error:
             os.close(lock)
             if error.errno not in (errno.EAGAIN, errno.EACCES):
@@ -123,3 +127,14 @@ class DataFolder:
         finally:
             os.close(lock)
         return None
+
+
+def _lock_patiently(lock: int) -> None:
+    for _ in range(LOOKS_MAX):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOOK_S)
+        else:
+            return
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from polaris import __version__
 from polaris._redaction import redact_text
-from polaris.exceptions import DependencyResolutionException, PolarisException
+from polaris.exceptions import ConfigurationError, DependencyResolutionException, PolarisException
 from polaris.runtime._data_folder import DataFolder, NodeFile
 
 if TYPE_CHECKING:
@@ -40,20 +40,24 @@ class Node:
         self.bus_token: str | None = None
 
     async def start(self) -> None:
-        """Start bus, store, services and page, in the order of their dependencies; returns when all of them answer."""
+        """Start bus, store, services and page, in the order of their dependencies; returns when all of them answer.
+
+        A node that is started, or being started, is refused with `ConfigurationError` and goes on as it is.
+        """
         from polaris.runtime._assembly import assemble
 
+        if self.container is not None:
+            raise ConfigurationError("the node is started already; stop it before it is started again")
         self.container = container = assemble(self.settings)
         try:
             await container.start()
-        except ExceptionGroup as group:
-            error = _plain(group)
-            raise error from error.__cause__
-        try:
             await self._publish_addresses(container)
-        except BaseException:  # boundary: undone, then raised again
+        except BaseException as error:  # boundary: undone, then raised again
             await self.stop()
-            raise
+            if not isinstance(error, ExceptionGroup):
+                raise
+            plain = _plain(error)
+            raise plain from plain.__cause__
 
     async def _publish_addresses(self, container: DIContainer) -> None:
         """Say where the node can be reached: here, on the page, and in the node file."""

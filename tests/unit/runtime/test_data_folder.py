@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from polaris.exceptions import ConfigurationError, StoreLockedError
 from polaris.runtime import DataFolder, NodeFile
+from polaris.runtime._data_folder import LOCK_FILE
 
 FACTS = NodeFile(
     name="n",
@@ -71,3 +74,18 @@ def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigurationError, match="data_dir"):
         DataFolder(tmp_path / "file" / "d").acquire()
+
+
+def test_somebody_who_looks_whether_a_node_runs_does_not_keep_one_from_starting(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    folder.acquire()
+    folder.release()
+    looking = os.open(tmp_path / LOCK_FILE, os.O_RDWR)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    ending = threading.Timer(0.015, os.close, [looking])
+    ending.start()
+    try:
+        folder.acquire()
+        folder.release()
+    finally:
+        ending.join()
