@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -86,6 +87,9 @@ def _read_file(path: Path, problems: list[str]) -> _Tree:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{path}: not valid TOML: {error}")
+        return {}
+    except RecursionError:
+        problems.append(f"{path}: nested too deeply")
         return {}
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{path}: cannot be read: {error}")
@@ -281,7 +285,7 @@ def _check_whole(settings: Settings, problems: list[str]) -> None:
     problems.extend(
         f"nats.servers: {redact_text(server)!r} is no address (write nats://host:4222)"
         for server in nats.servers
-        if not server.startswith(("nats://", "tls://"))
+        if not _is_address(server)
     )
     if bool(nats.user) != bool(nats.password):
         problems.append("nats.user: user and password belong together; one of them is missing")
@@ -292,6 +296,14 @@ def _check_whole(settings: Settings, problems: list[str]) -> None:
             )
         if system.timeout_s > 3600:
             problems.append(f"systems.{system_id}.timeout_s = {system.timeout_s:g}: at most 3600")
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urlsplit(server)
+        return parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def effective_settings(settings: Settings) -> dict[str, Any]:

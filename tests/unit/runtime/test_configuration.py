@@ -186,3 +186,19 @@ def test_editors_get_a_schema_of_every_section() -> None:
     schema = settings_schema()
     sections = schema["$defs"]["Settings"]["properties"]
     assert set(sections) == {"node", "nats", "store", "http", "logging", "telemetry", "actions", "systems"}
+
+
+@pytest.mark.parametrize("server", ["nats://joe:hidden@h:99999", "nats://", "nats://h:x", "nats://[::1", "http://h"])
+def test_what_is_no_server_address_is_refused_before_anybody_connects(server: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(environment={"POLARIS_NATS__SERVERS": server})
+    (problem,) = refused.value.problems
+    assert "is no address" in problem
+    assert "hidden" not in problem
+
+
+def test_a_file_nested_beyond_measure_is_one_problem(tmp_path: Path) -> None:
+    file = tmp_path / "polaris.toml"
+    file.write_text("x = " + "[" * 5000)
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        load_settings(file, environment={})
