@@ -158,10 +158,16 @@ async def test_a_server_that_refuses_one_subscription_keeps_the_others(run_nats:
     [b"", b"INFO {}\r\n", b"INFO not json\r\n", b"INFO\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"x" * 70_000],
 )
 async def test_a_peer_that_is_no_server_is_none(greeting: bytes) -> None:
+    talking: set[asyncio.Task[None]] = set()
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        talking.add(task)
         writer.write(greeting)
         await asyncio.sleep(0.02)
-        writer.close()
+        writer.transport.abort()
+        await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
 
     peer = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = peer.sockets[0].getsockname()[1]
@@ -172,6 +178,7 @@ async def test_a_peer_that_is_no_server_is_none(greeting: bytes) -> None:
     assert broker.state is ConnectionState.DISCONNECTED
     peer.close()
     await peer.wait_closed()
+    await asyncio.wait(talking)
 
 
 async def test_a_server_without_jetstream_says_so(run_nats: RunNATS) -> None:

@@ -21,6 +21,7 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer
 from polaris.messaging.brokers._nats import NATSMessageBroker
+from polaris.messaging.brokers._nats_client import end
 from polaris.messaging.brokers._nats_config import NATSConfig, TLSConfig
 
 STORED = DeliveryClass.AT_LEAST_ONCE
@@ -293,6 +294,24 @@ async def test_a_drain_ends_in_time_although_a_handler_does_not(
         await broker.drain()
     assert cancelled.is_set()
     assert broker.state is ConnectionState.CLOSED
+
+
+async def test_a_task_that_loses_cancellations_is_ended_all_the_same() -> None:
+    lost = 0
+
+    async def stubborn() -> None:
+        nonlocal lost
+        while lost < 3:
+            try:
+                await asyncio.sleep(600.0)
+            except asyncio.CancelledError:
+                lost += 1
+        await asyncio.sleep(600.0)
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end(task, None), 2.0)
+    assert (lost, task.cancelled()) == (3, True)
 
 
 @pytest.mark.parametrize("task", ["_flusher_task", "_reading_task"])

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nats import errors
-from nats.aio.client import Client, Server
+from nats.aio.client import Client, Server, Srv
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AUTHORIZATION_VIOLATION
@@ -26,6 +26,20 @@ Receive = Callable[[str, str, bytes, bytes | None], None]
 """Takes subject, reply subject, payload and raw header block of a message, at once and without raising."""
 
 _CRLF = b"\r\n"
+
+
+async def end(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks until they have ended; one that does not within five seconds is given up.
+
+    Once is not enough: `asyncio.wait_for` of CPython 3.11 loses a cancellation that comes when its wait is just over.
+    """
+    left = {task for task in tasks if task is not None and not task.done()}
+    for _ in range(100):
+        if not left:
+            return
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.05)
 
 
 class _Transport(TcpTransport):
@@ -79,6 +93,7 @@ class HardenedClient(Client):
         self._on_end = on_end
         self._on_error = on_error
         self._attempts = 0
+        self._abandoned = False
 
     async def open(self) -> None:
         """Try to connect until it succeeds; the caller bounds and cancels it, then calls `close`."""
@@ -117,17 +132,17 @@ class HardenedClient(Client):
 
     async def shut(self) -> None:
         """Close for good, whatever state the connection is in; all tasks of the client have ended afterwards."""
+        self.abandon()
         try:
             await self.close()
         except Exception as error:  # boundary: nats-py's way of closing a broken connection may fail anywhere
             self._on_error(error)
         self._socket.abort()
-        tasks = [self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task]
-        running = [task for task in tasks if task is not None and not task.done()]
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running, timeout=1.0)
+        await end(self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task)
+
+    def abandon(self) -> None:
+        """Let no further attempt to connect succeed, whoever makes it."""
+        self._abandoned = True
 
     # Sending
 
@@ -218,12 +233,20 @@ class HardenedClient(Client):
         self._err = errors.AuthorizationError() if AUTHORIZATION_VIOLATION in message else errors.Error(message)
         self._on_error(self._err)
 
+    async def _connect_to_server(self, s: Srv) -> None:
+        """One attempt. An abandoned client makes none: nats-py's loops lose cancellations, see `end`."""
+        if self._abandoned:
+            raise asyncio.CancelledError
+        await super()._connect_to_server(s)
+
     async def _process_connect_init(self) -> None:
         """The handshake. A failed one closes its socket, and always counts as an attempt that failed.
 
         nats-py leaks the socket; takes a peer that hangs up for connected; and dies of exceptions it does not expect.
         """
         try:
+            if self._abandoned:
+                raise asyncio.CancelledError
             await super()._process_connect_init()
             if not self.is_connected:
                 raise errors.Error("the server hung up during the handshake")
@@ -280,7 +303,9 @@ class HardenedClient(Client):
         self._on_error(error)
 
     async def _came_back(self) -> None:
-        self._on_back()
+        # Broken again at the last moment, there is another attempt under way already.
+        if self.is_connected:
+            self._on_back()
 
     async def _ended(self) -> None:
         self._on_end()

@@ -13,7 +13,7 @@ from nats import errors
 
 from polaris.exceptions import BusConnectionError, ConfigurationError, MessageBusError
 from polaris.messaging._broker import ConnectionState, StateListener
-from polaris.messaging.brokers._nats_client import HardenedClient
+from polaris.messaging.brokers._nats_client import HardenedClient, end
 from polaris.messaging.brokers._nats_config import NATSConfig, without_secrets
 from polaris.messaging.brokers._nats_replies import NoReply, Reply, ReplyInbox
 
@@ -198,9 +198,9 @@ class NATSConnection:
             problem = "nats.nkey and nats.credentials need the extra: pip install 'polaris-infrastructure[nkeys]'"
             raise ConfigurationError(problems=[problem]) from error
         finally:
-            for task in (opening, refusal):
-                task.cancel()
-            await asyncio.wait((opening, refusal))
+            if not opening.done():
+                client.abandon()
+            await end(opening, refusal)
 
     def _unreachable(self, error: Exception) -> BusConnectionError:
         # What comes after a refusal, such as the reset of its connection, says less.
