@@ -33,9 +33,10 @@ INTERRUPTED = (
 class ActionService:
     """Takes actions from the bus, executes each once, and stores and announces what came of it.
 
-    One durable subscription a configured system, so a slow system delays nobody else and its actions keep their order;
-    one more for actions on systems that nobody configured, which are refused visibly. A delivery is acknowledged only
-    when the ledger holds the final status. What an earlier run was cut off in is settled at the start.
+    One durable subscription a system that is or was configured, so a slow system delays nobody else and its actions
+    keep their order; one more for actions on all others. Those on systems not configured now are refused visibly. A
+    delivery is acknowledged only when the ledger holds the final status. What an earlier run was cut off in is settled
+    at the start.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ActionService:
         self._bus = bus
         self._ledger = ledger
         self._executions = dict(executions)
-        self._lanes = {adaptation_topic(system_id): system_id for system_id in executions}
+        self._lanes: dict[str, str] = {}
         self._supervisor = supervisor
         self._metrics = metrics
         self._logger = logger
@@ -75,6 +76,9 @@ class ActionService:
         """Settle what was cut off, then take actions."""
         await self._ledger.prepare()
         await self._settle_interrupted()
+        # Of systems that left the configuration too: what waits for them must be refused, not forgotten.
+        lanes = await self._ledger.remember_lanes(self._executions)
+        self._lanes = {adaptation_topic(system_id): system_id for system_id in lanes}
         for topic, system_id in self._lanes.items():
             await self._subscribe(topic, f"execute-{encode_token(system_id)}", self._carry_out)
         await self._subscribe("polaris.adaptations.>", "execute-unconfigured", self._refuse_unconfigured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from polaris.storage import PolarisDataStore
 
 COLLECTION = "action_ledger"
+LANES = "action_lanes"
 
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,6 +76,13 @@ class ActionLedger:
         await documents.create_index(COLLECTION, ["status"])
         await documents.create_index(COLLECTION, ["created_us", "action_id"])
         await documents.create_index(COLLECTION, ["system_id", "created_us", "action_id"])
+
+    async def remember_lanes(self, systems: Iterable[str]) -> list[str]:
+        """Note the systems whose actions wait on their own subscription; all that were ever noted, these included."""
+        documents = self._store.documents
+        for system_id in systems:
+            await documents.put_document(LANES, system_id, {"system_id": system_id})
+        return [document["system_id"] for document in await documents.find_documents(LANES, {})]
 
     async def take(self, event: AdaptationEvent, *, caused_at: datetime | None = None) -> tuple[LedgerEntry, bool]:
         """Enter the action as running. With True the caller, and nobody else, executes it now.

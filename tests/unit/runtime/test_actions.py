@@ -524,3 +524,32 @@ def test_what_is_executed_is_what_the_ledger_holds_not_another_message_with_the_
         assert scaled == [1]
 
     in_virtual_time(scenario)
+
+
+def test_actions_that_wait_when_their_system_leaves_the_configuration_are_refused_visibly() -> None:
+    async def scenario() -> None:
+        async def slowly(asked: AdaptationAction) -> ExecutionResult:
+            await running_clock().sleep(4.0)
+            return ExecutionResult(asked.action_id, ExecutionStatus.SUCCESS)
+
+        ended = asyncio.Event()
+        web = ScriptedConnector(behaviour=slowly)
+        loop = Loop(web)
+        loop.settled = lambda bus: ended.wait()  # type: ignore[assignment, method-assign, return-value]
+        async with loop.running() as bus:
+            for number in range(3):
+                await ask(bus, action(f"a{number}"))
+            await loop.clock.sleep(1.0)
+            ended.set()
+        del loop.settled
+        del loop.connectors["web"]
+        async with loop.running():
+            pass
+        loop.connectors["web"] = web
+        async with loop.running():
+            pass
+        results = [await loop.result(f"a{number}") for number in range(3)]
+        assert [result and result.status.value for result in results] == ["success", "rejected", "rejected"]
+        assert web.executed == ["a0"]
+
+    in_virtual_time(scenario)
