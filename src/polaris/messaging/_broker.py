@@ -51,7 +51,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Larger payloads are refused before anything is sent."""
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `publish` achieved. It exists only when the guarantee of its delivery class was given."""
 
     delivery: DeliveryClass
@@ -199,7 +199,7 @@ class PullConsumer(Protocol):
         ...
 
 
-class OutgoingMessage(msgspec.Struct, frozen=True):
+class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):
     """Bytes for a subject. `message_id` is the key of deduplication for stored messages."""
 
     subject: str

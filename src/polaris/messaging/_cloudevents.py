@@ -88,6 +88,7 @@ class _Wire:
         self._names = tuple(field.name for field in fields)
         self._get = attrgetter(*self._names) if fields else None
         self._positional = event_class.__match_args__[: len(fields)] == self._names
+        self._get_only: Callable[[Any], Any] | None = self._get if self._positional and len(fields) == 1 else None
         self._subject = _CE_SUBJECT.get(event_class)
         self._data = _data_class(event_class, fields)
         self._outgoing = _outgoing_class(entry, self._data)
@@ -125,7 +126,16 @@ class _Wire:
         """The event of a decoded envelope. Raises `InvalidValueError` when a value is out of its bounds."""
         stamp = found.time or received_at or utc_now()
         correlation_id = found.correlationid or None
-        make = self.entry.event_class
+        make: Any = self.entry.event_class
+        if self._get_only is not None:
+            event = make(
+                self._get_only(found.data),
+                event_id=found.id,
+                timestamp=stamp,
+                correlation_id=correlation_id,
+                source=found.source,
+            )
+            return DecodedEvent(event, self.entry.name, found.traceparent or None, found.tracestate or None)
         if self._get is None:
             values: tuple[Any, ...] = ()
         else:

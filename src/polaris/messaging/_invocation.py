@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
-from polaris.exceptions import DeadlineExceededError
+from polaris.exceptions import DeadlineExceededError, MessageBusError
 from polaris.messaging._broker import Delivery, DeliveryClass
 from polaris.messaging._call_deadline import CallDeadline
 from polaris.messaging._chain import MiddlewareChain, NextHandler
 from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.messaging._handlers import BoundHandler
+from polaris.messaging._settlement import is_being_cancelled
 from polaris.messaging._subscription import SubscriptionStats
 from polaris.observability import parse_traceparent
+
+_DELIVER = MessageDirection.DELIVER
+# That of the running worker: each sets its own when it begins.
+_deadline: ContextVar[CallDeadline | None] = ContextVar("polaris_call_deadline", default=None)
 
 
 class Invoker:
@@ -39,7 +45,6 @@ class Invoker:
         self._delivery = delivery
         self._timeout_s = timeout_s
         self._stats = stats
-        self._deadlines: dict[asyncio.Task[Any] | None, CallDeadline] = {}
         final = self._call_with_batch if handler.takes_batch else self._call_with_event
         self._run: NextHandler = chain.bind(final)
 
@@ -60,16 +65,17 @@ class Invoker:
     async def call(self, delivery: Delivery, events: Sequence[DecodedEvent]) -> Any:
         """Run the chain and the handler with these events, which are one unless it is a batch handler.
 
-        Returns what the handler returned. Raises what it or a middleware raised, and `DeadlineExceededError` when it
-        took too long; it has been cancelled then.
+        Returns what the handler returned. Raises what it or a middleware raised, `DeadlineExceededError` when it took
+        too long (it has been cancelled then), and `MessageBusError` for a cancellation that was not the caller's.
         """
         first = events[0]
+        headers = delivery.headers
         trace = parse_traceparent(first.traceparent, first.tracestate) if first.traceparent is not None else None
         context = MessageContext(
             delivery.subject,
             first.event,
-            MessageDirection.DELIVER,
-            dict(delivery.headers) if delivery.headers else {},
+            _DELIVER,
+            dict(headers) if headers else {},
             first.event.correlation_id,
             first.event_type,
             tuple(found.event for found in events) if self.takes_batch else None,
@@ -79,36 +85,37 @@ class Invoker:
             self._delivery,
             trace,
         )
-        deadline = self._deadline()
-        if deadline is None:
-            await self._run(context)
-            return context.result
-        deadline.begin()
+        deadline = _deadline.get()
+        if deadline is not None:
+            deadline.begin()
         try:
             await self._run(context)
         except asyncio.CancelledError as error:
-            if not deadline.end():
+            if deadline is not None and deadline.end():
+                raise DeadlineExceededError(self._handler.name, timeout_s=self._timeout_s) from error
+            if is_being_cancelled():
                 raise
-            raise DeadlineExceededError(self._handler.name, timeout_s=self._timeout_s) from error
+            # Not ours: something that the handler awaited was cancelled.
+            message = "the handler let a cancellation of its own escape"
+            raise MessageBusError(message, {"subscription": self._subscription}) from error
         finally:
-            deadline.end()
+            if deadline is not None:
+                deadline.end()
         return context.result
+
+    def enter(self) -> None:
+        """The running task, a worker, will make calls."""
+        task = asyncio.current_task()
+        deadline = None
+        if self._timeout_s is not None and task is not None:
+            deadline = CallDeadline(task, self._timeout_s)
+        _deadline.set(deadline)
 
     def leave(self) -> None:
         """The running task will make no further calls."""
-        deadline = self._deadlines.pop(asyncio.current_task(), None)
+        deadline = _deadline.get()
         if deadline is not None:
             deadline.close()
-
-    def _deadline(self) -> CallDeadline | None:
-        """That of the running task."""
-        if self._timeout_s is None:
-            return None
-        task = asyncio.current_task()
-        deadline = self._deadlines.get(task)
-        if deadline is None and task is not None:
-            deadline = self._deadlines[task] = CallDeadline(task, self._timeout_s)
-        return deadline
 
     async def _call_with_event(self, context: MessageContext) -> Any:
         handler = self._handler

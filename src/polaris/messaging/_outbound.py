@@ -22,6 +22,7 @@ from polaris.observability import current_trace
 
 TOPICS_AT_ONCE = 64
 _BATCH = "polaris.batch"
+_PUBLISH = MessageDirection.PUBLISH
 
 
 class Outbound:
@@ -103,7 +104,7 @@ class Outbound:
         return MessageContext(
             topic,
             event,
-            MessageDirection.PUBLISH,
+            _PUBLISH,
             dict(headers) if headers else {},
             event.correlation_id or current_correlation_id(),
             name,
@@ -113,24 +114,22 @@ class Outbound:
         )
 
     async def _send_event(self, context: MessageContext) -> Receipt:
-        return await self._send(context, self._message(context))
+        receipt = await self._publisher.send(self._message(context), _delivery(context), context.timeout_s)
+        context.result = receipt
+        return receipt
 
     async def _send_batch(self, context: MessageContext) -> Receipt:
         batch: Batch = context.attributes[_BATCH]
         payload = batch.encoded[0] if len(batch.encoded) == 1 else self._codec.join(batch.encoded)
         message = OutgoingMessage(context.topic, payload, batch.message_id, context.headers or None)
-        return await self._send(context, message)
+        receipt = await self._publisher.send(message, _delivery(context), context.timeout_s)
+        context.result = receipt
+        return receipt
 
     async def _send_request(self, context: MessageContext) -> Delivery:
         reply = await self._broker.request(self._message(context), timeout_s=context.timeout_s)
         context.result = reply
         return reply
-
-    async def _send(self, context: MessageContext, message: OutgoingMessage) -> Receipt:
-        delivery = context.delivery or DeliveryClass.AT_MOST_ONCE
-        receipt = await self._publisher.send(message, delivery, context.timeout_s)
-        context.result = receipt
-        return receipt
 
     def _message(self, context: MessageContext) -> OutgoingMessage:
         trace = context.trace
@@ -170,6 +169,10 @@ class Outbound:
 
     def _cut_encoded(self, events: Sequence[PolarisEvent], encoded: Sequence[bytes]) -> list[Batch]:
         return list(cut(events, encoded, bytes_max=min(BATCH_BYTES, self._broker.capabilities.payload_bytes_max)))
+
+
+def _delivery(context: MessageContext) -> DeliveryClass:
+    return context.delivery or DeliveryClass.AT_MOST_ONCE
 
 
 def _receipt(context: MessageContext) -> Receipt:

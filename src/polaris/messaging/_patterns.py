@@ -17,6 +17,8 @@ def check_name(field: str, name: str) -> None:
 
 def has_wildcard(pattern: str) -> bool:
     """Whether a token of the pattern is `*` or `>`."""
+    if "*" not in pattern and ">" not in pattern:
+        return False
     return any(part in ("*", ">") for part in pattern.split("."))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from polaris.clock import Clock
 from polaris.exceptions import MessageBusError, MessageDecodeError
+from polaris.messaging._backlog import Backlog
 from polaris.messaging._broker import ConsumerInfo, Delivery
 from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._dead_letter_entry import DeadLetterReason
@@ -67,7 +68,7 @@ class Route:
         self._grace_s = grace_s
         self._answer = answer
         self._durable = settlement.stream is not None
-        self._queue: asyncio.Queue[Accepted | None] = asyncio.Queue()
+        self._backlog: Backlog[Accepted | None] = Backlog()
         self._partial: dict[int, set[int]] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._heartbeat: asyncio.Task[None] | None = None
@@ -85,7 +86,7 @@ class Route:
         await self._settlement.wait_for_room()
 
     def accept(self, delivery: Delivery) -> None:
-        self._queue.put_nowait(self._settlement.accept(delivery))
+        self._backlog.put(self._settlement.accept(delivery))
 
     # What a subscription needs.
 
@@ -128,12 +129,12 @@ class Route:
     async def _end(self) -> None:
         # The source is let go of first: what is handed back must not come here again.
         await self._halt_source()
-        while self._returning and not self._queue.empty():
-            item = self._queue.get_nowait()
+        while self._returning and self._backlog:
+            item = self._backlog.take()
             if item is not None:
                 await self._settlement.hand_back(item, 0.0)
         for _ in self._workers:
-            self._queue.put_nowait(None)
+            self._backlog.put(None)
         if self._workers:
             _, late = await asyncio.wait(self._workers, timeout=self._grace_s)
             if late:
@@ -163,8 +164,10 @@ class Route:
 
     async def _work(self) -> None:
         step = self._gather_and_process if self._invoker.takes_batch else self._process_one
+        backlog = self._backlog
+        self._invoker.enter()
         try:
-            while (item := await self._queue.get()) is not None:
+            while (item := backlog.take() if backlog else await backlog.wait_and_take()) is not None:
                 if self._returning:
                     await self._settlement.hand_back(item, 0.0)
                 elif await step(item):
@@ -173,14 +176,20 @@ class Route:
             self._invoker.leave()
 
     async def _process_one(self, item: Accepted) -> bool:
-        await self._guard(self._process(item), [item])
+        try:
+            await self._process(item)
+        except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
+            await self._survive(error, [item])
         return False
 
     async def _gather_and_process(self, item: Accepted) -> bool:
         """A batch that begins with this message; whether the end was announced meanwhile."""
         batch = [(item, self._decode(item))]
         ended = await self._collect(batch)
-        await self._guard(self._process_batch(batch), [item for item, _ in batch])
+        try:
+            await self._process_batch(batch)
+        except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
+            await self._survive(error, [item for item, _ in batch])
         return ended
 
     async def _collect(self, batch: list[tuple[Accepted, Found]]) -> bool:
@@ -188,17 +197,17 @@ class Route:
         count = _count(batch[0][1])
         until_s = self._clock.monotonic() + self._options.batch_linger_s
         while count < self._options.batch_max:
-            if self._queue.empty():
+            if not self._backlog:
                 left_s = until_s - self._clock.monotonic()
                 if left_s <= 0 or self._ending is not None:
                     return False
                 try:
                     async with asyncio.timeout(left_s):
-                        item = await self._queue.get()
+                        item = await self._backlog.wait_and_take()
                 except TimeoutError:
                     return False
             else:
-                item = self._queue.get_nowait()
+                item = self._backlog.take()
             if item is None:
                 return True
             found = self._decode(item)
@@ -206,18 +215,14 @@ class Route:
             count += _count(found)
         return False
 
-    async def _guard(self, work: Awaitable[None], items: Sequence[Accepted]) -> None:
-        """Whatever goes wrong with one message, the worker lives on and the message is handed back."""
-        try:
-            await work
-        except asyncio.CancelledError:
-            if is_being_cancelled():
-                raise
-            self._logger.warning("settling a message was cancelled by somebody else", subscription=self.name)
-        except Exception as error:  # boundary: a defect here or in the driver must not end the subscription
-            self._logger.exception("settling a message failed", subscription=self.name, error=error)
+    async def _survive(self, error: BaseException, items: Sequence[Accepted]) -> None:
+        """A defect here or in the driver, or a stray cancellation: the worker lives on and the messages come again."""
+        if not isinstance(error, asyncio.CancelledError):
+            self._logger.error("settling a message failed", subscription=self.name, exc_info=error)
+        elif is_being_cancelled():
+            raise error
         else:
-            return
+            self._logger.warning("settling a message was cancelled by somebody else", subscription=self.name)
         await self._settlement.hand_back_later(items)
 
     # One message.
@@ -237,10 +242,15 @@ class Route:
         found = self._decode(item)
         if isinstance(found, Failure):
             await self._settlement.put_aside(item, found)
-        elif len(found) == 1:
-            await self._settlement.settle(item, await self._try_member(item, found[0], None))
+            return
+        if len(found) == 1:
+            error = await self._try_member(item, found[0], None)
         else:
-            await self._settlement.settle(item, await self._try_members(item, found))
+            error = await self._try_members(item, found)
+        if error is None and not self._durable:
+            self._settlement.conclude(item)
+        else:
+            await self._settlement.settle(item, error)
 
     async def _try_members(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
         """Handle the events of a batch message one by one; what has succeeded is not repeated when it comes again."""
@@ -270,7 +280,7 @@ class Route:
             return None
         delivery = item.delivery
         try:
-            result = await self._call(delivery, [member])
+            result = await self._invoker.call(delivery, [member])
         except Exception as error:  # boundary: handlers are foreign code; what they raise decides about the message
             self.stats.failed += 1
             if delivery.reply_to is not None:
@@ -279,16 +289,6 @@ class Route:
         if delivery.reply_to is not None:
             await self._answer(delivery, result, None)
         return None
-
-    async def _call(self, delivery: Delivery, events: Sequence[DecodedEvent]) -> Any:
-        try:
-            return await self._invoker.call(delivery, events)
-        except asyncio.CancelledError as error:
-            if is_being_cancelled():
-                raise
-            # Not ours: something that the handler awaited was cancelled.
-            message = "the handler let a cancellation of its own escape"
-            raise MessageBusError(message, {"subscription": self.name}) from error
 
     async def _judge(
         self, item: Accepted, error: BaseException, member: DecodedEvent, index: int | None
@@ -329,7 +329,7 @@ class Route:
         """One call for all; when it fails, messages with no further chance are tried alone, the rest comes again."""
         events = [found for _, members in ready for found in members]
         try:
-            await self._call(ready[0][0].delivery, events)
+            await self._invoker.call(ready[0][0].delivery, events)
         except Exception as error:  # boundary: as in _try_member
             self.stats.failed += len(events)
             for item, members in ready:

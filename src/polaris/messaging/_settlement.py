@@ -30,7 +30,7 @@ def is_being_cancelled() -> bool:
 
 
 class Accepted:
-    """A delivery that was taken and is not settled."""
+    """A delivery that was taken and is not settled; `beat_s` is when the broker last heard of it (unless core)."""
 
     __slots__ = ("beat_s", "delivery")
 
@@ -90,7 +90,7 @@ class Settlement:
             await self._freed.wait()
 
     def accept(self, delivery: Delivery) -> Accepted:
-        item = Accepted(delivery, self._clock.monotonic())
+        item = Accepted(delivery, 0.0 if self.stream is None else self._clock.monotonic())
         self._accepted[id(item)] = item
         self._stats.received += 1
         if delivery.attempt > 1:
@@ -99,7 +99,9 @@ class Settlement:
 
     async def settle(self, item: Accepted, error: BaseException | None) -> None:
         """Acknowledge what was handled; hand back, with the delay of the policy, what failed with `error`."""
-        if error is None:
+        if error is None and self.stream is None:
+            self.conclude(item)
+        elif error is None:
             self._forgive(item)
             await self._finish(item, item.delivery.ack)
             if self._observe is not None:
@@ -108,6 +110,12 @@ class Settlement:
             self._lose(item, error)
         else:
             await self.hand_back(item, self.policy.delay_s(self.failures(item), error))
+
+    def conclude(self, item: Accepted) -> None:
+        """A core delivery was handled: nobody waits to be told of it."""
+        if self._observe is not None:
+            self._observe(item.delivery, None)
+        self._release(item)
 
     def failures(self, item: Accepted) -> int:
         """How often this process failed on the message, this delivery included, which counts once however often asked.

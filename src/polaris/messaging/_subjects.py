@@ -156,9 +156,14 @@ def check_topic(topic: str) -> str:
     Legal: tokens of printable ASCII without spaces, joined by single dots, at most 3 500 characters, no wildcard
     tokens, and not beginning with `$`, which belongs to the server.
     """
-    if type(topic) is str and len(topic) <= TOPIC_CHARS_MAX and _TOPIC.fullmatch(topic) and topic[0] != "$":
+    if type(topic) is str and _is_topic(topic):
         return topic
     raise InvalidTopicError(_complaint(topic, wildcards="no wildcards"), {"topic": _shown(topic)})
+
+
+@lru_cache(maxsize=4_096)
+def _is_topic(topic: str) -> bool:
+    return len(topic) <= TOPIC_CHARS_MAX and _TOPIC.fullmatch(topic) is not None and topic[0] != "$"
 
 
 def check_pattern(pattern: str) -> str:

@@ -82,18 +82,16 @@ class NATSMessageBroker:
         self._consumers: set[NATSPullConsumer] = set()
         self._streams: dict[str, StreamSpec] = {}
         self._attached_at: dict[tuple[str, str], str] = {}
+        self._capabilities = _capabilities(self._connection.payload_bytes_max)
         self._published = 0
         self._dropped = 0
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(
-            durable=True,
-            redelivers=True,
-            ordered=True,
-            deduplicates=True,
-            payload_bytes_max=self._connection.payload_bytes_max,
-        )
+        limit = self._connection.payload_bytes_max
+        if self._capabilities.payload_bytes_max != limit:
+            self._capabilities = _capabilities(limit)
+        return self._capabilities
 
     @property
     def state(self) -> ConnectionState:
@@ -349,6 +347,12 @@ class NATSMessageBroker:
         if subscription in self._subscriptions:
             self._subscriptions.discard(subscription)
             self._dropped += subscription.dropped
+
+
+def _capabilities(payload_bytes_max: int) -> Capabilities:
+    return Capabilities(
+        durable=True, redelivers=True, ordered=True, deduplicates=True, payload_bytes_max=payload_bytes_max
+    )
 
 
 def _check_name(field: str, name: str) -> None:

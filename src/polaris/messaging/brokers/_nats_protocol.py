@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from nats.errors import ProtocolError
@@ -38,10 +39,15 @@ _HEADER_VALUE = re.compile(
 
 def check_subject(subject: str) -> None:
     """Raise `InvalidTopicError` unless a message can be published on `subject`."""
-    if not isinstance(subject, str) or _SUBJECT.fullmatch(subject) is None:
+    if not isinstance(subject, str) or not _is_subject(subject):
         raise InvalidTopicError(
             f"{subject!r:.200} is not a subject: tokens without spaces or wildcards, joined by dots"
         )
+
+
+@lru_cache(maxsize=4_096)
+def _is_subject(subject: str) -> bool:
+    return _SUBJECT.fullmatch(subject) is not None
 
 
 def check_pattern(pattern: str) -> None:

@@ -9,6 +9,8 @@ from polaris.messaging._chain import MessageMiddleware, NextHandler
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.observability import trace_scope
 
+_PUBLISH = MessageDirection.PUBLISH
+
 
 class CorrelationMiddleware(MessageMiddleware):
     """Runs what follows under the message's correlation id and trace. The bus puts one round every chain by itself.
@@ -18,12 +20,13 @@ class CorrelationMiddleware(MessageMiddleware):
     """
 
     async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
-        publishing = context.direction is MessageDirection.PUBLISH
-        if publishing and context.correlation_id and context.correlation_id == current_correlation_id():
-            return await next_handler(context)
-        with correlation_scope(context.correlation_id) as chosen:
-            context.correlation_id = chosen
-            if context.trace is None or publishing:
+        correlation_id, trace = context.correlation_id, context.trace
+        if context.direction is _PUBLISH:
+            if correlation_id and correlation_id == current_correlation_id():
                 return await next_handler(context)
-            with trace_scope(context.trace.child()):
+            trace = None  # it is current already
+        with correlation_scope(correlation_id) as context.correlation_id:
+            if trace is None:
+                return await next_handler(context)
+            with trace_scope(trace.child()):
                 return await next_handler(context)

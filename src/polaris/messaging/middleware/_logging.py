@@ -29,13 +29,9 @@ class LoggingMiddleware(MessageMiddleware):
         self._wants = getattr(logger, "is_enabled_for", lambda level: True)
 
     async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
-        if context.correlation_id is not None and context.correlation_id == current_correlation_id():
-            return await self._log(context, next_handler)
-        with correlation_scope(context.correlation_id) as chosen:
-            context.correlation_id = chosen
-            return await self._log(context, next_handler)
-
-    async def _log(self, context: MessageContext, next_handler: NextHandler) -> Any:
+        if context.correlation_id is None or context.correlation_id != current_correlation_id():
+            with correlation_scope(context.correlation_id) as context.correlation_id:
+                return await self.process(context, next_handler)
         began_s = time.perf_counter()
         try:
             result = await next_handler(context)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from polaris.observability._series import SlotCounter, SlotHistogram
 
 SERIES_KEPT_MAX = 4_096
+"""For each direction."""
+_PUBLISH = MessageDirection.PUBLISH
 
 
 class _Series:
@@ -45,11 +47,13 @@ class MetricsMiddleware(MessageMiddleware):
 
             collector = MetricsCollector()
         self.collector = collector
-        self._series: dict[tuple[MessageDirection, str, str], _Series] = {}
+        self._published: dict[tuple[str, str], _Series] = {}
+        self._delivered: dict[tuple[str, str], _Series] = {}
 
     async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
-        key = (context.direction, topic_pattern(context.topic), context.event_type)
-        series = self._series.get(key) or self._bind(key)
+        key = (topic_pattern(context.topic), context.event_type)
+        known = self._published if context.direction is _PUBLISH else self._delivered
+        series = known.get(key) or self._bind(known, context.direction, key)
         count = 1 if context.batch is None else len(context.batch)
         began_s = time.perf_counter()
         try:
@@ -62,8 +66,10 @@ class MetricsMiddleware(MessageMiddleware):
             series.seconds.observe(time.perf_counter() - began_s)
         return result
 
-    def _bind(self, key: tuple[MessageDirection, str, str]) -> _Series:
-        if len(self._series) >= SERIES_KEPT_MAX:
-            self._series.clear()
-        series = self._series[key] = _Series(self.collector, *key)
+    def _bind(
+        self, known: dict[tuple[str, str], _Series], direction: MessageDirection, key: tuple[str, str]
+    ) -> _Series:
+        if len(known) >= SERIES_KEPT_MAX:
+            known.clear()
+        series = known[key] = _Series(self.collector, direction, *key)
         return series

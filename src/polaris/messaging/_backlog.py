@@ -1,0 +1,59 @@
+"""What was accepted and not begun: the queue between a source and the workers of a subscription."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Backlog(Generic[T]):
+    """First in, first out, for any number of workers of one event loop.
+
+    As `asyncio.Queue` without bound (the source has one) and without what is not needed here, at a third of its cost,
+    because every message passes it. A worker that is cancelled while it waits takes nothing with it.
+    """
+
+    __slots__ = ("_items", "_waiting")
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T) -> None:
+        """Add behind the others; one who waits is woken."""
+        self._items.append(item)
+        if self._waiting:
+            self._wake_one()
+
+    def take(self) -> T:
+        """The first item, which must be there (IndexError otherwise)."""
+        return self._items.popleft()
+
+    async def wait_and_take(self) -> T:
+        """The first item, as soon as there is one."""
+        while not self._items:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+                elif not waiter.cancelled() and self._items:
+                    # Woken and cancelled at once: another one must take what this one was woken for.
+                    self._wake_one()
+                raise
+        return self._items.popleft()
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
