@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from polaris._correlation import current_correlation_id
 from polaris.clock import utc_now
 from polaris.domain._actions import AdaptationAction, ExecutionResult
 from polaris.domain._checks import check_id, check_text, check_tree, utc
-from polaris.domain._frozen import EMPTY, frozen
+from polaris.domain._frozen import EMPTY, FrozenDict, frozen
 from polaris.domain._states import HealthStatus, Id, MetricValue, Quality, SystemState, Timestamp
 from polaris.exceptions import ConfigurationError, InvalidValueError, UnknownEventTypeError
 from polaris.ids import new_id
@@ -169,11 +170,12 @@ class TelemetryBatch(PolarisEvent, frozen=True, omit_defaults=True):
 
     def states(self) -> Iterator[SystemState]:
         """The samples as states, in the order of `timestamps`."""
-        for index, stamp in enumerate(self.timestamps):
-            readings: Mapping[str, MetricValue] = {
-                name: MetricValue(name, column[index], self.units.get(name)) for name, column in self.metrics.items()
-            }
-            yield SystemState(self.system_id, stamp, dict(readings), self.health_status)
+        names = tuple(self.metrics)
+        units = tuple(self.units.get(name) for name in names)
+        rows: Iterable[tuple[float | None, ...]] = zip(*self.metrics.values(), strict=True) if names else repeat(())
+        for stamp, row in zip(self.timestamps, rows, strict=False):
+            readings = FrozenDict(zip(names, map(MetricValue, names, row, units), strict=True))
+            yield SystemState(self.system_id, stamp, readings, self.health_status)
 
     @classmethod
     def from_states(cls, states: Sequence[SystemState], **envelope: Any) -> TelemetryBatch:
@@ -181,30 +183,40 @@ class TelemetryBatch(PolarisEvent, frozen=True, omit_defaults=True):
         if not states:
             raise InvalidValueError("states", "at least one state", states)
         first = states[0]
-        names = list(dict.fromkeys(name for state in states for name in state.metrics))
-        for state in states:
-            _check_columnar(state, first)
-        columns = {name: tuple(_number(state, name) for state in states) for name in names}
-        units = {
-            name: metric.unit for state in states for name, metric in state.metrics.items() if metric.unit is not None
-        }
+        columns: dict[str, list[float | None]] = {}
+        units: dict[str, str] = {}
+        for index, state in enumerate(states):
+            if state.system_id != first.system_id or state.health_status is not first.health_status or state.metadata:
+                raise InvalidValueError("states", "states of one system and one health, without metadata", state)
+            for name, metric in state.metrics.items():
+                column = columns.get(name)
+                if column is None:
+                    column = columns[name] = [None] * len(states)
+                column[index] = _plain_value(name, metric)
+                if metric.unit is not None:
+                    units[name] = metric.unit
         return cls(
-            first.system_id, tuple(state.timestamp for state in states), columns, units, first.health_status, **envelope
+            first.system_id,
+            tuple([state.timestamp for state in states]),
+            {name: tuple(column) for name, column in columns.items()},
+            units,
+            first.health_status,
+            **envelope,
         )
 
 
-def _number(state: SystemState, name: str) -> float | None:
-    value = state.value(name)
-    return None if value is None else float(value)
-
-
-def _check_columnar(state: SystemState, first: SystemState) -> None:
-    if state.system_id != first.system_id or state.health_status is not first.health_status or state.metadata:
-        raise InvalidValueError("states", "states of one system and one health, without metadata", state)
-    for name, metric in state.metrics.items():
-        plain = metric.name == name and not metric.tags and metric.timestamp is None
-        if not plain or metric.quality is Quality.STALE or not isinstance(metric.value, (float, type(None))):
-            raise InvalidValueError(f"metrics.{name}", "a plain float reading", metric)
+def _plain_value(name: str, metric: MetricValue) -> float | None:
+    """The value of a reading that a column can express. Raises `InvalidValueError` for any other."""
+    value = metric.value
+    if (
+        (value is None or isinstance(value, float))
+        and metric.name == name
+        and not metric.tags
+        and metric.timestamp is None
+        and metric.quality is not Quality.STALE
+    ):
+        return value if value is None or type(value) is float else float(value)
+    raise InvalidValueError(f"metrics.{name}", "a plain float reading", metric)
 
 
 @event_type("polaris.adaptation")

@@ -75,8 +75,8 @@ class MetricValue(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     quality: Quality = Quality.OK
 
     def __post_init__(self) -> None:
-        # Decoding runs this for each reading. Nearly all are plain, and their name came with this unit before: those are
-        # settled with a few comparisons.
+        # Decoding runs this for each reading. Nearly all are plain, and their name came with this unit before: a few
+        # comparisons settle those.
         value, name = self.value, self.name
         if (
             type(value) is float
@@ -189,7 +189,7 @@ def _checked_metrics(metrics: object) -> FrozenDict[str, MetricValue]:
         if len(keyed) != len(metrics):
             raise InvalidValueError("metrics", "metric values with distinct names", metrics)
         metrics = keyed
-    if not isinstance(metrics, Mapping):
+    if type(metrics) is not dict and not isinstance(metrics, Mapping):
         raise InvalidValueError("metrics", "a mapping of name to MetricValue", metrics)
     if len(metrics) > METRICS_MAX:
         raise InvalidValueError("metrics", f"at most {METRICS_MAX} metrics (found {len(metrics)})", metrics)
