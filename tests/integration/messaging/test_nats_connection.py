@@ -362,12 +362,12 @@ async def test_a_broker_that_is_connected_again_begins_without_its_former_subscr
         await reach(broker, ConnectionState.CLOSED)
         await server.start()
 
-    for end in (disconnect, lose):
+    for ending in (disconnect, lose):
         await broker.connect()
         await broker.ensure_stream(StreamSpec(name="AGAIN", subjects=("again.stored",)))
         await broker.subscribe("again.a", on_delivery)
         consumer = await broker.consumer(ConsumerSpec(stream="AGAIN", durable="reader", pattern="again.stored"))
-        await end()
+        await ending()
         await broker.connect()
         await broker.publish(OutgoingMessage("again.a", b"x"))
         with pytest.raises(SubscriptionError, match="former connection"):
@@ -378,3 +378,30 @@ async def test_a_broker_that_is_connected_again_begins_without_its_former_subscr
     assert seen == []
     await server.stop()
     assert asyncio.all_tasks() <= before
+
+
+async def test_a_flush_is_answered_behind_everything_that_was_sent_before() -> None:
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"max_payload": 1048576, "headers": true}\r\n')
+        while line := await reader.readline():
+            heard.append(line.split()[0])
+            if heard[-1] == b"PUB":
+                await reader.readline()
+            if heard[-1] == b"PING":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    peer = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = peer.sockets[0].getsockname()[1]
+    broker = NATSMessageBroker(NATSConfig(servers=(f"nats://127.0.0.1:{port}",)))
+    await broker.connect()
+    await broker.publish(OutgoingMessage("a.b", b"x"))
+    subscription = await broker.subscribe("a.b", lambda _: asyncio.sleep(0))
+    await subscription.drain()
+    await broker.publish(OutgoingMessage("a.b", b"x"))
+    await broker.disconnect()
+    assert heard == b"CONNECT PING SUB PING PUB SUB PING UNSUB PING PUB PING".split()
+    peer.close()
+    await peer.wait_closed()

@@ -60,11 +60,14 @@ class NATSSubscription:
 
     async def drain(self) -> None:
         """Receive nothing new, finish what was received, then end. Idempotent."""
-        if not self._ended and self._subscription is not None:
-            self._client.mute(self._subscription)
+        subscription = self._subscription
+        if not self._ended and subscription is not None:
+            self._client.mute(subscription)
             with contextlib.suppress(errors.Error, OSError):
                 # The answer to the flush comes behind everything that the server had sent.
                 await self._client.flush()
+            self._client.forget(subscription)
+            self._subscription = None
         await self._end()
 
     async def unsubscribe(self) -> None:
