@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -81,59 +82,72 @@ def node(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
         process.wait(PATIENCE_S)
 
 
-def start_and_stop(folder: Path) -> tuple[float, float]:
-    """Seconds to healthy, and from SIGINT to the exit."""
+def start_and_stop(folder: Path) -> tuple[float, float, float]:
+    """Seconds to healthy, the processor's seconds of node and server until then, and from SIGINT to the exit."""
     with node(folder) as (process, _, started_s):
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        processor_s = sum(one.cpu_times().user + one.cpu_times().system for one in family)
         time.sleep(0.3)
         begun = time.perf_counter()
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE_S)
-        return started_s, time.perf_counter() - begun
+        return started_s, processor_s, time.perf_counter() - begun
 
 
-def timed(*command: str | Path) -> float:
-    begun = time.perf_counter()
+def timed(*command: str | Path) -> tuple[float, float]:
+    """Seconds of a command, and the processor's seconds of it."""
+    before, begun = os.times(), time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - begun
+    seconds, after = time.perf_counter() - begun, os.times()
+    spent_s = after.children_user - before.children_user + after.children_system - before.children_system
+    return seconds, spent_s
+
+
+LABELS = {
+    "new": ("`polaris run` to healthy, new data folder", START_S_TARGET),
+    "again": ("`polaris run` to healthy, used data folder", START_S_TARGET),
+    "stop": ("SIGINT to the exit of the node", None),
+    "help": ("`polaris --help`", HELP_S_TARGET),
+    "version": ("`polaris --version`", HELP_S_TARGET),
+    "bare": ("`python -c pass`", None),
+}
 
 
 def measure_times(rounds: int) -> None:
     """Print the table of times."""
-    seconds: dict[str, list[float]] = {name: [] for name in ("new", "again", "stop", "help", "version", "bare")}
+    seconds: dict[str, list[float]] = {name: [] for name in LABELS}
+    processor_s: dict[str, list[float]] = {name: [] for name in LABELS}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("new", "again"):
-                started_s, stopped_s = start_and_stop(Path(folder))
+                started_s, spent_s, stopped_s = start_and_stop(Path(folder))
                 seconds[name].append(started_s)
+                processor_s[name].append(spent_s)
                 seconds["stop"].append(stopped_s)
         for _ in range(3):
-            seconds["help"].append(timed(POLARIS, "--help"))
-            seconds["version"].append(timed(POLARIS, "--version"))
-            seconds["bare"].append(timed(sys.executable, "-c", "pass"))
-    labels = {
-        "new": ("`polaris run` to healthy, new data folder", START_S_TARGET),
-        "again": ("`polaris run` to healthy, used data folder", START_S_TARGET),
-        "stop": ("SIGINT to the exit of the node", None),
-        "help": ("`polaris --help`", HELP_S_TARGET),
-        "version": ("`polaris --version`", HELP_S_TARGET),
-        "bare": ("`python -c pass`", None),
-    }
+            for name, command in (
+                ("help", (POLARIS, "--help")),
+                ("version", (POLARIS, "--version")),
+                ("bare", (sys.executable, "-c", "pass")),
+            ):
+                command_s, spent_s = timed(*command)
+                seconds[name].append(command_s)
+                processor_s[name].append(spent_s)
     bare = median(seconds["bare"])
-    print_table(
-        f"Times (median, least, most of {rounds} rounds)",
-        ("what", "s, median", "least", "most", "target", "x bare interpreter"),
-        [
-            (
-                label,
-                f"{median(seconds[name]):.3f}",
-                f"{min(seconds[name]):.3f}",
-                f"{max(seconds[name]):.3f}",
-                "-" if target is None else f"<= {target:g}",
-                f"{median(seconds[name]) / bare:.0f}",
-            )
-            for name, (label, target) in labels.items()
-        ],
-    )
+
+    def row(name: str) -> tuple[str, ...]:
+        label, target = LABELS[name]
+        middle, spent = median(seconds[name]), processor_s[name]
+        return (
+            label,
+            *(f"{value:.2f}" for value in (middle, min(seconds[name]), max(seconds[name]))),
+            f"{median(spent):.2f}" if spent else "-",
+            "-" if target is None else f"<= {target:g}",
+            f"{middle / bare:.0f}",
+        )
+
+    headings = ("what", "s, median", "least", "most", "processor s", "target s", "x bare interpreter")
+    print_table(f"Times ({rounds} rounds)", headings, [row(name) for name in LABELS])
 
 
 def memory_of(process: psutil.Process) -> tuple[float, float]:
