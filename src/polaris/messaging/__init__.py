@@ -58,12 +58,12 @@ from polaris.messaging.middleware import (
 )
 
 if TYPE_CHECKING:
-    from polaris.messaging.brokers._embedded import EmbeddedNATSServer
+    from polaris.messaging.brokers._embedded import EmbeddedNATSServer, ServerExit
     from polaris.messaging.brokers._embedded_config import EmbeddedNATSConfig
     from polaris.messaging.brokers._memory import InMemoryMessageBroker
     from polaris.messaging.brokers._memory_hub import InMemoryHub
     from polaris.messaging.brokers._nats import NATSMessageBroker
-    from polaris.messaging.brokers._nats_config import NATSConfig
+    from polaris.messaging.brokers._nats_config import NATSConfig, TLSConfig
 
 __all__ = [
     "PolarisMessageBus",
@@ -91,6 +91,8 @@ __all__ = [
     "NATSConfig",
     "EmbeddedNATSServer",
     "EmbeddedNATSConfig",
+    "ServerExit",
+    "TLSConfig",
     "Capabilities",
     "ConnectionState",
     "ConsumerInfo",
@@ -136,6 +138,8 @@ _BROKERS = {
     "NATSConfig": "_nats_config",
     "EmbeddedNATSServer": "_embedded",
     "EmbeddedNATSConfig": "_embedded_config",
+    "ServerExit": "_embedded",
+    "TLSConfig": "_nats_config",
 }
 
 

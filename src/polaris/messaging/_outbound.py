@@ -23,6 +23,7 @@ from polaris.observability import current_trace
 TOPICS_AT_ONCE = 64
 _BATCH = "polaris.batch"
 _PUBLISH = MessageDirection.PUBLISH
+_AT_MOST_ONCE = DeliveryClass.AT_MOST_ONCE
 
 
 class Outbound:
@@ -172,7 +173,7 @@ class Outbound:
 
 
 def _delivery(context: MessageContext) -> DeliveryClass:
-    return context.delivery or DeliveryClass.AT_MOST_ONCE
+    return context.delivery or _AT_MOST_ONCE
 
 
 def _receipt(context: MessageContext) -> Receipt:

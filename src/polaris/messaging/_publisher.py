@@ -57,7 +57,7 @@ class Publisher:
         limit = self._broker.capabilities.payload_bytes_max
         if len(message.payload) > limit:
             raise PayloadTooLargeError(message.subject, payload_bytes=len(message.payload), payload_bytes_max=limit)
-        attempt_s = max(min(ATTEMPT_S_MIN, timeout_s), timeout_s / 3)
+        attempt_s = timeout_s / 3 if timeout_s >= 3 * ATTEMPT_S_MIN else min(ATTEMPT_S_MIN, timeout_s)
         try:
             return await self._broker.publish(message, delivery=delivery, timeout_s=attempt_s)
         except (UnconfirmedPublishError, BusConnectionError, PublishError) as error:

@@ -39,6 +39,10 @@ _log = logging.getLogger(__name__)
 
 PAYLOAD_BYTES_MAX = 1 << 20
 YIELD_EVERY = 64
+_CAN_SEND = (ConnectionState.CONNECTED, ConnectionState.DRAINING)
+# In Python 3.11 a member of an enumeration costs as much as a call when it is looked up in its class.
+_AT_MOST_ONCE = DeliveryClass.AT_MOST_ONCE
+_AT_LEAST_ONCE = DeliveryClass.AT_LEAST_ONCE
 
 
 class InMemoryMessageBroker:
@@ -119,7 +123,7 @@ class InMemoryMessageBroker:
         self._require_connection()
         self._check(message)
         stream = self.hub.stream_of(message.subject)
-        if delivery is DeliveryClass.AT_LEAST_ONCE and stream is None:
+        if delivery is _AT_LEAST_ONCE and stream is None:
             raise PublishError(f"no stream stores {message.subject!r}; nothing was sent", {"topic": message.subject})
         receipt = self._send(message, stream, delivery)
         self._published += 1
@@ -208,7 +212,7 @@ class InMemoryMessageBroker:
 
     def _require_connection(self) -> None:
         """Raise `BusConnectionError` unless the broker is connected."""
-        if self._state not in (ConnectionState.CONNECTED, ConnectionState.DRAINING):
+        if self._state not in _CAN_SEND:
             raise BusConnectionError(f"the broker is {self._state.value}", {"state": self._state.value})
 
     def _forget(self, subscription: MemorySubscription) -> None:
@@ -224,8 +228,8 @@ class InMemoryMessageBroker:
             sequence, duplicate = stream.store(message)
         headers = message.headers or NO_HEADERS
         self.hub.fan_out(message.subject, CoreDelivery(message.subject, message.payload, headers, None))
-        if delivery is DeliveryClass.AT_MOST_ONCE or stream is None:
-            return Receipt(delivery=DeliveryClass.AT_MOST_ONCE, message_id=message.message_id)
+        if delivery is _AT_MOST_ONCE or stream is None:
+            return Receipt(delivery=_AT_MOST_ONCE, message_id=message.message_id)
         return Receipt(
             delivery=delivery,
             message_id=message.message_id,

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from polaris.exceptions import ConfigurationError
 
@@ -50,7 +51,7 @@ class NATSConfig(msgspec.Struct, frozen=True, kw_only=True):
     in the `repr`. Durations are seconds.
     """
 
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    servers: Sequence[str] = ("nats://127.0.0.1:4222",)
     """`nats://host:port` or `tls://host:port`; the client learns the other members of a cluster by itself."""
     name: str = "polaris"
     """Shown in the server's list of connections."""
@@ -93,6 +94,8 @@ class NATSConfig(msgspec.Struct, frozen=True, kw_only=True):
         problems = [*self._address_problems(), *self._secret_problems(), *self._number_problems()]
         if problems:
             raise ConfigurationError(problems=[f"nats.{problem}" for problem in problems])
+        # The caller may go on with his list; the configuration is immutable.
+        force_setattr(self, "servers", tuple(self.servers))
 
     def __repr__(self) -> str:
         shown = [f"servers={tuple(without_secrets(server) for server in self.servers)!r}", f"name={self.name!r}"]

@@ -25,6 +25,7 @@ _PERMISSION_SUBSCRIBE = 'permissions violation for subscription to "'
 _TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
 _COMPLAINTS_KEPT = 32
 PAYLOAD_BYTES_ASSUMED = 1 << 20
+_CAN_SEND = (ConnectionState.CONNECTED, ConnectionState.DRAINING)
 
 
 class NATSConnection:
@@ -72,7 +73,7 @@ class NATSConnection:
     def require_client(self) -> HardenedClient:
         """The client while messages can be sent; raises `BusConnectionError` otherwise."""
         client = self._client
-        if client is None or self._state not in (ConnectionState.CONNECTED, ConnectionState.DRAINING):
+        if client is None or self._state not in _CAN_SEND:
             raise BusConnectionError(f"the broker is {self._state.value}", {"state": self._state.value})
         return client
 
