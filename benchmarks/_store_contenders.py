@@ -115,7 +115,7 @@ async def write_singly(make: Make, write: Write, count: int, tasks: int) -> Figu
 
 
 async def with_apsw(folder: Path, batches: int) -> Figures:
-    """The limit: rows straight into SQLite, on this thread, nothing else."""
+    """Rows straight into SQLite, on this thread, nothing else: about what the engine can do."""
     import apsw
 
     connection = apsw.Connection(str(folder / "apsw.db"))

@@ -35,7 +35,7 @@ READS = 2000
 MIB = 1 << 20
 
 BATCHED_LABELS = {
-    "apsw": "apsw rows, one thread, no event loop (the limit)",
+    "apsw": "apsw rows by hand, no event loop",
     "points": "POLARIS time_series.store_many",
     "states": "POLARIS states.save_many",
     "aiosqlite": "aiosqlite rows, executemany + commit",
@@ -259,7 +259,7 @@ def measure_store(rounds: int, batches: int) -> None:
 def _print_writes(title: str, unit: str, labels: dict[str, str], runs: dict[str, list[dict[str, Any]]]) -> None:
     rates = {name: median([run["rate"] for run in of]) for name, of in runs.items()}
     peers = [("x aiosqlite", rates["aiosqlite"])]
-    peers += [("x limit", rates["apsw"])] if "apsw" in rates else [("x a transaction each", rates["transactions"])]
+    peers += [("x apsw", rates["apsw"])] if "apsw" in rates else [("x a transaction each", rates["transactions"])]
     rows = []
     for name, rate in rates.items():
         waits = [f"{median([run[key] for run in runs[name]]) * 1000:.2f}" for key in ("p50", "p99")]
