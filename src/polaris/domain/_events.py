@@ -26,6 +26,7 @@ SOURCE_DEFAULT = "polaris"
 CORRELATION_CHARS_MAX = 256
 EVENT_TYPE_NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)+")
 BATCH_SAMPLES_MAX = 10_000
+_STALE = Quality.STALE
 
 
 class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -213,7 +214,7 @@ def _plain_value(name: str, metric: MetricValue) -> float | None:
         and metric.name == name
         and not metric.tags
         and metric.timestamp is None
-        and metric.quality is not Quality.STALE
+        and metric.quality is not _STALE
     ):
         return value if value is None or type(value) is float else float(value)
     raise InvalidValueError(f"metrics.{name}", "a plain float reading", metric)

@@ -177,7 +177,15 @@ class Route:
 
     async def _process_one(self, item: Accepted) -> bool:
         try:
-            await self._process(item)
+            found = self._decode(item)
+            if isinstance(found, Failure):
+                await self._settlement.put_aside(item, found)
+                return False
+            if len(found) == 1:
+                failed = await self._try_member(item, found[0], None)
+            else:
+                failed = await self._try_members(item, found)
+            await self._settlement.settle(item, failed)
         except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
             await self._survive(error, [item])
         return False
@@ -237,20 +245,6 @@ class Route:
             message = f"delivered {attempts} times to {self.name} and never settled"
             return Failure(DeadLetterReason.ABANDONED, MessageBusError(message, {"attempts": attempts}))
         return found
-
-    async def _process(self, item: Accepted) -> None:
-        found = self._decode(item)
-        if isinstance(found, Failure):
-            await self._settlement.put_aside(item, found)
-            return
-        if len(found) == 1:
-            error = await self._try_member(item, found[0], None)
-        else:
-            error = await self._try_members(item, found)
-        if error is None and not self._durable:
-            self._settlement.conclude(item)
-        else:
-            await self._settlement.settle(item, error)
 
     async def _try_members(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
         """Handle the events of a batch message one by one; what has succeeded is not repeated when it comes again."""

@@ -100,7 +100,10 @@ class Settlement:
     async def settle(self, item: Accepted, error: BaseException | None) -> None:
         """Acknowledge what was handled; hand back, with the delay of the policy, what failed with `error`."""
         if error is None and self.stream is None:
-            self.conclude(item)
+            # A core delivery: nobody waits to be told of it.
+            if self._observe is not None:
+                self._observe(item.delivery, None)
+            self._release(item)
         elif error is None:
             self._forgive(item)
             await self._finish(item, item.delivery.ack)
@@ -110,12 +113,6 @@ class Settlement:
             self._lose(item, error)
         else:
             await self.hand_back(item, self.policy.delay_s(self.failures(item), error))
-
-    def conclude(self, item: Accepted) -> None:
-        """A core delivery was handled: nobody waits to be told of it."""
-        if self._observe is not None:
-            self._observe(item.delivery, None)
-        self._release(item)
 
     def failures(self, item: Accepted) -> int:
         """How often this process failed on the message, this delivery included, which counts once however often asked.
