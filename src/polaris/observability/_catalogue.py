@@ -179,7 +179,7 @@ BROKER_RECONNECTS = MetricSpec(
 TELEMETRY_DROPPED = MetricSpec(
     "counter",
     "polaris_telemetry_dropped_total",
-    "Samples that never reached the bus, by reason: buffer_full, refused.",
+    "Samples that never reached the bus, by reason: buffer_full, refused, stopped.",
     ("system_id", "reason"),
     ("reason",),
 )
@@ -294,7 +294,7 @@ class Instruments:
     def broker_reconnects(self, broker: str) -> SlotCounter:
         return self._collector.counter_of(BROKER_RECONNECTS).labels(broker)
 
-    def telemetry_dropped(self, system_id: str, reason: Literal["buffer_full", "refused"]) -> SlotCounter:
+    def telemetry_dropped(self, system_id: str, reason: Literal["buffer_full", "refused", "stopped"]) -> SlotCounter:
         return self._collector.counter_of(TELEMETRY_DROPPED).labels(system_id, reason)
 
     def telemetry_clock_ahead(self, system_id: str) -> SlotCounter:

@@ -51,6 +51,8 @@ class Node:
         self.container = container = assemble(self.settings)
         try:
             await container.start()
+            if self.container is not container:
+                raise PolarisException("the node was stopped while it started")
             await self._publish_addresses(container)
         except BaseException as error:  # boundary: undone, then raised again
             await self.stop()

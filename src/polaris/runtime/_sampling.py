@@ -66,6 +66,7 @@ class SystemSampler:
         self._failures = 0
         self._polled = instruments.connector_polls
         self._dropped = instruments.telemetry_dropped
+        self._on_its_way = 0
         self.dropped_total = 0
 
     async def sample_for_ever(self) -> None:
@@ -115,17 +116,27 @@ class SystemSampler:
         """Publish what was sampled, in order, until cancelled."""
         while True:
             event = await self._buffer.get()
+            self._on_its_way = 1
             try:
                 await self._until_confirmed.execute(lambda: self._bus.publish_telemetry(event), "publish sample")  # noqa: B023
             except PolarisException as error:
                 self._dropped(self.system_id, "refused").inc()
                 self._logger.exception("sample refused by the bus", reason=error.message)
             finally:
+                self._on_its_way = 0
                 self._buffer.task_done()
 
     async def published(self) -> None:
         """Wait until the bus has confirmed everything that was sampled."""
         await self._buffer.join()
+
+    def give_up(self) -> None:
+        """Count the samples that the bus has not confirmed: nobody will publish them any more."""
+        lost = self._buffer.qsize() + self._on_its_way
+        if lost:
+            self.dropped_total += lost
+            self._dropped(self.system_id, "stopped").inc(lost)
+            self._logger.warning("samples were not confirmed before the stop", samples=lost)
 
 
 class Sampling:
@@ -152,6 +163,7 @@ class Sampling:
             async with asyncio.timeout(self._drain_s):
                 await asyncio.gather(*(sampler.published() for sampler in self.samplers))
         except TimeoutError:
-            pass
+            for sampler in self.samplers:
+                sampler.give_up()
         finally:
             await self._publishing.stop()

@@ -23,6 +23,7 @@ from polaris.api._view import (
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus, SystemDependency, SystemState
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._latest import LatestStates
 from polaris.runtime._ledger import ActionLedger, LedgerEntry
 from polaris.storage import AggregationType, TimeRange
 
@@ -82,7 +83,7 @@ class RuntimeView:
         self._version = version
         self._clock = clock
         self._started_at = clock.now()
-        self._latest: dict[str, SystemState] = {}
+        self._latest = LatestStates(self._connectors, clock=clock)
         self._samples, self._values = RateMeter(clock), RateMeter(clock)
         self._samples_total = self._values_total = 0
         self.addresses: dict[str, str] = {}
@@ -90,16 +91,14 @@ class RuntimeView:
 
     async def load(self) -> None:
         """Take the latest states from the store, so that the first page shows what was known before the start."""
-        self._latest = {state.system_id: state for state in await self._store.states.get_current_states()}
+        self._latest.load(await self._store.states.get_current_states())
 
     def note_states(self, states: Sequence[SystemState]) -> None:
         """Samples that were stored just now."""
         self._samples_total += len(states)
         for state in states:
             self._values_total += len(state.metrics)
-            known = self._latest.get(state.system_id)
-            if known is None or known.timestamp <= state.timestamp:
-                self._latest[state.system_id] = state
+            self._latest.note(state)
             self.live.publish(SampleUpdate.of(state))
 
     def note_action(self, entry: LedgerEntry) -> None:
@@ -120,7 +119,7 @@ class RuntimeView:
                 samples_per_s=self._samples.rate(self._samples_total),
                 values_per_s=self._values.rate(self._values_total),
             ),
-            systems=len(self._known_ids()),
+            systems=len(self._latest),
         )
 
     def publish_node(self) -> None:
@@ -143,24 +142,22 @@ class RuntimeView:
     def asyncapi(self) -> Mapping[str, Any] | None:
         return None
 
-    def _known_ids(self) -> set[str]:
-        return self._latest.keys() | self._connectors.keys()
-
     async def systems(self, *, limit: int, after: str | None) -> Sequence[SystemView]:
-        chosen = sorted(system_id for system_id in self._known_ids() if after is None or system_id > after)
-        return [self._system(system_id) for system_id in chosen[:limit]]
+        return [self._system(system_id) for system_id in self._latest.page(limit, after)]
 
     async def system(self, system_id: str) -> SystemView | None:
-        return self._system(system_id) if system_id in self._known_ids() else None
+        return self._system(system_id) if system_id in self._latest else None
 
     def _system(self, system_id: str) -> SystemView:
-        state = self._latest.get(system_id)
+        seen = self._latest.get(system_id)
+        state = None if seen is None else seen.state
         connector = self._connectors.get(system_id)
         configured = self._settings.systems.get(system_id)
         stale_after_s = PUSHED_STALE_AFTER_S
         if configured is not None:
             stale_after_s = max(STALE_AFTER_S_MIN, STALE_AFTER_INTERVALS * configured.interval_s)
-        stale = state is not None and self._clock.now() - state.timestamp > timedelta(seconds=stale_after_s)
+        age_s = self._latest.age_s(system_id)
+        stale = age_s is not None and age_s > stale_after_s
         component = self._board.get(f"connector:{system_id}")
         facts: dict[str, Any] = {"stale": stale, "stale_after_s": stale_after_s}
         if component is not None and component.status is not HealthStatus.HEALTHY:
@@ -173,7 +170,7 @@ class RuntimeView:
         return SystemView.of(system_id, configured.connector if configured else PUSHED, state, **facts)
 
     async def series(self, system_id: str, metric: str, *, start: datetime, end: datetime, limit: int) -> Series | None:
-        if system_id not in self._known_ids():
+        if system_id not in self._latest:
             return None
         points = await self._store.states.series(
             system_id, metric, TimeRange(start, end), limit=limit + 1, order="desc"
@@ -196,7 +193,7 @@ class RuntimeView:
         start: datetime,
         end: datetime,
     ) -> Aggregates | None:
-        if system_id not in self._known_ids():
+        if system_id not in self._latest:
             return None
         points = await self._store.states.aggregate(
             system_id,
@@ -212,8 +209,8 @@ class RuntimeView:
         )
 
     def _unit(self, system_id: str, metric: str) -> str | None:
-        state = self._latest.get(system_id)
-        reading = None if state is None else state.metrics.get(metric)
+        seen = self._latest.get(system_id)
+        reading = None if seen is None else seen.state.metrics.get(metric)
         return None if reading is None else reading.unit
 
     async def actions(self, *, system_id: str | None, limit: int, before: ActionKey | None) -> Sequence[ActionRecord]:
