@@ -37,11 +37,13 @@ def check_configuration(settings: Settings, *, offline: bool, as_json: bool) -> 
 
 
 def connector_problems(settings: Settings) -> list[str]:
-    """What the connectors say of the options they were given."""
+    """What the connectors say of the options they were given; systems that are turned off are not asked."""
     from polaris.connectors import ConnectorSpec
 
     problems: list[str] = []
     for system_id, system in settings.systems.items():
+        if not system.enabled:
+            continue
         try:
             ConnectorSpec(system_id=system_id, connector=system.connector, options=system.options).build()
         except ConfigurationError as error:
@@ -69,10 +71,11 @@ def _port_in_use(settings: Settings) -> list[str]:
 
     if not settings.http.enabled or not settings.http.port or DataFolder(settings.data_dir).running_node() is not None:
         return []
-    with socket.socket() as probe:
+    host = settings.http.host
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", settings.http.port))
+            probe.bind((host, settings.http.port))
         except OSError:
             return [f"http.port = {settings.http.port}: is in use; choose another, or 0 for any free one"]
     return []

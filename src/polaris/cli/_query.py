@@ -144,7 +144,7 @@ def _show_points(settings: Settings, question: Question, metric: str, *, as_json
 
 
 def _show_aggregates(settings: Settings, question: Question, metric: str, *, as_json: bool) -> int:
-    from polaris.storage import AggregationType, TimeRange
+    from polaris.storage import TimeRange
 
     start, end = question.bounds()
     aggregation, bucket = question.aggregation_type(), question.bucket_length()
@@ -160,7 +160,7 @@ def _show_aggregates(settings: Settings, question: Question, metric: str, *, as_
         return _nothing(settings, question, metric, state)
     points = found[-question.limit :]
     truncated = len(found) > len(points)
-    unit = None if aggregation is AggregationType.COUNT else _unit(state, metric)
+    unit = aggregation.unit_of(_unit(state, metric))
     if as_json:
         listed = [{"start": point.timestamp, "value": point.value, "count": point.count} for point in points]
         facts = {"system_id": question.system_id, "metric": metric, "unit": unit, "aggregation": aggregation}

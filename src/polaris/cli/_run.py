@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def run_node(settings: Settings) -> int:
     """Run until SIGINT or SIGTERM; the exit code."""
+    os.umask(0o077)  # what the node writes is its user's own: telemetry, actions, the token
     _configure_logging(settings)
     return asyncio.run(_run(Node(settings), settings.node.shutdown_grace_s))
 

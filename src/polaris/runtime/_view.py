@@ -203,7 +203,7 @@ class RuntimeView:
             bucket=timedelta(seconds=bucket_s),
         )
         return Aggregates(
-            unit=self._unit(system_id, metric),
+            unit=AggregationType(aggregation).unit_of(self._unit(system_id, metric)),
             starts=tuple(point.timestamp for point in points),
             values=tuple(point.value for point in points),
         )

@@ -47,6 +47,14 @@ class AggregationType(enum.StrEnum):
     P99 = "p99"
     RATE = "rate"
 
+    def unit_of(self, unit: str | None) -> str | None:
+        """The unit of the result when the values have `unit`: a count has none, a rate is per second."""
+        if self is AggregationType.COUNT:
+            return None
+        if self is AggregationType.RATE:
+            return f"{unit or '1'}/s"
+        return unit
+
 
 PERCENTS = {
     AggregationType.MEDIAN: 50.0,
