@@ -67,7 +67,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
     "servers", [("nats://a:4222", "tls://b"), ("nats://[::1]:4222",), ("nats://me:word@a:1",), ["nats://a"]]
 )
 def test_usual_addresses_are_accepted(servers: Any) -> None:
-    assert NATSConfig(servers=servers).servers == servers
+    assert NATSConfig(servers=servers).servers == tuple(servers)
 
 
 def test_secrets_do_not_show() -> None:
