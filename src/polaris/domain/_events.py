@@ -14,9 +14,9 @@ from msgspec.structs import force_setattr
 from polaris._correlation import current_correlation_id
 from polaris.clock import utc_now
 from polaris.domain._actions import AdaptationAction, ExecutionResult
-from polaris.domain._checks import check_id, check_text, check_tree, utc
+from polaris.domain._checks import METRICS_MAX, check_id, check_text, check_tree, utc
 from polaris.domain._frozen import EMPTY, FrozenDict, frozen
-from polaris.domain._states import HealthStatus, Id, MetricValue, Quality, SystemState, Timestamp
+from polaris.domain._states import UNIT_CHARS_MAX, HealthStatus, Id, MetricValue, Quality, SystemState, Timestamp
 from polaris.exceptions import ConfigurationError, InvalidValueError, UnknownEventTypeError
 from polaris.ids import new_id
 
@@ -163,10 +163,16 @@ class TelemetryBatch(PolarisEvent, frozen=True, omit_defaults=True):
         if len(self.timestamps) > BATCH_SAMPLES_MAX:
             raise InvalidValueError("timestamps", f"at most {BATCH_SAMPLES_MAX} samples", self.timestamps)
         force_setattr(self, "timestamps", tuple(utc("timestamps", stamp) for stamp in self.timestamps))
-        for name, column in self.metrics.items():
-            if len(column) != len(self.timestamps):
-                raise InvalidValueError(f"metrics.{name}", f"{len(self.timestamps)} values, one a timestamp", column)
-        force_setattr(self, "metrics", frozen({name: tuple(column) for name, column in self.metrics.items()}))
+        if len(self.metrics) > METRICS_MAX:
+            raise InvalidValueError(
+                "metrics", f"at most {METRICS_MAX} columns (found {len(self.metrics)})", self.metrics
+            )
+        count = len(self.timestamps)
+        force_setattr(
+            self, "metrics", frozen({name: _column(name, column, count) for name, column in self.metrics.items()})
+        )
+        for name, unit in self.units.items():
+            check_text(f"units.{name}", unit, chars_max=UNIT_CHARS_MAX)
         force_setattr(self, "units", frozen(self.units))
 
     def states(self) -> Iterator[SystemState]:
@@ -204,6 +210,22 @@ class TelemetryBatch(PolarisEvent, frozen=True, omit_defaults=True):
             first.health_status,
             **envelope,
         )
+
+
+_COLUMN_TYPES = frozenset({float, type(None)})
+
+
+def _column(name: str, column: Sequence[float | None], count: int) -> tuple[float | None, ...]:
+    """One column as it is kept: floats and None. What a single reading would refuse is refused here already."""
+    check_id("metrics", name)
+    if len(column) != count:
+        raise InvalidValueError(f"metrics.{name}", f"{count} values, one a timestamp", column)
+    if _COLUMN_TYPES.issuperset(map(type, column)):
+        return tuple(column)
+    for value in column:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise InvalidValueError(f"metrics.{name}", "numbers and None", value)
+    return tuple([None if value is None else float(value) for value in column])
 
 
 def _plain_value(name: str, metric: MetricValue) -> float | None:

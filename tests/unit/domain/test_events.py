@@ -149,6 +149,29 @@ def test_columns_of_different_lengths_are_refused() -> None:
         TelemetryBatch("web", (NOW,), {"cpu": (1.0, 2.0)})
 
 
+@pytest.mark.parametrize(
+    ("field", "columns", "units"),
+    [
+        ("metrics", {"": (1.0,)}, {}),
+        ("metrics", {"a\nb": (1.0,)}, {}),
+        ("metrics.cpu", {"cpu": ("high",)}, {}),
+        ("metrics.cpu", {"cpu": (True,)}, {}),
+        ("units.cpu", {"cpu": (1.0,)}, {"cpu": "x" * 65}),
+        ("units.cpu", {"cpu": (1.0,)}, {"cpu": 5}),
+    ],
+)
+def test_a_column_that_no_reading_could_have_is_refused_at_once(field: str, columns: Any, units: Any) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        TelemetryBatch("web", (NOW,), columns, units)
+    assert caught.value.field == field
+
+
+def test_whole_numbers_in_a_column_become_floats() -> None:
+    batch = TelemetryBatch("web", (NOW, NOW), {"cpu": (1, None)})
+    assert batch.metrics["cpu"] == (1.0, None)
+    assert type(batch.metrics["cpu"][0]) is float
+
+
 def test_unknown_fields_of_a_newer_version_are_tolerated() -> None:
     raw = b'{"component":"bus","status":"healthy","colour":"blue","event_id":"e1"}'
     assert msgspec.json.decode(raw, type=HealthEvent).component == "bus"
