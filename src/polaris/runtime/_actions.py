@@ -104,6 +104,11 @@ class ActionService:
         await asyncio.gather(*(subscription.unsubscribe() for subscription in subscriptions))
         await self._supervisor.stop()
 
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The live subscriptions, one a system and one for all others; none before the start and after the stop."""
+        return tuple(self._subscriptions)
+
     async def _refuse_unconfigured(self, event: AdaptationEvent, context: MessageContext) -> None:
         # The topics of configured systems have subscriptions of their own.
         if context.topic not in self._lanes:

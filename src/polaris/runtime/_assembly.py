@@ -38,9 +38,11 @@ from polaris.runtime._relay import OutboxRelay
 from polaris.runtime._sampling import Sampling, SystemSampler
 from polaris.runtime._settings import HttpSettings, NatsSettings, Settings
 from polaris.runtime._signals import PolicySignals
+from polaris.runtime._storing import COMPONENT as BUS_STORAGE
+from polaris.runtime._storing import PublishOutcomes
 from polaris.runtime._supervision import Supervisor
 from polaris.runtime._view import RuntimeView
-from polaris.runtime._watch import BUS, INGEST, STORE, Watch
+from polaris.runtime._watch import ACTIONS, BUS, INGEST, STORE, Watch
 from polaris.storage import PolarisDataStore
 
 HTTP_PORT_PREFERRED = 8642
@@ -78,6 +80,7 @@ def assemble(settings: Settings) -> DIContainer:
     else:
         _singleton(container, BusHost, bus_host, hosted=False)
         _singleton(container, MessageBroker, broker_of_host)
+    container.register_instance(PublishOutcomes, PublishOutcomes())
     _singleton(container, PolarisMessageBus, bus)
     _singleton(container, ActionLedger, ledger)
     _singleton(container, Connections, connections)
@@ -132,7 +135,7 @@ def data_folder(settings: Settings) -> Iterator[DataFolder]:
 
 def health_board(settings: Settings, logger: StructuredLogger) -> HealthBoard:
     board = HealthBoard(logger=logger)
-    board.expect([*([] if settings.nats.servers else [BUS_SERVER]), BUS, STORE, INGEST])
+    board.expect([*([] if settings.nats.servers else [BUS_SERVER]), BUS, BUS_STORAGE, STORE, INGEST, ACTIONS])
     return board
 
 
@@ -186,8 +189,11 @@ def nats_config(settings: NatsSettings, *, name: str) -> NATSConfig:
     )
 
 
-def bus(settings: Settings, broker: MessageBroker, metrics: MetricsCollector) -> PolarisMessageBus:
-    chain = MiddlewareChain([LoggingMiddleware(StructuredLogger("polaris.bus")), MetricsMiddleware(metrics)])
+def bus(
+    settings: Settings, broker: MessageBroker, metrics: MetricsCollector, outcomes: PublishOutcomes
+) -> PolarisMessageBus:
+    logging = LoggingMiddleware(StructuredLogger("polaris.bus"))
+    chain = MiddlewareChain([logging, MetricsMiddleware(metrics), outcomes])
     return PolarisMessageBus(broker, chain, collector=metrics, grace_s=settings.node.shutdown_grace_s)
 
 
@@ -290,6 +296,8 @@ def watch(
     bus: PolarisMessageBus,
     store: PolarisDataStore,
     ingest: TelemetryIngest,
+    actions: ActionService,
+    outcomes: PublishOutcomes,
     view: RuntimeView,
     board: HealthBoard,
     metrics: MetricsCollector,
@@ -303,6 +311,8 @@ def watch(
         metrics.instruments,
         logger,
         ingest=ingest,
+        actions=actions,
+        outcomes=outcomes,
         source=source_of(settings),
         on_look=view.publish_node,
     )

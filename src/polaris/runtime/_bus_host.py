@@ -1,23 +1,40 @@
-"""The embedded bus server under supervision: started first, brought back when it dies, stopped last."""
+"""The embedded bus server under supervision: brought back when it dies or stores no more, stopped last."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._storing import COMPONENT as STORAGE
 from polaris.runtime._supervision import Supervisor
 
 if TYPE_CHECKING:
+    from polaris.api._view import ComponentView
     from polaris.messaging import EmbeddedNATSServer
     from polaris.observability import StructuredLogger
 
 COMPONENT = "bus server"
+LOOK_EVERY_S = 1.0
+STORES_NOTHING_S_MAX = 4.0
+"""How long storing may have failed, with room on the disk, before the server is started again."""
+RESTART_AGAIN_S = 10.0
+RESTART_AGAIN_S_MAX = 300.0
+"""Between two restarts that were to mend the storing; doubled from the first to the second."""
+ROOM_BYTES = 1 << 18
+"""Less room than this is none: a server that starts on a full disk cannot even recover its streams."""
 
 
 class BusHost:
     """Keeps an embedded server running. A server that ends by itself is started again on its port and store.
+
+    A server whose streams could once not be written, as on a full disk, refuses everything from then on. So while the
+    component `bus storage` is unhealthy, the host looks whether the folder can be written, says so when it cannot, and
+    starts the server again when it can: after four seconds, and if that did not help after 10, 20, 40 ... 300 s.
 
     Clients reconnect to the same address; what they had stored is there again.
     """
@@ -28,8 +45,13 @@ class BusHost:
         self.server = server
         self._board = board
         self._logger = logger
+        self._clock = clock
         self._supervisor = Supervisor(board, logger, clock=clock)
+        self._stores_nothing_since: float | None = None
+        self._mended_at: float | None = None
+        self._again_s = RESTART_AGAIN_S
         self.restarts_total = 0
+        board.on_change(self._note)
 
     async def start(self) -> None:
         """Start the server and watch it. Raises what `EmbeddedNATSServer.start` raises; nothing is left then."""
@@ -41,15 +63,78 @@ class BusHost:
         details = {"address": self.server.url, "pid": self.server.pid, "restarts": self.restarts_total}
         self._board.report(COMPONENT, HealthStatus.HEALTHY, details=details)
 
+    def _note(self, view: ComponentView) -> None:
+        if view.name != STORAGE:
+            return
+        if view.status is not HealthStatus.UNHEALTHY:
+            self._stores_nothing_since = None
+        elif self._stores_nothing_since is None:
+            self._stores_nothing_since = self._clock.monotonic()
+
     async def _keep_alive(self) -> None:
         while True:
-            end = await self.server.wait()
+            ended = asyncio.create_task(self.server.wait(), name="bus server ended")
+            useless = asyncio.create_task(self._stores_nothing(), name="bus server stores nothing")
+            try:
+                await asyncio.wait({ended, useless}, return_when=asyncio.FIRST_COMPLETED)
+                reason = ended.result().description if ended.done() else useless.result()
+            finally:
+                ended.cancel()
+                useless.cancel()
+                await asyncio.gather(ended, useless, return_exceptions=True)
             self.restarts_total += 1
-            self._board.report(COMPONENT, HealthStatus.UNHEALTHY, f"ended with code {end.code}, is being started again")
+            self._board.report(COMPONENT, HealthStatus.UNHEALTHY, f"{reason}, is being started again")
             await self.server.restart()
             self._report_running()
+
+    async def _stores_nothing(self) -> str:
+        """Wait until a restart is what may help against streams that are not stored; the reason for it."""
+        room_since: float | None = None
+        while True:
+            await self._clock.sleep(LOOK_EVERY_S)
+            now_s = self._clock.monotonic()
+            if self._mended_at is not None and now_s - self._mended_at > 2 * RESTART_AGAIN_S_MAX:
+                self._again_s, self._mended_at = RESTART_AGAIN_S, None
+            since = self._stores_nothing_since
+            problem = await asyncio.to_thread(_write_problem, self.server.config.data_dir) if since is not None else ""
+            if since is None or problem:
+                room_since = None
+            elif room_since is None:
+                room_since = now_s
+            if problem:
+                message = f"cannot store, its folder cannot be written: {problem}"
+                self._board.report(COMPONENT, HealthStatus.UNHEALTHY, message)
+                continue
+            self._report_running()
+            if since is None or room_since is None or now_s - max(since, room_since) < STORES_NOTHING_S_MAX:
+                continue
+            if self._mended_at is None:
+                self._again_s = RESTART_AGAIN_S
+            elif now_s - self._mended_at < self._again_s:
+                continue
+            else:
+                self._again_s = min(2 * self._again_s, RESTART_AGAIN_S_MAX)
+            self._mended_at = now_s
+            return "has stored nothing although there is room on the disk"
 
     async def stop(self) -> None:
         """Stop watching, then stop the server. Idempotent."""
         await self._supervisor.stop()
         await self.server.stop()
+
+
+def _write_problem(folder: Path) -> str:
+    """Why nothing can be written in the folder; empty when it can."""
+    file = folder / "room.probe"
+    try:
+        try:
+            with file.open("wb", buffering=0) as handle:
+                left = ROOM_BYTES
+                while left > 0:
+                    left -= handle.write(bytes(left))
+                os.fsync(handle.fileno())
+        finally:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

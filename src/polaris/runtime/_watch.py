@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,23 +14,28 @@ from polaris.domain import HealthEvent, HealthStatus
 from polaris.exceptions import MessageBusError, PolarisException
 from polaris.messaging import ConnectionState, health_topic
 from polaris.resilience import Timeout
+from polaris.runtime._consumers import ASK_TIMEOUT_S, ConsumerWatch
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._storing import StorageWatch
 from polaris.runtime._supervision import Supervisor
 
 if TYPE_CHECKING:
     from polaris.messaging import MessageBroker, PolarisMessageBus
     from polaris.observability import Instruments, StructuredLogger
+    from polaris.runtime._actions import ActionService
     from polaris.runtime._ingest import TelemetryIngest
+    from polaris.runtime._storing import PublishOutcomes
     from polaris.storage import PolarisDataStore
 
-BUS, STORE, INGEST = "bus", "store", "telemetry ingest"
+BUS, STORE, INGEST, ACTIONS = "bus", "store", "telemetry ingest", "action path"
 LOOK_EVERY_S = 2.0
 LAG_EVERY_S = 0.5
 LAG_WARNING_S = 0.5
-ASK_TIMEOUT_S = 5.0
 NEWS_MAX = 256
-# A consumer with messages waiting that has handled none for this many looks is deaf or stuck.
-STILL_LOOKS_MAX = 5
+LANES_AT_ONCE = 32
+"""So many subscriptions of the action path are looked at every time: hundreds of systems must not become a load."""
+NAME_CHARS_MAX = 256
+"""Of an event's component."""
 
 _OF_STATE = {
     ConnectionState.CONNECTED: (HealthStatus.HEALTHY, ""),
@@ -53,6 +59,8 @@ class Watch:
         logger: StructuredLogger,
         *,
         ingest: TelemetryIngest,
+        actions: ActionService,
+        outcomes: PublishOutcomes,
         source: str,
         on_look: Callable[[], None],
         clock: Clock = SYSTEM_CLOCK,
@@ -68,7 +76,13 @@ class Watch:
         self._supervisor = Supervisor(board, logger, clock=clock)
         self._limit = Timeout(ASK_TIMEOUT_S)
         self._news: deque[ComponentView] = deque(maxlen=NEWS_MAX)
-        self._handled, self._still = -1, 0
+        self._logger = logger
+        self._storage = StorageWatch(broker, board, outcomes, clock=clock)
+        self._actions = actions
+        self._ingest_watch: ConsumerWatch | None = None
+        self._lanes: dict[str, ConsumerWatch] = {}
+        self._next_lane = 0
+        self._troubled: dict[str, str] = {}
         self._stopped = False
         self._on_look = on_look
         self._connected = instruments.broker_connected("nats")
@@ -80,8 +94,9 @@ class Watch:
         """Take a first look, then keep looking."""
         self._stopped = False
         self._bus_state(self._broker.state)
-        await self._look()
+        await asyncio.gather(self._look(), self._storage.look())
         self._supervisor.run("watch", self._look_for_ever)
+        self._supervisor.run("bus storage watch", self._storage.look_for_ever)
         self._supervisor.run("event loop watch", self._measure_lag_for_ever)
 
     async def stop(self) -> None:
@@ -94,6 +109,8 @@ class Watch:
             return
         self._connected.set(1.0 if state is ConnectionState.CONNECTED else 0.0)
         self._board.report(BUS, *_OF_STATE[state])
+        if state is ConnectionState.CONNECTED:
+            self._storage.connected_anew()
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -103,8 +120,7 @@ class Watch:
             await self._tell_news()
 
     async def _look(self) -> None:
-        await self._look_at_store()
-        await self._look_at_ingest()
+        await asyncio.gather(self._look_at_store(), self._look_at_ingest(), self._look_at_actions())
 
     async def _look_at_store(self) -> None:
         try:
@@ -118,37 +134,57 @@ class Watch:
         subscription = self._ingest.subscription
         if subscription is None:
             return
-        try:
-            info = await self._limit.execute(subscription.info, "consumer info")
-        except PolarisException as error:
-            self._board.report(INGEST, HealthStatus.UNHEALTHY, f"its consumer does not answer: {error.message}")
+        if self._ingest_watch is None or self._ingest_watch.subscription is not subscription:
+            self._ingest_watch = ConsumerWatch(subscription, self._instruments, clock=self._clock)
+        found = await self._ingest_watch.look()
+        details = {
+            "waiting": found.waiting,
+            "unacknowledged": found.unacknowledged,
+            "handled": subscription.stats.handled,
+        }
+        status = HealthStatus.UNHEALTHY if found.problem else HealthStatus.HEALTHY
+        self._board.report(INGEST, status, found.problem, details=details)
+
+    async def _look_at_actions(self) -> None:
+        """Look at some of the action path's subscriptions, the next ones each time, and at those in trouble."""
+        subscriptions = {subscription.name: subscription for subscription in self._actions.subscriptions}
+        if not subscriptions:
             return
-        if info is None or not subscription.active:
-            self._board.report(INGEST, HealthStatus.UNHEALTHY, "takes no messages")
-            return
-        self._instruments.consumer_pending(subscription.name).set(info.pending)
-        self._instruments.consumer_unacked(subscription.name).set(info.ack_pending)
-        handled = subscription.stats.handled
-        waiting = info.pending + info.ack_pending
-        self._still = self._still + 1 if waiting and handled == self._handled else 0
-        self._handled = handled
-        details = {"waiting": info.pending, "unacknowledged": info.ack_pending, "handled": handled}
-        if self._still >= STILL_LOOKS_MAX:
-            seconds = self._still * LOOK_EVERY_S
-            message = f"{waiting} messages wait and none was handled for {seconds:.0f} s"
-            self._board.report(INGEST, HealthStatus.UNHEALTHY, message, details=details)
-        else:
-            self._board.report(INGEST, HealthStatus.HEALTHY, details=details)
+        self._lanes = {
+            name: self._lanes.get(name)
+            or ConsumerWatch(subscription, self._instruments, busy_is_progress=True, clock=self._clock)
+            for name, subscription in subscriptions.items()
+        }
+        names = list(self._lanes)
+        begin = self._next_lane % len(names)
+        chosen = [*names[begin:], *names[:begin]][:LANES_AT_ONCE]
+        self._next_lane = begin + len(chosen)
+        chosen += [name for name in self._troubled if name in self._lanes and name not in chosen][:LANES_AT_ONCE]
+        findings = await asyncio.gather(*(self._lanes[name].look() for name in chosen))
+        for name, found in zip(chosen, findings, strict=True):
+            if found.problem:
+                self._troubled[name] = found.problem
+            else:
+                self._troubled.pop(name, None)
+        self._troubled = {name: problem for name, problem in self._troubled.items() if name in self._lanes}
+        problems = [f"{name}: {problem}" for name, problem in sorted(self._troubled.items())]
+        message = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        status = HealthStatus.UNHEALTHY if problems else HealthStatus.HEALTHY
+        self._board.report(ACTIONS, status, message, details={"subscriptions": len(names), "in trouble": len(problems)})
 
     async def _tell_news(self) -> None:
         """Publish changes of health, as far as the bus takes them; the newest 256 wait while it is away."""
         while self._news:
             view = self._news[0]
-            event = HealthEvent(view.name, view.status, view.message[:1000], source=self._source)
             try:
-                await self._bus.publish(health_topic(view.name), event, timeout_s=ASK_TIMEOUT_S)
-            except MessageBusError:
-                return
+                name = _telling_name(view.name)
+                event = HealthEvent(name, view.status, view.message[:1000], source=self._source)
+                await self._bus.publish(health_topic(name), event, timeout_s=ASK_TIMEOUT_S)
+            except PolarisException as error:
+                if isinstance(error, MessageBusError) and error.retryable is not False:
+                    return
+                # News that cannot be told must not keep back those behind it.
+                self._logger.warning("a change of health cannot be published", component=view.name, exc_info=error)
             if self._news and self._news[0] is view:
                 self._news.popleft()
 
@@ -163,3 +199,11 @@ class Watch:
                 self._board.report("event loop", HealthStatus.WARNING, f"was blocked for {lag_s:.1f} s")
             else:
                 self._board.report("event loop", HealthStatus.HEALTHY)
+
+
+def _telling_name(component: str) -> str:
+    """The name of a component in an event: itself, or its begin and a digest of the whole where that is too long."""
+    if len(component) <= NAME_CHARS_MAX:
+        return component
+    digest = hashlib.sha256(component.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{component[: NAME_CHARS_MAX - 17]}~{digest}"

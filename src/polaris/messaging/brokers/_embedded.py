@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ _PORTS = range(20_000, 32_000)
 given its port, nor connect to itself."""
 _PORT_TRIES = 8
 _PORT_IN_USE = "address already in use"
+_SIGNALLED = 128
 
 
 class ServerExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,17 @@ class ServerExit(msgspec.Struct, frozen=True, kw_only=True):
     """It was asked to stop."""
     log_tail: str
     """The last lines it had to say, without the token."""
+
+    @property
+    def description(self) -> str:
+        """The end in words. The log has a reason only for an end of the server's own: who is killed says nothing."""
+        if self.code <= _SIGNALLED:
+            return f"ended with code {self.code}: {_reason(self.log_tail)}"
+        try:
+            name = signal.Signals(self.code - _SIGNALLED).name
+        except ValueError:
+            return f"ended with code {self.code}"
+        return f"was killed by a signal ({name})"
 
 
 OnExit = Callable[[ServerExit], None]
@@ -209,7 +222,7 @@ class EmbeddedNATSServer:
         code = await process.wait()
         end = ServerExit(code=code, expected=self._stopping, log_tail=self._log_tail())
         if not end.expected:
-            _log.error("the embedded NATS server ended with code %d: %s", code, _reason(end.log_tail))
+            _log.error("the embedded NATS server %s", end.description)
         for listener in self._listeners:
             try:
                 listener(end)
