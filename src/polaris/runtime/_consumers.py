@@ -61,8 +61,9 @@ class ConsumerWatch:
         self._pending.set(info.pending)
         self._unacknowledged.set(info.ack_pending)
         waiting = info.pending if self._busy_is_progress else info.pending + info.ack_pending
-        still_s = self._still_s(waiting)
-        problem = f"{waiting} messages wait and none was handled for {still_s:.0f} s" if still_s >= STILL_S_MAX else ""
+        still = self._still_s(waiting) >= STILL_S_MAX
+        # Without numbers that change: every wording is news.
+        problem = f"messages wait and none was handled for over {STILL_S_MAX:.0f} s" if still else ""
         return Finding(problem, info.pending, info.ack_pending)
 
     def _still_s(self, waiting: int) -> float:

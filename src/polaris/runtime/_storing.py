@@ -60,11 +60,16 @@ class PublishOutcomes(MessageMiddleware):
             result = await next_handler(context)
         except (UnconfirmedPublishError, PublishError) as error:
             if error.retryable is True:
-                self._failed[_stream_of(context.topic)] = self._clock.monotonic(), error.message
+                self._note(_stream_of(context.topic), error.message)
             raise
         if self._failed:
             self._failed.pop(_stream_of(context.topic), None)
         return result
+
+    def _note(self, stream: str, reason: str) -> None:
+        # The first reason stays: a new wording each time would be news each time.
+        _, first_reason = self._failed.get(stream, (0.0, reason))
+        self._failed[stream] = self._clock.monotonic(), first_reason
 
     def failing(self) -> dict[str, str]:
         """The streams that do not store, and what was said of the last publish to each."""
@@ -143,7 +148,8 @@ class StorageWatch:
             # The stream may have been deleted, which the next look mends.
             self._ensured = False
             self._failures += 1
-            self._reason = f"a probe failed: {error.message}"
+            if self._failures == 1:
+                self._reason = f"a probe failed: {error.message}"
         else:
             self._failures = 0
         return ""

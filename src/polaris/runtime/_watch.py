@@ -20,7 +20,7 @@ from polaris.runtime._storing import StorageWatch
 from polaris.runtime._supervision import Supervisor
 
 if TYPE_CHECKING:
-    from polaris.messaging import MessageBroker, PolarisMessageBus
+    from polaris.messaging import MessageBroker, PolarisMessageBus, Subscription
     from polaris.observability import Instruments, StructuredLogger
     from polaris.runtime._actions import ActionService
     from polaris.runtime._ingest import TelemetryIngest
@@ -32,6 +32,8 @@ LOOK_EVERY_S = 2.0
 LAG_EVERY_S = 0.5
 LAG_WARNING_S = 0.5
 NEWS_MAX = 256
+WRITE_CHECKS = "write_checks"
+"""The collection of the one document that is written while the store is in trouble."""
 LANES_AT_ONCE = 32
 """So many subscriptions of the action path are looked at every time: hundreds of systems must not become a load."""
 NAME_CHARS_MAX = 256
@@ -125,10 +127,17 @@ class Watch:
     async def _look_at_store(self) -> None:
         try:
             health = await self._limit.execute(self._store.health, "store health")
+            if health.status is HealthStatus.UNHEALTHY:
+                # It remembers its last write, and nothing may be left to write: without this it would never be well.
+                await self._limit.execute(self._write_to_store, "store write")
+                health = await self._limit.execute(self._store.health, "store health")
         except PolarisException as error:
             self._board.report(STORE, HealthStatus.UNHEALTHY, error.message)
             return
         self._board.report(STORE, health.status, health.message, details={"engine": health.engine})
+
+    async def _write_to_store(self) -> None:
+        await self._store.documents.put_document(WRITE_CHECKS, "watch", {"at": self._clock.now().isoformat()})
 
     async def _look_at_ingest(self) -> None:
         subscription = self._ingest.subscription
@@ -150,11 +159,7 @@ class Watch:
         subscriptions = {subscription.name: subscription for subscription in self._actions.subscriptions}
         if not subscriptions:
             return
-        self._lanes = {
-            name: self._lanes.get(name)
-            or ConsumerWatch(subscription, self._instruments, busy_is_progress=True, clock=self._clock)
-            for name, subscription in subscriptions.items()
-        }
+        self._lanes = {name: self._lane(subscription) for name, subscription in subscriptions.items()}
         names = list(self._lanes)
         begin = self._next_lane % len(names)
         chosen = [*names[begin:], *names[:begin]][:LANES_AT_ONCE]
@@ -171,6 +176,12 @@ class Watch:
         message = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         status = HealthStatus.UNHEALTHY if problems else HealthStatus.HEALTHY
         self._board.report(ACTIONS, status, message, details={"subscriptions": len(names), "in trouble": len(problems)})
+
+    def _lane(self, subscription: Subscription) -> ConsumerWatch:
+        known = self._lanes.get(subscription.name)
+        if known is not None and known.subscription is subscription:
+            return known
+        return ConsumerWatch(subscription, self._instruments, busy_is_progress=True, clock=self._clock)
 
     async def _tell_news(self) -> None:
         """Publish changes of health, as far as the bus takes them; the newest 256 wait while it is away."""
