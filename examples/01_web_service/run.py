@@ -117,7 +117,11 @@ class WebService:
 
 @contextlib.contextmanager
 def child(
-    command: Sequence[str], environment: dict[str, str] | None = None, *, descriptors: Sequence[int] = ()
+    command: Sequence[str],
+    environment: dict[str, str] | None = None,
+    *,
+    descriptors: Sequence[int] = (),
+    stdout: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child process that ends with the `with` block, or with this process however that ends."""
     reading, writing = os.pipe()
@@ -128,6 +132,7 @@ def child(
             env={**os.environ, **(environment or {}), LIFELINE: str(reading)},
             pass_fds=[reading, *descriptors],
             stdin=subprocess.DEVNULL,
+            stdout=stdout,
             start_new_session=True,  # Ctrl-C goes to this process, which ends its children in order
         )
     except BaseException:
@@ -198,7 +203,9 @@ def main(arguments: list[str] | None = None) -> int:
         command = load_command(
             service.url, trace=options.trace.absolute(), speed=options.speed, loop=True, duration_s=options.duration
         )
-        load = stack.enter_context(child(command))
+        # Beside a node the page shows how the load fares; the summary would come after the prompt.
+        quiet = subprocess.DEVNULL if options.controller is not None else None
+        load = stack.enter_context(child(command, stdout=quiet))
         if options.controller is not None:
             folder = options.controller.absolute()
             controller = [sys.executable, str(FOLDER / "controller.py"), "--data-dir", str(folder)]

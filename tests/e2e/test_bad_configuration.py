@@ -93,7 +93,7 @@ async def test_a_connector_that_cannot_be_made_is_named(tmp_path: Path, systems:
     code, lines = await refused(tmp_path, {"systems": systems})
     assert code == MISCONFIGURED
     assert len(lines) == 1
-    assert lines[0].startswith("polaris: systems.web")
+    assert "polaris.toml: systems.web" in lines[0]
     assert said in lines[0]
     assert not (tmp_path / "data").exists()
 

@@ -99,7 +99,8 @@ def test_systems_lists_what_has_reported(polaris: Polaris) -> None:
     ended = polaris("systems")
     assert ended.code == 0
     assert ended.rows[0] == ["SYSTEM", "HEALTH", "LAST SAMPLE", "METRICS"]
-    assert [row[:2] for row in ended.rows[1:]] == [
+    # Another test of this file publishes for a system of its own.
+    assert [row[:2] for row in ended.rows[1:] if row[0] != "pushed"] == [
         ["pump", "healthy"],
         ["slow", "healthy"],
         ["steady", "healthy"],

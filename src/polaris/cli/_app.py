@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn, Optional
 import typer
 
 from polaris.cli import _exit
-from polaris.exceptions import PolarisException
+from polaris.exceptions import ConfigurationError, PolarisException
 
 app = typer.Typer(
     name="polaris",
@@ -47,7 +47,7 @@ Examples:
 ACT_EXAMPLES = """\b
 Examples:
   polaris act web add_worker
-  polaris act web set_workers --param count=4 --id scale-2026-01-31
+  polaris act web set_workers --param workers=4 --id scale-2026-01-31
 """
 
 Config = Annotated[
@@ -63,14 +63,15 @@ DataDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-def settings_of(config: Path | None, data_dir: Path | None, **overrides: Any) -> Any:
+def settings_of(config: Path | None, data_dir: Path | None, *, check_connectors: bool = False, **overrides: Any) -> Any:
     """The effective settings with the flags on top."""
     from polaris.runtime import load_settings
 
     flags = {key: value for key, value in overrides.items() if value is not None}
     if data_dir is not None:
         flags["node.data_dir"] = str(data_dir)
-    return load_settings(config, overrides={key.replace("__", "."): value for key, value in flags.items()})
+    dotted = {key.replace("__", "."): value for key, value in flags.items()}
+    return load_settings(config, overrides=dotted, check_connectors=check_connectors)
 
 
 @app.callback(invoke_without_command=True)
@@ -95,7 +96,7 @@ def run(
     """Start a node: bus, store, connectors, page. Ctrl-C stops it, a second one at once."""
     from polaris.cli._run import run_node
 
-    raise SystemExit(run_node(settings_of(config, data_dir, http__port=port)))
+    raise SystemExit(run_node(settings_of(config, data_dir, check_connectors=True, http__port=port)))
 
 
 @app.command()
@@ -106,9 +107,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check the configuration as a whole and show what is in effect."""
-    from polaris.cli._check import check_configuration
+    from polaris.cli._check import check_configuration, refuse
 
-    raise SystemExit(check_configuration(settings_of(config, data_dir), offline=offline, as_json=as_json))
+    try:
+        settings = settings_of(config, data_dir, check_connectors=True)
+    except ConfigurationError as error:
+        raise SystemExit(refuse(error.problems or (error.message,), as_json=as_json)) from None
+    raise SystemExit(check_configuration(settings, offline=offline, as_json=as_json))
 
 
 @app.command()

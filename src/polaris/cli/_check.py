@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from polaris.cli import _exit
 from polaris.cli._output import coloured, print_json
-from polaris.exceptions import ConfigurationError
 from polaris.runtime import effective_settings
 
 if TYPE_CHECKING:
@@ -20,35 +20,26 @@ REACH_TIMEOUT_S = 3.0
 
 
 def check_configuration(settings: Settings, *, offline: bool, as_json: bool) -> int:
-    """Check connectors and their options, and whether configured servers answer; show what is in effect."""
-    problems = connector_problems(settings)
-    if not offline:
-        problems += asyncio.run(_unreachable(settings.nats.servers))
-        problems += _port_in_use(settings)
+    """Check whether configured servers answer and ports are free; show what is in effect."""
+    problems = [] if offline else [*asyncio.run(_unreachable(settings.nats.servers)), *_port_in_use(settings)]
+    if problems:
+        return refuse(problems, as_json=as_json, settings=effective_settings(settings))
     if as_json:
-        print_json({"ok": not problems, "problems": problems, "settings": effective_settings(settings)})
+        print_json({"ok": True, "problems": [], "settings": effective_settings(settings)})
+    else:
+        print(coloured("configuration is fine", "green"))
+        _print_effective(settings)
+    return _exit.OK
+
+
+def refuse(problems: Sequence[str], *, as_json: bool, settings: Mapping[str, Any] | None = None) -> int:
+    """Report every problem; `settings` are None when they could not be read."""
+    if as_json:
+        print_json({"ok": False, "problems": list(problems), "settings": settings})
     else:
         for problem in problems:
             _exit.complain(problem)
-        if not problems:
-            print(coloured("configuration is fine", "green"))
-            _print_effective(settings)
-    return _exit.MISCONFIGURED if problems else _exit.OK
-
-
-def connector_problems(settings: Settings) -> list[str]:
-    """What the connectors say of the options they were given; systems that are turned off are not asked."""
-    from polaris.connectors import ConnectorSpec
-
-    problems: list[str] = []
-    for system_id, system in settings.systems.items():
-        if not system.enabled:
-            continue
-        try:
-            ConnectorSpec(system_id=system_id, connector=system.connector, options=system.options).build()
-        except ConfigurationError as error:
-            problems += [f"systems.{system_id}: {problem}" for problem in error.problems or (error.message,)]
-    return problems
+    return _exit.MISCONFIGURED
 
 
 async def _unreachable(servers: list[str]) -> list[str]:

@@ -71,13 +71,15 @@ def show_systems(settings: Settings, *, as_json: bool) -> int:
     states = ask(settings, lambda store: store.states.get_current_states())
     if as_json:
         print_json({"systems": states})
-    elif not states:
+    elif not states and not settings.systems:
         _exit.complain("no system has reported yet")
     else:
         rows = [
             (state.system_id, state.health_status.value, ago(state.timestamp), str(len(state.metrics)))
             for state in states
         ]
+        silent = settings.systems.keys() - {state.system_id for state in states}
+        rows += [(system_id, "unknown", "never", "0") for system_id in sorted(silent)]
         print_table(("SYSTEM", "HEALTH", "LAST SAMPLE", "METRICS"), rows, status_column=1)
     return _exit.OK if states or as_json else _exit.NOTHING_FOUND
 

@@ -70,6 +70,7 @@ async def _run(node: Node, grace_s: float) -> int:
     end = asyncio.ensure_future(node.stop())
     await _within(limit_s, end, "the stop")
     await end
+    print("stopped", file=sys.stderr, flush=True)
     return _exit.OK
 
 

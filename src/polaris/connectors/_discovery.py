@@ -52,7 +52,9 @@ def _load(name: str, point: EntryPoint) -> ConnectorType:
     try:
         found = point.load()
     except (ImportError, AttributeError) as error:
-        message = f"connector {name!r} ({point.value}) cannot be loaded: {error}"
+        where = "" if point.value == name else f" ({point.value})"
+        hint = "; is its folder on PYTHONPATH?" if point.value == name else ""
+        message = f"connector {name!r}{where} cannot be loaded: {error}{hint}"
         raise ConfigurationError(message, {"connector": name, "target": point.value}) from error
     if not isinstance(found, ConnectorType):
         message = f"connector {name!r} ({point.value}) has no from_options, options_type or summary"

@@ -40,11 +40,13 @@ def load_settings(
     *,
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    check_connectors: bool = False,
 ) -> Settings:
     """The effective settings: defaults, then the file, then `POLARIS_*`, then `overrides` (dotted keys, from flags).
 
     Without `path` the file is `POLARIS_CONFIG`, or `polaris.toml` in the working directory when there is one. A double
     underscore in a variable nests: `POLARIS_HTTP__PORT=8080`. Values of `*_file` keys for secrets are read here.
+    `check_connectors` also asks the connectors what they say of their options, which loads their modules.
 
     Raises `ConfigurationError` with `problems`: all mistakes, one text each with origin, key, value and hint.
     """
@@ -59,6 +61,8 @@ def load_settings(
         _place(tree, key.split("."), _Value(raw, "command line"))
     values = _read_section(Settings, tree, "", problems)
     _read_secret_files(values, problems)
+    if check_connectors:
+        _ask_connectors(values.get("systems", {}), tree, problems)
     if problems:
         raise ConfigurationError(problems=problems)
     settings = msgspec.convert(values, Settings)
@@ -180,6 +184,22 @@ def _read_systems(tree: _Tree, problems: list[str]) -> dict[str, Any]:
         if inner or isinstance(node, dict):
             systems[system_id] = _read_section(SystemSettings, inner, f"{where}.", problems)
     return systems
+
+
+def _ask_connectors(systems: Mapping[str, Any], tree: _Tree, problems: list[str]) -> None:
+    """What the connectors of those systems say that are right so far; systems that are turned off are not asked."""
+    from polaris.connectors import ConnectorSpec
+
+    for system_id, values in systems.items():
+        try:
+            system = msgspec.convert(values, SystemSettings)
+            if system.enabled:
+                ConnectorSpec(system_id=system_id, connector=system.connector, options=system.options).build()
+        except msgspec.ValidationError:
+            continue  # reported already
+        except ConfigurationError as error:
+            origin = _origin(tree["systems"][system_id])
+            problems += [f"{origin}: systems.{system_id}: {text}" for text in error.problems or (error.message,)]
 
 
 def _expect_table(where: str, node: Any, problems: list[str]) -> _Tree:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from polaris.connectors import ManagedSystemConnector
-from polaris.exceptions import ConnectorError, DeadlineExceededError
+from polaris.exceptions import ConnectorError, DeadlineExceededError, PolarisException
 from polaris.resilience import Timeout
 
 if TYPE_CHECKING:
@@ -32,13 +32,18 @@ class Connection:
         self._actions = 0
 
     async def open(self) -> ManagedSystemConnector:
-        """The connector, connected. Raises what its `connect` raises, `ConnectorError` when that takes too long."""
+        """The connector, connected. Raises the `PolarisException` of its `connect`, `ConnectorError` for any other."""
         async with self._turn:
             if not self._connected:
                 try:
                     await Timeout(CONNECT_TIMEOUT_S).execute(self.connector.connect, "connect")
                 except DeadlineExceededError as error:
                     message = f"{self.connector.system_id}: not connected within {CONNECT_TIMEOUT_S:g} s"
+                    raise ConnectorError(message) from error
+                except PolarisException:
+                    raise
+                except Exception as error:  # boundary: a connector may be anybody's code; nothing was done yet
+                    message = f"{self.connector.system_id}: not connected: {type(error).__name__}: {error}"
                     raise ConnectorError(message) from error
                 self._connected = True
                 self._logger.info("managed system connected")

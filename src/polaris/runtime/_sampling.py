@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus, SystemState, TelemetryEvent
-from polaris.exceptions import MessageBusError, PolarisException
+from polaris.exceptions import ConnectorError, MessageBusError, PolarisException
 from polaris.resilience import RetryConfig, RetryPolicy, Timeout
 from polaris.runtime._connection import Connection
 from polaris.runtime._health import HealthBoard
@@ -84,6 +84,9 @@ class SystemSampler:
             state = await self._timeout.execute(self._collect, f"sample {self.system_id}")
         except PolarisException as error:
             await self._failed(error)
+            return
+        except Exception as error:  # boundary: a connector may be anybody's code, and its failure is a gap
+            await self._failed(ConnectorError(f"{type(error).__name__}: {error}", cause=error))
             return
         if self._failures or self._board.get(self.component) is None:
             self._board.report(self.component, HealthStatus.HEALTHY)

@@ -233,6 +233,25 @@ def test_every_failure_ends_in_an_honest_status(
     in_virtual_time(scenario)
 
 
+def test_what_goes_wrong_while_connecting_has_done_nothing() -> None:
+    async def scenario() -> None:
+        class Refusing(ScriptedConnector):
+            async def connect(self) -> None:
+                raise ConnectionRefusedError("port closed")
+
+        connector = Refusing()
+        loop = Loop(connector)
+        async with loop.running() as bus:
+            await ask(bus, action())
+        stored = await loop.result("a1")
+        assert stored is not None
+        assert stored.status is ExecutionStatus.FAILED
+        assert "nothing was done" in (stored.error_message or "")
+        assert connector.executed == []
+
+    in_virtual_time(scenario)
+
+
 def test_an_action_on_a_system_that_nobody_configured_is_refused_visibly() -> None:
     async def scenario() -> None:
         loop = Loop(ScriptedConnector())

@@ -118,6 +118,30 @@ def test_a_system_that_does_not_answer_leaves_a_gap_and_is_connected_anew() -> N
     run_virtual(scenario())
 
 
+def test_a_connector_that_fails_in_a_foreign_way_leaves_a_gap_like_any_other() -> None:
+    async def scenario() -> None:
+        class Foreign(ScriptedConnector):
+            async def connect(self) -> None:
+                if self.unreachable:
+                    raise ConnectionRefusedError("port closed")
+                await super().connect()
+
+        connector = Foreign()
+        connector.unreachable = True
+        bench = Bench(connector, interval_s=1.0)
+        async with bench.running():
+            await bench.clock.sleep(5)
+            view = bench.board.get("connector:web")
+            assert view is not None
+            assert "ConnectionRefusedError: port closed" in view.message
+            connector.unreachable = False
+            await bench.clock.sleep(3)
+            assert bench.status.value == "healthy"
+        assert [name for name in (view.name for view in bench.board.components()) if "sample" in name] == []
+
+    run_virtual(scenario())
+
+
 def test_a_sample_that_hangs_is_given_up_after_its_timeout() -> None:
     async def scenario() -> None:
         class Hanging(ScriptedConnector):
