@@ -24,13 +24,14 @@ BEGAN_AT = datetime(2026, 3, 1, tzinfo=UTC)
 UNLIMITED = resource.RLIM_INFINITY
 
 
-def fill_disk(node: NodeUnderTest, *, room_bytes: int = UNLIMITED) -> None:
+def fill_disk(node: NodeUnderTest, *, room_bytes: int = UNLIMITED, of_bus: bool = True) -> None:
     """Let no file of the node and its bus server grow beyond `room_bytes`: every write beyond fails, as on a full disk.
 
     For a node this is the same as a full disk, needs no rights, and hits nobody else on the machine. What the node
     starts from now on inherits it.
     """
-    for process in (psutil.Process(node.process.pid), node.nats_server):
+    node_itself = psutil.Process(node.process.pid)
+    for process in (node_itself, node.nats_server) if of_bus else (node_itself,):
         process.rlimit(resource.RLIMIT_FSIZE, (room_bytes, UNLIMITED))
 
 
@@ -107,3 +108,41 @@ async def test_a_full_disk_withdraws_readiness_and_samples_flow_again_when_there
         numbers = await values(node, "counted", "number")
         assert numbers == list(range(1, len(numbers) + 1)), "a sample was lost or doubled"
         assert str(len(numbers)) == (tmp_path / "counted.samples").read_text(), "a sample taken is not in the store"
+
+
+@pytest.mark.slow
+async def test_a_full_disk_of_the_store_alone_withdraws_readiness_and_the_stream_keeps_what_waits(
+    tmp_path: Path,
+) -> None:
+    receipts: list[float] = []
+    async with a_node(tmp_path) as node, node.bus() as bus:
+        await eventually_true(node.is_ready, "the node is ready")
+        publishing = asyncio.create_task(publish_for_ever(bus, receipts))
+        while len(receipts) < 20:
+            await asyncio.sleep(0.05)
+        server = node.nats_server
+        fill_disk(node, room_bytes=1_024, of_bus=False)
+
+        async def says_why() -> bool:
+            return "store" in await reasons(node)
+
+        await eventually_true(says_why, "readiness is withdrawn", timeout_s=UNREADY_S_MAX)
+        full_at = len(receipts)
+
+        async def still_confirms() -> bool:
+            return len(receipts) > full_at + 20
+
+        await eventually_true(still_confirms, "the bus takes samples all the same")
+        fill_disk(node)
+        await eventually_true(node.is_ready, "the node is ready again", timeout_s=READY_S_MAX)
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+
+        async def stored() -> bool:
+            return set(await values(node, "pushed", "value")) >= set(receipts)
+
+        await eventually_true(stored, "what was confirmed is stored")
+        assert (await values(node, "pushed", "value"))[: len(receipts)] == receipts
+        assert node.nats_server.pid == server.pid, "the server that could write was replaced"
+        assert await node.stop() == 0
+        assert node.untidy_lines() == []
