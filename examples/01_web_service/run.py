@@ -32,7 +32,7 @@ from load import TRACE, read_trace
 FOLDER = Path(__file__).resolve().parent
 START_S_MAX = 20.0
 STOP_S_MAX = 10.0
-UTILIZATION = 0.75
+UTILIZATION = 0.85
 
 
 def rounds_per_token(trace: Path, speed: float, utilization: float) -> int:
@@ -172,7 +172,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--trace", type=Path, default=TRACE)
     parser.add_argument("--speed", type=float, default=4.0, help="how many times faster than the trace")
     parser.add_argument(
-        "--utilization", type=float, default=UTILIZATION, help="of one worker; chooses the work a token"
+        "--utilization",
+        type=float,
+        default=float(os.environ.get("EXAMPLE_UTILIZATION", UTILIZATION)),
+        help="of one worker; chooses the work a token",
     )
     parser.add_argument("--duration", type=float, help="seconds; default: for ever")
     parser.add_argument("--controller", type=Path, metavar="DATA_DIR", help="start the controller too, on this node")

@@ -36,6 +36,8 @@ class Demo:
         self.family: set[psutil.Process] = set()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("POLARIS_")}
         environment |= {"POLARIS_HTTP__PORT": "0", "POLARIS_NODE__DATA_DIR": str(self.data.path)}
+        # So much work that one worker cannot do it, also when the machine was busy while its speed was measured.
+        environment["EXAMPLE_UTILIZATION"] = "1.5"
         with (folder / "stdout.log").open("wb") as stdout, (folder / "stderr.log").open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, str(DEMO)],
