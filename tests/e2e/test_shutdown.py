@@ -100,7 +100,7 @@ async def test_work_in_flight_is_drained(tmp_path: Path, number: signal.Signals)
         assert code == 0
         assert time.monotonic() - asked_s < GRACE_S + MARGIN_S
         assert node.untidy_lines() == []
-        assert "stopping, at most 3 s" in node.stderr()
+        assert "stopping, at most 8 s" in node.stderr()  # the grace period, and five seconds for what would not end
         await node.gone()
         assert node.data.running_node() is None
         assert events(tmp_path) == ["begin", "effect", "end"]

@@ -66,7 +66,7 @@ async def _run(node: Node, grace_s: float) -> int:
         raise
     _say_where(node)
     await asked_to_stop.wait()
-    print(f"stopping, at most {grace_s:g} s; Ctrl-C again leaves at once", file=sys.stderr, flush=True)
+    print(f"stopping, at most {limit_s:g} s; Ctrl-C again leaves at once", file=sys.stderr, flush=True)
     end = asyncio.ensure_future(node.stop())
     await _within(limit_s, end, "the stop")
     await end
