@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.promises import di, exceptions, resilience
 from tests.promises._break import Break
 
