@@ -1,7 +1,7 @@
 """One call of a provider with its arguments, compiled into a closure of the cheapest possible form.
 
-The closures keep count of how far they came, so that an error names the service that raised it; the count costs nothing
-measurable, and a leaf class is called directly, without any closure.
+An error names the service that raised it; keeping track of that costs next to nothing. A leaf class is called directly,
+without any closure.
 """
 
 from __future__ import annotations
@@ -9,28 +9,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, cast
 
+from polaris.di._arity import call_of, scoped_call_of
+from polaris.di._blame import blame
 from polaris.di._plan import Chain, Plan
 from polaris.di._provide import checked, enter, enter_async, settle_async
 from polaris.di._registration import MISSING, ProviderKind, ServiceRegistration
 from polaris.di._store import Store
-from polaris.exceptions import DependencyInjectionError, DependencyResolutionException
-
-
-class ProviderFailedError(Exception):
-    """Carries the registration whose provider raised up to `resolve`, which draws the path; never seen outside."""
-
-    def __init__(self, registration: ServiceRegistration) -> None:
-        super().__init__(registration.name)
-        self.registration = registration
-
-
-def blame(error: Exception, registration: ServiceRegistration) -> NoReturn:
-    """Raise `error` on, marked with the service that it came from unless it is marked already."""
-    if isinstance(error, (ProviderFailedError, DependencyInjectionError)):
-        raise error
-    raise ProviderFailedError(registration) from error
+from polaris.exceptions import DependencyResolutionException
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +65,23 @@ class Call:
         return provider
 
     def pure(self) -> Callable[[], Any] | None:
-        """The call as a function without parameters; None if an argument depends on a scope or has to be awaited."""
+        """The call as a function without parameters.
+
+        None if it owes a teardown, has to be awaited, or an argument depends on a scope or has to be awaited.
+        """
+        if self._registration.is_async or self._registration.has_teardown:
+            return None
         chain = self.chain()
         if chain:
             return _CHAINS.get(len(chain), _chain_many)(chain)
         function, rest = self._bound(self._function())
-        getters: list[Callable[[], Any]] = []
-        for argument in rest:
-            constant = argument.plan.constant
-            get = argument.plan.pure if constant is MISSING else functools.partial(_identity, constant)
-            if get is None:
-                return None
-            getters.append(get)
-        who = (*(argument.plan.registration for argument in rest), self._registration)
-        if any(argument.by_name for argument in rest):
-            return _pure_named(function, getters, [argument.name if argument.by_name else "" for argument in rest], who)
-        return _PURE.get(len(getters), _pure_many)(function, getters, who)
+        getters = [_getter(argument.plan) for argument in rest]
+        if None in getters:
+            return None
+        return call_of(function, cast(list[Callable[[], Any]], getters), _names(rest), self._who(rest))
+
+    def _who(self, arguments: list[Argument]) -> tuple[ServiceRegistration, ...]:
+        return (*(argument.plan.registration for argument in arguments), self._registration)
 
     def chain(self) -> Chain:
         """The call as the last link of a chain, if it passes one argument by position; or as the first, if none."""
@@ -108,21 +96,14 @@ class Call:
 
     def sync(self) -> Callable[[Store], Any]:
         """The call as a function of the store of the scope that asks."""
-        kind = self._registration.kind
         if self._registration.is_async:
             return functools.partial(_needs_await, self._registration)
-        pure = self.pure() if kind in {ProviderKind.CLASS, ProviderKind.FUNCTION} else None
+        pure = self.pure()
         if pure is not None:
             return _ignoring_store(pure, self._registration)
         function, rest = self._bound(self._function())
-        getters = [argument.plan.sync for argument in rest]
-        names = [argument.name if argument.by_name else "" for argument in rest]
-        who = (*(argument.plan.registration for argument in rest), self._registration)
-        if any(names):
-            call = _sync_named(function, getters, names, who)
-        else:
-            call = _SYNC.get(len(getters), _sync_many)(function, getters, who)
-        if kind is ProviderKind.GENERATOR:
+        call = scoped_call_of(function, [argument.plan.sync for argument in rest], _names(rest), self._who(rest))
+        if self._registration.kind is ProviderKind.GENERATOR:
             return functools.partial(_entered, self._registration, call)
         return call
 
@@ -157,8 +138,17 @@ class Call:
             blame(error, registration)
 
 
+def _getter(plan: Plan) -> Callable[[], Any] | None:
+    """What gives the argument without knowing the scope; None if nothing can."""
+    return plan.pure if plan.constant is MISSING else functools.partial(_identity, plan.constant)
+
+
 def _identity(value: Any) -> Any:
     return value
+
+
+def _names(arguments: list[Argument]) -> list[str]:
+    return [argument.name if argument.by_name else "" for argument in arguments]
 
 
 def _needs_await(registration: ServiceRegistration, _: Store) -> Any:
@@ -182,12 +172,6 @@ def _entered(registration: ServiceRegistration, call: Callable[[Store], Any], st
         return enter(registration, generator, store)
     except Exception as error:  # boundary: user code; re-raised with the name of its service
         blame(error, registration)
-
-
-_Who = tuple[ServiceRegistration, ...]
-_Function = Callable[..., Any]
-_Pures = list[Callable[[], Any]]
-_Syncs = list[Callable[[Store], Any]]
 
 
 def _chain_2(chain: Chain) -> Callable[[], Any]:
@@ -239,136 +223,4 @@ def _chain_many(chain: Chain) -> Callable[[], Any]:
     return call
 
 
-def _pure_2(function: _Function, getters: _Pures, who: _Who) -> Callable[[], Any]:
-    get_1, get_2 = getters
-
-    def call() -> Any:
-        at = 0
-        try:
-            first = get_1()
-            at = 1
-            second = get_2()
-            at = 2
-            return function(first, second)
-        except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[at])
-
-    return call
-
-
-def _pure_3(function: _Function, getters: _Pures, who: _Who) -> Callable[[], Any]:
-    get_1, get_2, get_3 = getters
-
-    def call() -> Any:
-        at = 0
-        try:
-            first = get_1()
-            at = 1
-            second = get_2()
-            at = 2
-            third = get_3()
-            at = 3
-            return function(first, second, third)
-        except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[at])
-
-    return call
-
-
-def _pure_many(function: _Function, getters: _Pures, who: _Who) -> Callable[[], Any]:
-    def call() -> Any:
-        args: list[Any] = []
-        try:
-            for get in getters:
-                args.append(get())  # noqa: PERF401 - the length of the list tells who raised
-            return function(*args)
-        except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[len(args)])
-
-    return call
-
-
-def _pure_named(function: _Function, getters: _Pures, names: list[str], who: _Who) -> Callable[[], Any]:
-    def call() -> Any:
-        args: list[Any] = []
-        try:
-            for get in getters:
-                args.append(get())  # noqa: PERF401 - the length of the list tells who raised
-            return function(*_positional(args, names), **_named(args, names))
-        except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[len(args)])
-
-    return call
-
-
-def _sync_1(function: _Function, getters: _Syncs, who: _Who) -> Callable[[Store], Any]:
-    (get_1,) = getters
-
-    def call(store: Store) -> Any:
-        at = 0
-        try:
-            first = get_1(store)
-            at = 1
-            return function(first)
-        except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[at])
-
-    return call
-
-
-def _sync_2(function: _Function, getters: _Syncs, who: _Who) -> Callable[[Store], Any]:
-    get_1, get_2 = getters
-
-    def call(store: Store) -> Any:
-        at = 0
-        try:
-            first = get_1(store)
-            at = 1
-            second = get_2(store)
-            at = 2
-            return function(first, second)
-        except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[at])
-
-    return call
-
-
-def _sync_many(function: _Function, getters: _Syncs, who: _Who) -> Callable[[Store], Any]:
-    def call(store: Store) -> Any:
-        args: list[Any] = []
-        try:
-            for get in getters:
-                args.append(get(store))  # noqa: PERF401 - the length of the list tells who raised
-            return function(*args)
-        except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[len(args)])
-
-    return call
-
-
-def _sync_named(function: _Function, getters: _Syncs, names: list[str], who: _Who) -> Callable[[Store], Any]:
-    def call(store: Store) -> Any:
-        args: list[Any] = []
-        try:
-            for get in getters:
-                args.append(get(store))  # noqa: PERF401 - the length of the list tells who raised
-            return function(*_positional(args, names), **_named(args, names))
-        except Exception as error:  # boundary: user code; re-raised with the name of its service
-            blame(error, who[len(args)])
-
-    return call
-
-
-def _positional(values: list[Any], names: list[str]) -> list[Any]:
-    return [value for value, name in zip(values, names, strict=True) if not name]
-
-
-def _named(values: list[Any], names: list[str]) -> dict[str, Any]:
-    return {name: value for value, name in zip(values, names, strict=True) if name}
-
-
-_PURE: dict[int, Callable[[_Function, _Pures, _Who], Callable[[], Any]]] = {
-    2: _pure_2, 3: _pure_3,
-}  # fmt: skip
 _CHAINS: dict[int, Callable[[Chain], Callable[[], Any]]] = {1: lambda chain: chain[0][0], 2: _chain_2, 3: _chain_3}
-_SYNC: dict[int, Callable[[_Function, _Syncs, _Who], Callable[[Store], Any]]] = {1: _sync_1, 2: _sync_2}

@@ -68,7 +68,7 @@ class DIContainer(Registrar):
         ):
             if not value > 0:
                 raise InvalidValueError(name, "a positive number of seconds", value)
-        super().__init__({DIContainer: lambda _: self, Scope: lambda store: store.scope}, frozenset({Scope}))
+        super().__init__({DIContainer: lambda _: self, Scope: lambda store: store}, frozenset({Scope}))
         self.clock = clock
         self.teardown_timeout_s = teardown_timeout_s
         self._turn = asyncio.Lock()
@@ -77,7 +77,7 @@ class DIContainer(Registrar):
 
     # -------------------------------------------------------------------------------------------------- resolution
 
-    def resolve(self, interface: TypeForm[T], *, key: Hashable = None) -> T:
+    def resolve(self, interface: TypeForm[T], key: Hashable = None) -> T:
         """The service registered for an interface, built if need be.
 
         Never awaits: what is built asynchronously must be alive already, or `aresolve` is needed. It waits for another
@@ -87,18 +87,18 @@ class DIContainer(Registrar):
         """
         place = interface if key is None else (interface, key)
         try:
-            found: T = self._live.get(place, MISSING)
+            found: T = self._live[place]
             if found is not MISSING:
                 return found
-            pure: Callable[[], T] | None = self._pure.get(place)
-            if pure is not None:
+            pure: Callable[[], T] = self._pure[place]
+            if pure is not MISSING:
                 return pure()
         except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
             raise _resolver.explained_to(self.wiring, interface, key, error) from _resolver.cause_of(error)
         self.require_open()
         return cast(T, _resolver.resolve(self.wiring, self.built_ins, self._root, interface, key))
 
-    async def aresolve(self, interface: TypeForm[T], *, key: Hashable = None) -> T:
+    async def aresolve(self, interface: TypeForm[T], key: Hashable = None) -> T:
         """As `resolve`, awaiting what is built asynchronously; it never blocks the event loop on another's build.
 
         Cancelling a caller that waits leaves the build alone; cancelling the one that builds hands the build over to
@@ -106,11 +106,11 @@ class DIContainer(Registrar):
         """
         place = interface if key is None else (interface, key)
         try:
-            found: T = self._live.get(place, MISSING)
+            found: T = self._live[place]
             if found is not MISSING:
                 return found
-            pure: Callable[[], T] | None = self._pure.get(place)
-            if pure is not None:
+            pure: Callable[[], T] = self._pure[place]
+            if pure is not MISSING:
                 return pure()
         except Exception as error:  # boundary: user code; it comes out typed, with the path drawn
             raise _resolver.explained_to(self.wiring, interface, key, error) from _resolver.cause_of(error)
@@ -251,7 +251,7 @@ class DIContainer(Registrar):
     async def _shut_down(self) -> list[Exception]:
         errors = await self._lifecycle.stop()
         root = self._root
-        errors += await root.aclose(self.clock, self.teardown_timeout_s)
+        errors += await root.tear_down_async(self.clock, self.teardown_timeout_s)
         with self._lock:
             self._rewire()
         return errors
@@ -279,7 +279,7 @@ class DIContainer(Registrar):
         needs_loop = self._root.first_async()
         if needs_loop is not None:
             raise DependencyInjectionError(f"{needs_loop.registration.name} has an asynchronous teardown: use `stop()`")
-        errors = self._root.close()
+        errors = self._root.tear_down()
         with self._lock:
             self._rewire()
         if errors:

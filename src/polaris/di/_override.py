@@ -35,7 +35,7 @@ class Override:
 
     def __exit__(self, *_: object) -> None:
         self._container.pop_layer(self._layer)
-        _raise_together(self._layer.store.close())
+        _raise_together(self._layer.store.tear_down())
 
     async def __aenter__(self) -> None:
         self._container.push_layer(self._layer)
@@ -46,7 +46,7 @@ class Override:
 
     async def _close(self) -> None:
         container = self._container
-        _raise_together(await self._layer.store.aclose(container.clock, container.teardown_timeout_s))
+        _raise_together(await self._layer.store.tear_down_async(container.clock, container.teardown_timeout_s))
 
 
 def _raise_together(errors: list[Exception]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from polaris.di._call import Argument, Call
 from polaris.di._plan import Plan
 from polaris.di._registration import MISSING, ProviderKind, ServiceLifetime, ServiceRegistration
-from polaris.di._slots import Build, obtain, obtain_async
+from polaris.di._slots import getter_of, obtain, obtain_async
 from polaris.di._store import Store
 from polaris.di._wiring import Filling, Wiring, missing_name
 from polaris.exceptions import DependencyResolutionException, ServiceNotRegisteredException
@@ -182,13 +182,7 @@ def _transient_plan(registration: ServiceRegistration, call: Call) -> Plan:
 
 
 def _scoped_plan(registration: ServiceRegistration, call: Call) -> Plan:
-    make = call.sync()
-
-    def get(store: Store) -> Any:
-        value = store.values.get(registration, MISSING)
-        if value is MISSING or isinstance(value, Build):
-            return obtain(store, registration, make)
-        return value
+    get = getter_of(registration, call.sync(), call.pure() if registration.is_proven else None)
 
     async def get_async(store: Store) -> Any:
         return await obtain_async(store, registration, call.awaitable)

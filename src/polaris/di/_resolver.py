@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from polaris.di._annotations import meaning_of
-from polaris.di._call import ProviderFailedError
+from polaris.di._blame import ProviderFailedError
 from polaris.di._plan import Plan
 from polaris.di._planner import Planner
 from polaris.di._registration import MISSING, ServiceLifetime, ServiceRegistration, describe
@@ -113,6 +113,7 @@ def _remember(wiring: Wiring, place: Any, plan: Plan, value: Any) -> None:
         wiring.instant[place] = lambda _: value
     elif plan.final:
         if plan.pure is not None:
+            wiring.live[place] = MISSING
             wiring.pure[place] = plan.pure
         if not plan.is_async:
             wiring.instant[place] = plan.sync

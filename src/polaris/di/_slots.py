@@ -15,10 +15,11 @@ from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from threading import get_ident
+from typing import Any, Protocol
 
 from polaris.di._registration import MISSING, ServiceRegistration
-from polaris.di._store import Store, Waiter
+from polaris.di._store import Store
 from polaris.exceptions import DependencyResolutionException
 
 _STALE_CHECK_S = 1.0
@@ -27,10 +28,20 @@ _STALE_CHECK_S = 1.0
 _ledger = threading.RLock()
 """Guards waiters and the wait graph, of all containers, for moments; no user code runs under it. Reentrant, because a
 signal handler may resolve a service too."""
-_blocked: dict[int, Build] = {}
-"""Threads that stand still, and the build each waits for."""
+_waiters: dict[tuple[Store, ServiceRegistration], dict[Waiter, None]] = {}
+"""Who waits for which slot, in order. Of all stores together: nearly always empty, and then nobody has to be woken."""
+_blocked: dict[int, Wait] = {}
+"""Threads that stand still, and what each waits for."""
 _ancestry: ContextVar[TaskBuild | None] = ContextVar("polaris_di_build", default=None)
 """The innermost build that the running task works for; tasks started inside a build inherit it."""
+
+
+class Waiter(Protocol):
+    """Somebody waiting for a slot."""
+
+    def wake(self) -> bool:
+        """Let it look at the slot again; False if it is not sure to come round to it."""
+        ...
 
 
 class WouldDeadlockError(DependencyResolutionException):
@@ -38,13 +49,25 @@ class WouldDeadlockError(DependencyResolutionException):
 
 
 class Build:
-    """Somebody at work on one slot."""
+    """Stands in a slot while its thread is at work on it. One serves all that the thread builds."""
 
-    __slots__ = ("registration", "thread")
+    __slots__ = ("thread",)
 
-    def __init__(self, registration: ServiceRegistration) -> None:
-        self.registration = registration
-        self.thread = threading.get_ident()
+    def __init__(self) -> None:
+        self.thread = get_ident()
+
+
+class _Here(threading.local):
+    """What belongs to the running thread."""
+
+    def __init__(self) -> None:
+        self.build = Build()
+
+
+_here = _Here()
+
+Wait = tuple[ServiceRegistration, Build]
+"""A service that somebody waits for, and the build that it waits for."""
 
 
 class TaskBuild(Build):
@@ -52,12 +75,12 @@ class TaskBuild(Build):
 
     __slots__ = ("parent", "task", "waiting")
 
-    def __init__(self, registration: ServiceRegistration) -> None:
-        super().__init__(registration)
+    def __init__(self) -> None:
+        super().__init__()
         self.task = asyncio.current_task()
         self.parent = _ancestry.get()
-        self.waiting: list[Build] = []
-        """The builds that this one, or a task it started, waits for."""
+        self.waiting: list[Wait] = []
+        """What this one, or a task it started, waits for."""
 
     def is_stale(self) -> bool:
         """Whether nobody is left to finish it: its event loop was closed in mid-build."""
@@ -106,41 +129,73 @@ def obtain(store: Store, registration: ServiceRegistration, make: Callable[[Stor
 
     Raises WouldDeadlockError instead of waiting for a build that waits for this thread.
     """
-    build = Build(registration)
-    while (held := store.values.setdefault(registration, build)) is not build:
+    values, build = store.values, _here.build
+    # Not by `setdefault` alone: what this thread is building already would look as if it were free.
+    while (held := values.get(registration, MISSING)) is not MISSING or (
+        held := values.setdefault(registration, build)
+    ) is not build:
         if not isinstance(held, Build):
             return held
-        _wait_as_thread(store, held)
+        _wait_as_thread(store, registration, held)
     try:
         value = make(store)
     except BaseException:  # boundary: user code; however it ends, the slot must be free again
-        _abandon(store, build)
+        _abandon(store, registration, build)
         raise
-    store.values[registration] = value
-    if store.waiters:
+    values[registration] = value
+    if _waiters:
         _wake_all(store, registration)
     return value
 
 
+def getter_of(
+    registration: ServiceRegistration, make: Callable[[Store], Any], pure: Callable[[], Any] | None
+) -> Callable[[Store], Any]:
+    """A function of the store that gives the instance as `obtain` does, at little cost while nobody else is building.
+
+    `pure` is `make` for callers without a store, if it needs none.
+    """
+
+    def get(store: Store) -> Any:
+        values = store.values
+        value = values.get(registration, MISSING)
+        if value is not MISSING:
+            return obtain(store, registration, make) if isinstance(value, Build) else value
+        build = _here.build
+        if values.setdefault(registration, build) is not build:
+            return obtain(store, registration, make)
+        try:
+            value = make(store) if pure is None else pure()
+        except BaseException:  # boundary: user code; however it ends, the slot must be free again
+            _abandon(store, registration, build)
+            raise
+        values[registration] = value
+        if _waiters:
+            _wake_all(store, registration)
+        return value
+
+    return get
+
+
 async def obtain_async(store: Store, registration: ServiceRegistration, make: Callable[[Store], Awaitable[Any]]) -> Any:
     """As `obtain`, for a task: it never blocks its event loop. Cancelling a waiter leaves the build alone."""
-    build = TaskBuild(registration)
+    build = TaskBuild()
     while (held := store.values.setdefault(registration, build)) is not build:
         if not isinstance(held, Build):
             return held
-        await _wait_as_task(store, held)
+        await _wait_as_task(store, registration, held)
     _ancestry.set(build)
     try:
         value = await make(store)
     except BaseException:  # boundary: user code; however it ends, the slot must be free again
-        _abandon(store, build)
+        _abandon(store, registration, build)
         raise
     finally:
         # Not by a token: an abandoned coroutine is closed by the collector, in whatever context that runs.
         if _ancestry.get() is build:
             _ancestry.set(build.parent)
     store.values[registration] = value
-    if store.waiters:
+    if _waiters:
         _wake_all(store, registration)
     return value
 
@@ -154,68 +209,67 @@ def finished(store: Store, registration: ServiceRegistration) -> Any:
 def _wake_all(store: Store, registration: ServiceRegistration) -> None:
     # A waiter adds itself before it looks at the slot a last time, so that it sees the instance or is seen here.
     with _ledger:
-        for waiter in store.waiters.pop(registration, ()):
+        for waiter in _waiters.pop((store, registration), ()):
             waiter.wake()
 
 
-def _abandon(store: Store, build: Build) -> None:
-    if store.values.get(build.registration) is build:
-        del store.values[build.registration]
-    if build.registration in store.waiters:
+def _abandon(store: Store, registration: ServiceRegistration, build: Build) -> None:
+    if store.values.get(registration) is build:
+        del store.values[registration]
+    if (store, registration) in _waiters:
         with _ledger:
-            _wake_next(store, build.registration)
+            _wake_next(store, registration)
 
 
 def _wake_next(store: Store, registration: ServiceRegistration) -> None:
-    waiters = store.waiters.get(registration, {})
+    waiters = _waiters.get((store, registration), {})
     while waiters:
         waiter = next(iter(waiters))
         del waiters[waiter]
         if waiter.wake():
             break
     if not waiters:
-        store.waiters.pop(registration, None)
+        _waiters.pop((store, registration), None)
 
 
-def _wait_as_thread(store: Store, held: Build) -> None:
-    me = threading.get_ident()
+def _wait_as_thread(store: Store, registration: ServiceRegistration, held: Build) -> None:
+    me = get_ident()
     waiter = _WaitingThread()
     frame = _ancestry.get()
     with _ledger:
-        if _discard_stale(store, held):
+        if _discard_stale(store, registration, held):
             return
-        _refuse_deadlock(held, lambda build: build.thread == me or _is_ancestor(build, frame))
-        if not _enqueue(store, held, waiter):
+        _refuse_deadlock((registration, held), lambda build: build.thread == me or _is_ancestor(build, frame))
+        if not _enqueue(store, registration, held, waiter):
             return
-        _blocked[me] = held
+        _blocked[me] = (registration, held)
         if frame is not None:
-            frame.waiting.append(held)
-    with _leaving(store, held, waiter, frame, me):
+            frame.waiting.append((registration, held))
+    with _leaving(store, (registration, held), waiter, frame, me):
         while not waiter.lock.acquire(timeout=_STALE_CHECK_S):
             if isinstance(held, TaskBuild) and held.is_stale():
                 return
 
 
-async def _wait_as_task(store: Store, held: Build) -> None:
+async def _wait_as_task(store: Store, registration: ServiceRegistration, held: Build) -> None:
     task = asyncio.current_task()
     waiter = _WaitingTask(asyncio.get_running_loop())
     frame = _ancestry.get()
     with _ledger:
-        if _discard_stale(store, held):
+        if _discard_stale(store, registration, held):
             return
-        _refuse_deadlock(held, lambda build: _is_of_task(build, task) or _is_ancestor(build, frame))
-        if not _enqueue(store, held, waiter):
+        _refuse_deadlock((registration, held), lambda build: _is_of_task(build, task) or _is_ancestor(build, frame))
+        if not _enqueue(store, registration, held, waiter):
             return
         if frame is not None:
-            frame.waiting.append(held)
-    with _leaving(store, held, waiter, frame, None):
+            frame.waiting.append((registration, held))
+    with _leaving(store, (registration, held), waiter, frame, None):
         await waiter.future
 
 
-def _enqueue(store: Store, held: Build, waiter: Waiter) -> bool:
+def _enqueue(store: Store, registration: ServiceRegistration, held: Build, waiter: Waiter) -> bool:
     """Add the waiter; False if there is nothing to wait for any more."""
-    registration = held.registration
-    store.waiters.setdefault(registration, {})[waiter] = None
+    _waiters.setdefault((store, registration), {})[waiter] = None
     if store.values.get(registration) is held:
         return True
     _dequeue(store, registration, waiter)
@@ -224,28 +278,28 @@ def _enqueue(store: Store, held: Build, waiter: Waiter) -> bool:
 
 def _dequeue(store: Store, registration: ServiceRegistration, waiter: Waiter) -> bool:
     """Remove the waiter; False if it was woken already."""
-    queue = store.waiters.get(registration, {})
+    queue = _waiters.get((store, registration), {})
     was_waiting = waiter in queue
     if was_waiting:
         del queue[waiter]
     if not queue:
-        store.waiters.pop(registration, None)
+        _waiters.pop((store, registration), None)
     return was_waiting
 
 
-def _discard_stale(store: Store, held: Build) -> bool:
+def _discard_stale(store: Store, registration: ServiceRegistration, held: Build) -> bool:
     """Free the slot of a build that nobody is left to finish."""
     if not isinstance(held, TaskBuild) or not held.is_stale():
         return False
-    if store.values.get(held.registration) is held:
-        del store.values[held.registration]
+    if store.values.get(registration) is held:
+        del store.values[registration]
     return True
 
 
 @contextmanager
-def _leaving(store: Store, held: Build, waiter: Waiter, frame: TaskBuild | None, thread: int | None) -> Iterator[None]:
+def _leaving(store: Store, wait: Wait, waiter: Waiter, frame: TaskBuild | None, thread: int | None) -> Iterator[None]:
     """Take the waiter out of all books afterwards; a wake-up that comes too late for it goes to the next one."""
-    registration = held.registration
+    registration, _ = wait
     try:
         yield
     except BaseException:  # boundary: a wait may end by cancellation or interrupt; the turn must go on to somebody
@@ -259,7 +313,7 @@ def _leaving(store: Store, held: Build, waiter: Waiter, frame: TaskBuild | None,
             if thread is not None:
                 _blocked.pop(thread, None)
             if frame is not None:
-                frame.waiting.remove(held)
+                frame.waiting.remove(wait)
 
 
 def _is_of_task(build: Build, task: Task[Any] | None) -> bool:
@@ -270,24 +324,23 @@ def _is_ancestor(build: Build, frame: TaskBuild | None) -> bool:
     return frame is not None and any(build is ancestor for ancestor in frame.ancestors())
 
 
-def _refuse_deadlock(target: Build, is_mine: Callable[[Build], bool]) -> None:
+def _refuse_deadlock(target: Wait, is_mine: Callable[[Build], bool]) -> None:
     """Search the wait graph from `target`; raise if it leads back to the caller."""
-    routes: list[list[Build]] = [[target]]
-    seen = {id(target)}
+    routes: list[list[Wait]] = [[target]]
+    seen = {id(target[1])}
     for route in routes:
-        build = route[-1]
+        _, build = route[-1]
         if is_mine(build):
-            names = [step.registration.name for step in route]
-            path = [*names, names[0]] if len(names) > 1 else [names[0], names[0]]
+            names = [registration.name for registration, _ in route]
             message = f"{names[0]} is asked for while it is being built, by its own construction or what that waits for"
-            raise WouldDeadlockError(message, path=path)
+            raise WouldDeadlockError(message, path=[*names, names[0]])
         for successor in _waits_for(build):
-            if id(successor) not in seen:
-                seen.add(id(successor))
+            if id(successor[1]) not in seen:
+                seen.add(id(successor[1]))
                 routes.append([*route, successor])
 
 
-def _waits_for(build: Build) -> Iterator[Build]:
+def _waits_for(build: Build) -> Iterator[Wait]:
     if isinstance(build, TaskBuild):
         yield from build.waiting
     blocked_on = _blocked.get(build.thread)

@@ -65,43 +65,51 @@ class TeardownStack:
     __slots__ = ("_finalizers", "closed")
 
     def __init__(self) -> None:
-        self._finalizers: list[Finalizer] = []
+        self._finalizers: list[Finalizer] | None = None
         self.closed = False
         """No finalizer is accepted any more."""
-
-    def __len__(self) -> int:
-        return len(self._finalizers)
 
     def push(self, finalizer: Finalizer) -> str:
         """Keep a finalizer for the end; otherwise say why not, and the caller must run it at once."""
         with _lock:
-            if self.closed:
-                return "the scope was closed meanwhile"
+            if self._finalizers is None:
+                self._finalizers = []
             if len(self._finalizers) >= TEARDOWNS_MAX:
                 return f"its scope owes {TEARDOWNS_MAX} teardowns already: open a scope for a shorter stretch of work"
             self._finalizers.append(finalizer)
-            return ""
+            # Looked at last, as `close_if_empty` looks at the finalizers last: one of the two sees the other.
+            if not self.closed:
+                return ""
+            self._finalizers.pop()
+            return "the scope was closed meanwhile"
 
     def take(self, owner: str) -> list[Finalizer]:
         """Remove and return the finalizers of what `owner` registered, newest first."""
         with _lock:
-            mine = [finalizer for finalizer in self._finalizers if finalizer.registration.owner == owner]
-            self._finalizers = [finalizer for finalizer in self._finalizers if finalizer not in mine]
+            owed = self._finalizers or []
+            mine = [finalizer for finalizer in owed if finalizer.registration.owner == owner]
+            self._finalizers = [finalizer for finalizer in owed if finalizer not in mine]
         return mine[::-1]
+
+    def close_if_empty(self) -> bool:
+        """Accept nothing any more if nothing was ever owed; otherwise leave everything as it is and say False."""
+        if self._finalizers is None:
+            self.closed = True
+            # Somebody may have pushed in between, and then found it open still, or not.
+            return not self._finalizers
+        return False
 
     def first_async(self) -> Finalizer | None:
         """A finalizer that needs an event loop, if there is one."""
-        if not self._finalizers:
-            return None
-        return next((finalizer for finalizer in self._finalizers if finalizer.is_async), None)
+        return next((finalizer for finalizer in self._finalizers or () if finalizer.is_async), None)
 
     def _drain(self) -> list[Finalizer]:
         with _lock:
             self.closed = True
-            finalizers, self._finalizers = self._finalizers[::-1], []
-        return finalizers
+            finalizers, self._finalizers = self._finalizers or [], None
+        return finalizers[::-1]
 
-    def close(self) -> list[Exception]:
+    def tear_down(self) -> list[Exception]:
         """Run all the finalizers, newest first; returns their errors. An interrupt comes out after the last one."""
         errors: list[Exception] = []
         interruption: BaseException | None = None
@@ -116,7 +124,7 @@ class TeardownStack:
             raise interruption
         return errors
 
-    async def aclose(self, clock: Clock, timeout_s: float) -> list[Exception]:
+    async def tear_down_async(self, clock: Clock, timeout_s: float) -> list[Exception]:
         """Run all the finalizers, newest first, each within `timeout_s` seconds; returns their errors."""
         return await run_finalizers(self._drain(), clock, timeout_s)
 

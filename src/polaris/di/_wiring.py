@@ -52,6 +52,13 @@ class Filling:
         return not found and self.constant is MISSING and not self.omitted
 
 
+class _Known(dict[Any, Any]):
+    """A table that answers MISSING for what it does not hold: the usual way is one look-up, without a call."""
+
+    def __missing__(self, _: Any) -> Any:
+        return MISSING
+
+
 class OverrideLayer:
     """Replacements that are in force for a while, with slots of their own for all that depends on them."""
 
@@ -78,11 +85,12 @@ class Wiring:
         self.built_ins = built_ins | scoped_built_ins
         """What the container supplies without a registration; the scoped ones only inside a scope."""
         self.scoped_built_ins = scoped_built_ins
-        self.live: dict[Any, Any] = {}
+        # These three answer MISSING for what they do not hold.
+        self.live: dict[Any, Any] = _Known()
         """Finished singletons by ident: the first thing that `resolve` looks at."""
-        self.pure: dict[Any, Callable[[], Any]] = {}
+        self.pure: dict[Any, Callable[[], Any]] = _Known()
         """Compiled closures of what needs no scope."""
-        self.instant: dict[Any, Callable[[Store], Any]] = {}
+        self.instant: dict[Any, Callable[[Store], Any]] = _Known()
         """Compiled closures of what never has to be awaited."""
         self.plans: dict[ServiceRegistration, Any] = {}
         """Compiled plans whose singletons are all built."""

@@ -6,17 +6,19 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
 
-from polaris.di import DIContainer, Scope, ServiceLifetime
+from polaris.di import DIContainer, Scope, ServiceLifetime, _slots
 from polaris.di._store import Store
 from polaris.exceptions import DependencyResolutionException
 
 SOON_S = 20.0
 """Far more than any of these waits can take; a test that needs it has failed."""
+AT_ONCE_S = 2.0
+"""What is had without waiting for anybody takes less on any machine."""
 
 
 class Service:
@@ -163,6 +165,28 @@ def test_a_finished_singleton_is_never_delayed_by_the_construction_of_another(co
         assert not building.done()
         go_on.set()
         assert building.result(SOON_S) is container.resolve(Other)
+
+
+def test_a_cached_singleton_is_had_at_once_while_another_is_built(container: DIContainer) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Other:
+        begun.set()
+        assert go_on.wait(SOON_S)
+        return Other()
+
+    container.register_singleton(Service)
+    container.register_factory(Other, slow, lifetime=SINGLETON)
+    service = container.resolve(Service)
+    with ThreadPoolExecutor(3) as pool:
+        building = pool.submit(container.resolve, Other)
+        assert begun.wait(SOON_S)
+        asking = [pool.submit(container.resolve, Service) for _ in range(2)]
+        done, _ = wait(asking, AT_ONCE_S)
+        go_on.set()
+        assert done == set(asking)
+        assert all(asked.result() is service for asked in asking)
+        assert isinstance(building.result(SOON_S), Other)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -328,6 +352,25 @@ async def test_a_cycle_through_the_body_of_factories_raises(container: DIContain
     assert isinstance(container.resolve(Third), Third)
 
 
+def test_a_cycle_through_the_body_of_a_factory_raises_at_once(container: DIContainer) -> None:
+    """In a thread that is left behind if it stands still."""
+    outcome: list[Any] = []
+
+    def ask() -> None:
+        try:
+            outcome.append(container.resolve(Service))
+        except DependencyResolutionException as error:
+            outcome.append(error)
+
+    container.register_factory(Service, lambda: container.resolve(Other), lifetime=SINGLETON)
+    container.register_factory(Other, lambda: container.resolve(Service), lifetime=SINGLETON)
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(AT_ONCE_S)
+    (error,) = outcome
+    assert error.path[-1] == error.path[0]
+
+
 async def test_a_cycle_through_the_body_of_async_factories_raises_and_names_the_services(
     container: DIContainer,
 ) -> None:
@@ -489,4 +532,4 @@ async def test_no_books_are_kept_of_waits_that_are_over(container: DIContainer) 
     await asyncio.gather(*tasks, return_exceptions=True)
     root: Store = container._root
     assert root.values == {}
-    assert root.waiters == {}
+    assert _slots._waiters == {}
