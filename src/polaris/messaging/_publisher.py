@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 
 from polaris.clock import Clock
 from polaris.exceptions import (
     BusConnectionError,
+    DeadlineExceededError,
     MessageBusError,
     PayloadTooLargeError,
     PublishError,
+    RetryExhaustedError,
     UnconfirmedPublishError,
 )
 from polaris.messaging._broker import DeliveryClass, MessageBroker, OutgoingMessage, Receipt, StreamSpec
 from polaris.messaging._subjects import matches
+from polaris.resilience import RetryConfig, RetryPolicy
 
 ATTEMPT_S_MIN = 0.5
+ATTEMPT_S_LEAST = 0.001
+VERDICT_S = 0.005
+"""So long before the deadline the last attempt ends: the broker can tell what it leaves behind, a deadline cannot."""
 REFUSALS_MAX = 4
-RETRY_DELAY_S = 0.05
-RETRY_DELAY_S_MAX = 1.0
+UNTIL_CONFIRMED = RetryConfig(max_attempts=1_000_000, base_delay=0.05, max_delay=1.0, jitter="equal")
 _GUARANTEES_MAX = 65_536
 
 
@@ -35,6 +40,7 @@ class Publisher:
         self._patterns = [pattern for stream in streams for pattern in stream.subjects]
         self._clock = clock
         self._guarantees: dict[str, DeliveryClass] = {}
+        self._retry = RetryPolicy(UNTIL_CONFIRMED, clock=clock)
         self.retried = 0
 
     def guarantee(self, topic: str) -> DeliveryClass:
@@ -73,26 +79,54 @@ class Publisher:
         attempt_s: float,
         error: MessageBusError,
     ) -> Receipt:
-        unconfirmed = error if isinstance(error, UnconfirmedPublishError) else None
-        refusals = int(isinstance(error, PublishError))
-        delay_s = RETRY_DELAY_S
-        while refusals < REFUSALS_MAX:
-            wait_s = delay_s * random.uniform(0.5, 1.0)  # noqa: S311 # spreads retries, keeps no secret
-            if self._clock.monotonic() + wait_s >= deadline_s:
-                break
-            await self._clock.sleep(wait_s)
-            delay_s = min(2 * delay_s, RETRY_DELAY_S_MAX)
+        repetition = _Repetition(error)
+
+        async def publish() -> Receipt:
             self.retried += 1
-            left_s = deadline_s - self._clock.monotonic()
-            try:
-                return await self._broker.publish(message, delivery=delivery, timeout_s=min(attempt_s, left_s))
-            except (UnconfirmedPublishError, BusConnectionError, PublishError) as again:
-                error = again
-                if isinstance(again, UnconfirmedPublishError):
-                    unconfirmed = again
-                elif isinstance(again, PublishError):
-                    refusals += 1
-                    if again.retryable is not True:
-                        break
-        # An earlier attempt may have been stored whatever became of the later ones.
-        raise unconfirmed if unconfirmed is not None else error
+            left_s = deadline_s - self._clock.monotonic() - VERDICT_S
+            timeout_s = max(ATTEMPT_S_LEAST, min(attempt_s, left_s))
+            return await self._broker.publish(message, delivery=delivery, timeout_s=timeout_s)
+
+        left = timedelta(seconds=max(0.0, deadline_s - self._clock.monotonic()))
+        try:
+            return await self._retry.execute(lambda: repetition.attempt(publish), "publish", deadline=left)
+        except (RetryExhaustedError, DeadlineExceededError):
+            raise repetition.verdict() from None
+
+
+class _Repetition:
+    """One message that is sent again and again: what became of it so far."""
+
+    def __init__(self, first: MessageBusError) -> None:
+        self._first: MessageBusError | None = first
+        self._last = first
+        self._doubt: UnconfirmedPublishError | None = None
+        self._refusals = 0
+        self._in_flight = False
+
+    async def attempt(self, publish: Callable[[], Awaitable[Receipt]]) -> Receipt:
+        """Publish, keeping count; the first attempt was made before the policy was asked, and ends here once more."""
+        try:
+            if self._first is not None:
+                first, self._first = self._first, None
+                raise first
+            self._in_flight = True
+            receipt = await publish()
+        except (UnconfirmedPublishError, BusConnectionError, PublishError) as error:
+            self._last, self._in_flight = error, False
+            if isinstance(error, UnconfirmedPublishError):
+                self._doubt = error
+            elif isinstance(error, PublishError):
+                self._refusals += 1
+                if self._refusals >= REFUSALS_MAX or error.retryable is not True:
+                    raise RetryExhaustedError(
+                        "publish", attempts=self._refusals, reason="refused", cause=error
+                    ) from error
+            raise
+        return receipt
+
+    def verdict(self) -> MessageBusError:
+        """What to raise: an earlier attempt may have been stored whatever became of the later ones."""
+        if self._doubt is None and self._in_flight:
+            return UnconfirmedPublishError("the time was up before the broker answered")
+        return self._doubt if self._doubt is not None else self._last

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from polaris.exceptions import InvalidValueError, PolarisException
+from polaris.resilience import Backoff
 
 DELIVERIES_PER_FAILURE = 4
 
@@ -51,8 +52,7 @@ class RedeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         self, failures: int, error: BaseException | None = None, *, draw: Callable[[], float] = random.random
     ) -> float:
         """How long to wait after the failure number `failures`."""
-        exponent = min(failures - 1, 64)
-        ceiling_s = min(self.max_delay_s, self.base_delay_s * self.multiplier**exponent)
+        ceiling_s = Backoff(self.base_delay_s, self.max_delay_s, multiplier=self.multiplier).ceiling_s(failures)
         delay_s = ceiling_s * (self.jitter + (1 - self.jitter) * draw())
         retry_after = getattr(error, "retry_after", None)
         if isinstance(retry_after, (int, float)) and not isinstance(retry_after, bool) and 0 < retry_after < math.inf:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +18,7 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging._settlement import is_being_cancelled
 from polaris.messaging._subscription import SubscriptionStats
+from polaris.resilience import Backoff
 
 if TYPE_CHECKING:
     from polaris.observability import StructuredLogger
@@ -28,8 +28,7 @@ FETCH_WAIT_S = 5.0
 FETCH_OVERDUE_S = 10.0
 OBSERVE_EVERY_S = 5.0
 DEAF_CHECKS = 3
-AWAY_DELAY_S = 0.05
-AWAY_DELAY_S_MAX = 5.0
+AWAY = Backoff(0.05, 5.0, jitter="equal")
 
 ObserveConsumer = Callable[[ConsumerInfo], None]
 
@@ -110,12 +109,12 @@ class PulledSource:
         return await self._consumer.info()
 
     async def _pull(self, sink: Sink) -> None:
-        delay_s = AWAY_DELAY_S
+        failures = 0
         while True:
             await sink.wait_for_room()
             try:
                 await self._fetch(sink)
-                delay_s = AWAY_DELAY_S
+                failures = 0
                 continue
             except BusConnectionError as error:
                 self._report("the broker is away; the subscription waits", error)
@@ -127,8 +126,8 @@ class PulledSource:
             except Exception as error:  # boundary: whatever the driver raises must not end the subscription
                 self._report("fetching failed; the consumer is attached anew", error)
                 await self._detach()
-            await self._clock.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 # spreads retries
-            delay_s = min(2 * delay_s, AWAY_DELAY_S_MAX)
+            failures += 1
+            await self._clock.sleep(AWAY.delay_s(failures))
 
     async def _fetch(self, sink: Sink) -> None:
         consumer = self._consumer

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import Enum
 
 from polaris.exceptions import InvalidValueError
-from polaris.resilience._backoff import exponential_s
+from polaris.resilience._backoff import Backoff
 from polaris.resilience._durations import Duration, count_of, duration_s, ratio_of
 
 
@@ -91,7 +91,7 @@ class CircuitBreakerConfig:
         """How long to stay open after so many breaks in a row that ended in a failed probe."""
         first_s = duration_s("timeout", self.timeout)
         longest_s = max(first_s, duration_s("timeout_max", self.timeout_max))
-        return exponential_s(first_s, self.timeout_multiplier, failed_breaks, longest_s)
+        return Backoff(first_s, longest_s, multiplier=self.timeout_multiplier).ceiling_s(failed_breaks + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.exceptions import InvalidValueError, RetryExhaustedError
-from polaris.resilience._backoff import next_delay_s
+from polaris.resilience._backoff import Backoff
 from polaris.resilience._deadline import DeadlineScope, note_failure, remaining_s
 from polaris.resilience._durations import duration_s
 from polaris.resilience._retry_budget import RetryBudget
@@ -53,11 +53,11 @@ class RetryPolicy:
         self.config = config = config or RetryConfig()
         self.budget = budget
         self._clock = clock
-        self._random = random or Random()  # noqa: S311 # spreads load, guards nothing
         self._listeners = tuple(listeners)
         self._may_retry = RetryVerdict(config.retryable, config.non_retryable)
-        self._base_s = duration_s("base_delay", config.base_delay, zero=True)
-        self._max_s = duration_s("max_delay", config.max_delay, zero=True)
+        self._backoff = Backoff(
+            config.base_delay, config.max_delay, multiplier=config.multiplier, jitter=config.jitter, random=random
+        )
         longest = config.max_delay if config.retry_after_max is None else config.retry_after_max
         self._retry_after_max_s = duration_s("retry_after_max", longest, zero=True)
         self._total_s = None if config.total_timeout is None else duration_s("total_timeout", config.total_timeout)
@@ -136,16 +136,7 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, *, former_s: float = 0.0) -> float:
         """A wait as it might be drawn after attempt number `attempt` (from 1); `former_s` is the wait before it."""
-        config = self.config
-        return next_delay_s(
-            attempt,
-            former_s,
-            base_s=self._base_s,
-            max_s=self._max_s,
-            multiplier=config.multiplier,
-            jitter=config.jitter,
-            random=self._random,
-        )
+        return self._backoff.delay_s(attempt, former_s=former_s)
 
     async def _within(self, deadline: float | timedelta, func: Operation[T], operation: str) -> T:
         if isinstance(deadline, timedelta):
@@ -185,8 +176,7 @@ class RetryPolicy:
                 return 0.0, "retry_after"
             if asked_s > delay_s:
                 # A little later than asked, else all who were turned away together would come back together.
-                spread_s = 0.0 if self.config.jitter == "none" else self._random.uniform(0.0, self._base_s)
-                delay_s = asked_s + spread_s
+                delay_s = asked_s + self._backoff.spread_s()
         left_s = remaining_s()
         if left_s is not None and delay_s >= left_s:
             return 0.0, "deadline"

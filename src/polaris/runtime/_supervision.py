@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus
+from polaris.resilience import Backoff
 from polaris.runtime._health import HealthBoard
 
 if TYPE_CHECKING:
     from polaris.observability import StructuredLogger
 
-RESTART_DELAY_S = 0.5
-RESTART_DELAY_S_MAX = 30.0
+RESTARTS = Backoff(0.5, 30.0, jitter="none")
 STEADY_S = 60.0
 """A task that ran this long had recovered: its next failure starts with the short delay again."""
 
@@ -48,7 +48,7 @@ class Supervisor:
         return task
 
     async def _keep_running(self, name: str, function: Callable[[], Awaitable[object]], *, once: bool = False) -> None:
-        delay_s = RESTART_DELAY_S
+        failures = 0
         recovery: asyncio.Task[None] | None = None
         while True:
             begun = self._clock.monotonic()
@@ -68,11 +68,12 @@ class Supervisor:
             if _is_being_cancelled():
                 return  # `stop` asked for the end, and the function answered with an error or a return of its own.
             if self._clock.monotonic() - begun >= STEADY_S:
-                delay_s = RESTART_DELAY_S
+                failures = 0
+            failures += 1
+            delay_s = RESTARTS.delay_s(failures)
             self.restarts_total += 1
             self._board.report(name, HealthStatus.UNHEALTHY, f"failed, starting again in {delay_s:g} s: {reason}")
             await self._clock.sleep(delay_s)
-            delay_s = min(delay_s * 2, RESTART_DELAY_S_MAX)
             message = f"started again after: {reason}"
             self._board.report(name, HealthStatus.WARNING, message)
             recovery = self._keep(f"recovery of {name}", self._show_recovery(name, message))

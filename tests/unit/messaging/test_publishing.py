@@ -180,6 +180,30 @@ async def test_an_attempt_that_may_be_stored_makes_the_outcome_unknown(later: Me
             await bus.publish_telemetry(telemetry(), timeout_s=2.0)
 
 
+async def test_an_attempt_that_the_deadline_cuts_off_may_have_been_stored() -> None:
+    class SilentBroker(UnsureBroker):
+        async def publish(self, message: OutgoingMessage, **options: Any) -> Receipt:
+            if self.attempts:
+                await asyncio.Event().wait()
+            return await super().publish(message, **options)
+
+    broker = SilentBroker(BusConnectionError("away"))
+    async with PolarisMessageBus(broker, clock=running_clock()) as bus:
+        with pytest.raises(UnconfirmedPublishError):
+            await bus.publish_telemetry(telemetry(), timeout_s=3.0)
+
+
+async def test_what_was_never_sent_until_the_time_was_up_is_no_doubt() -> None:
+    broker = UnsureBroker(BusConnectionError("away"))
+    clock = running_clock()
+    async with PolarisMessageBus(broker, clock=clock) as bus:
+        began_s = clock.monotonic()
+        with pytest.raises(BusConnectionError):
+            await bus.publish_telemetry(telemetry(), timeout_s=3.0)
+    assert 2.0 < clock.monotonic() - began_s <= 3.0
+    assert len(broker.attempts) > 3
+
+
 async def test_a_refusal_is_tried_a_few_times_only() -> None:
     broker = UnsureBroker(PublishError("no stream"))
     async with PolarisMessageBus(broker, clock=running_clock()) as bus:

@@ -21,6 +21,7 @@ from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from polaris.messaging.brokers._nats_config import NATSConfig
 from polaris.messaging.brokers._nats_protocol import FrameParser
+from polaris.resilience import Backoff
 
 Receive = Callable[[str, str, bytes, bytes | None], None]
 """Takes subject, reply subject, payload and raw header block of a message, at once and without raising."""
@@ -93,6 +94,7 @@ class HardenedClient(Client):
         self._on_end = on_end
         self._on_error = on_error
         self._attempts = 0
+        self._backoff = Backoff(config.reconnect_time_wait, config.reconnect_time_wait_max_s, jitter="equal")
         self._abandoned = False
 
     async def open(self) -> None:
@@ -208,9 +210,7 @@ class HardenedClient(Client):
         server = random.choice([server for server in servers if server.reconnects == fewest])  # noqa: S311
         if attempt == 0:
             return server, random.uniform(0.0, self._config.reconnect_time_wait)  # noqa: S311
-        wait = min(self._config.reconnect_time_wait_max_s, self._config.reconnect_time_wait * 2 ** min(attempt - 1, 30))
-        # Equal jitter: Brooker 2015.
-        return server, wait / 2 + random.uniform(0.0, wait / 2)  # noqa: S311
+        return server, self._backoff.delay_s(attempt)
 
     async def _process_op_err(self, e: Exception) -> None:
         """The connection broke: say so at once, and give the socket up.
