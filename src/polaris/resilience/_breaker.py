@@ -160,24 +160,26 @@ class CircuitBreaker:
     def _admit(self) -> tuple[int, int]:
         """A ticket for a call that came while the breaker was not closed: the epoch, and the probe's number or 0."""
         signals: list[Signal] = []
-        try:
-            with self._lock:
-                if self._state is CLOSED:
-                    return self._epoch, 0
-                now_s = self._now()
-                if self._state is OPEN and now_s >= self._open_until:
-                    self._move(HALF_OPEN, "break over", signals)
-                if self._state is HALF_OPEN and self._probe_permit(now_s, signals):
-                    self._probe_number += 1
-                    self._probes[self._probe_number] = now_s + self._lease_s
-                    return self._epoch, self._probe_number
+        with self._lock:
+            now_s = self._now()
+            if self._state is OPEN and now_s >= self._open_until:
+                self._move(HALF_OPEN, "break over", signals)
+            state, epoch, probe = self._state, self._epoch, 0
+            admitted = state is CLOSED
+            if state is HALF_OPEN and self._probe_permit(now_s, signals):
+                admitted = True
+                self._probe_number = probe = self._probe_number + 1
+                self._probes[probe] = now_s + self._lease_s
+            retry_after = self._open_until - now_s if state is OPEN else None
+            if not admitted:
                 self._rejected_total += 1
-                state = self._state
-                retry_after = self._open_until - now_s if state is OPEN else None
-                signals.append(BreakerRejected(self.name, state, retry_after))
-            raise CircuitBreakerOpenException(self.name, state=state.value, retry_after=retry_after)
-        finally:
+        if signals:
             self._report(signals)
+        if admitted:
+            return epoch, probe
+        if self._listeners:
+            emit(self._listeners, BreakerRejected(self.name, state, retry_after))
+        raise CircuitBreakerOpenException(self.name, state=state.value, retry_after=retry_after)
 
     def _probe_permit(self, now_s: float, signals: list[Signal]) -> bool:
         """Whether one more probe may start; leases that have run out are taken back, oldest first."""
@@ -213,7 +215,7 @@ class CircuitBreaker:
                 self._judge_probe(failed or slow, signals)
             elif window is not None:
                 window.record(failed, slow, now_s)
-                if window.calls >= self.config.minimum_calls:
+                if (window.failed or window.slow) and window.calls >= self.config.minimum_calls:
                     signals = self._judge_window(window)
             elif failed:
                 self._failures += 1
@@ -249,7 +251,6 @@ class CircuitBreaker:
     def _move(self, state: CircuitBreakerState, reason: str, signals: list[Signal]) -> None:
         """Enter a state with clean counts and a new epoch. The lock is held."""
         former = self._state
-        self._epoch += 1
         self._failures = 0
         self._probes.clear()
         self._probe_successes = 0
@@ -262,7 +263,9 @@ class CircuitBreaker:
             self._opened_total += 1
         elif state is CLOSED:
             self._failed_breaks = 0
+        # The epoch last: callers read it, then the state, without the lock; a new epoch with an old state would count.
         self._state = state
+        self._epoch += 1
         if state is not former:
             signals.append(BreakerStateChanged(self.name, former, state, reason, break_s))
 

@@ -11,9 +11,13 @@ SLICES = 10
 class OutcomeWindow(Protocol):
     """Counts of recent calls. `calls`, `failed` and `slow` are as of the last `record` or `expire`."""
 
-    calls: int
     failed: int
     slow: int
+
+    @property
+    def calls(self) -> int:
+        """How many calls the window holds."""
+        ...
 
     def record(self, failed: bool, slow: bool, now_s: float) -> None:
         """Add the outcome of a call that ended at `now_s`."""
@@ -29,35 +33,39 @@ class OutcomeWindow(Protocol):
 
 
 class CountWindow:
-    """The last `size` calls, in a ring of one byte each; every operation takes constant time."""
+    """The last `size` calls. Only those that failed or were slow are kept, by number: a good call is an addition."""
 
-    __slots__ = ("_next", "_ring", "calls", "failed", "slow")
+    __slots__ = ("_blemishes", "_ended", "_size", "failed", "slow")
 
     def __init__(self, size: int) -> None:
-        self._ring = bytearray(size)
-        self._next = self.calls = self.failed = self.slow = 0
+        self._size = size
+        self._blemishes: deque[tuple[int, bool, bool]] = deque()
+        self._ended = self.failed = self.slow = 0
+
+    @property
+    def calls(self) -> int:
+        """How many calls the window holds."""
+        return min(self._ended, self._size)
 
     def record(self, failed: bool, slow: bool, now_s: float) -> None:
-        ring, at = self._ring, self._next
-        if self.calls == len(ring):
-            former = ring[at]
-            if former:
-                self.failed -= former & 1
-                self.slow -= former >> 1
-        else:
-            self.calls += 1
-        outcome = failed | slow << 1
-        ring[at] = outcome
-        if outcome:
+        self._ended = number = self._ended + 1
+        blemishes = self._blemishes
+        if failed or slow:
+            blemishes.append((number, failed, slow))
             self.failed += failed
             self.slow += slow
-        self._next = at + 1 if at + 1 < len(ring) else 0
+        # Each call pushes one other out of the window at most.
+        if blemishes and blemishes[0][0] <= number - self._size:
+            _, was_failed, was_slow = blemishes.popleft()
+            self.failed -= was_failed
+            self.slow -= was_slow
 
     def expire(self, now_s: float) -> None:
         """Calls do not age here."""
 
     def clear(self) -> None:
-        self.calls = self.failed = self.slow = self._next = 0
+        self._blemishes.clear()
+        self._ended = self.failed = self.slow = 0
 
 
 class TimeWindow:
