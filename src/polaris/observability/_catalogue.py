@@ -101,6 +101,12 @@ BREAKER_REJECTED = MetricSpec(
     "Calls that a circuit breaker did not let through.",
     ("breaker",),
 )
+BREAKER_PROBES_EXPIRED = MetricSpec(
+    "counter",
+    "polaris_circuit_breaker_probes_expired_total",
+    "Probes of a half-open circuit breaker that held their permit longer than its lease.",
+    ("breaker",),
+)
 BULKHEAD_IN_USE = MetricSpec(
     "gauge", "polaris_bulkhead_in_use", "Calls that hold a permit of a bulkhead now.", ("bulkhead",)
 )
@@ -110,12 +116,32 @@ BULKHEAD_QUEUED = MetricSpec(
 BULKHEAD_REJECTED = MetricSpec(
     "counter", "polaris_bulkhead_rejected_total", "Calls that a bulkhead turned away.", ("bulkhead",)
 )
+BULKHEAD_LIMIT = MetricSpec(
+    "gauge", "polaris_bulkhead_limit", "Calls that may hold a permit of a bulkhead at once.", ("bulkhead",)
+)
 RETRIES = MetricSpec(
     "counter",
     "polaris_retries_total",
-    "Attempts after the first, by what followed: retried, recovered, exhausted.",
+    "Failed attempts by what followed: retried, exhausted (a bound forbade another), refused (no use); and recovered.",
     ("operation", "outcome"),
     ("outcome",),
+)
+DEADLINES_EXPIRED = MetricSpec(
+    "counter", "polaris_deadlines_expired_total", "Operations that were cancelled at their deadline.", ("operation",)
+)
+RATE_LIMITED = MetricSpec(
+    "counter",
+    "polaris_rate_limited_total",
+    "Calls that a rate limiter or throttle turned away.",
+    ("limiter", "reason"),
+    ("reason",),
+)
+FALLBACKS = MetricSpec(
+    "counter", "polaris_fallbacks_total", "Operations that failed and whose fallback answered.", ("operation",)
+)
+HEDGES = MetricSpec("counter", "polaris_hedges_total", "Calls started beside a slow one.", ("operation",))
+CHAOS_INJECTED = MetricSpec(
+    "counter", "polaris_chaos_injected_total", "Operations delayed or failed on purpose.", ("operation",)
 )
 DEAD_LETTERS = MetricSpec(
     "counter", "polaris_dead_letters_total", "Messages put aside as undeliverable.", ("topic", "reason"), ("reason",)
@@ -205,23 +231,6 @@ CATALOGUE: tuple[MetricSpec, ...] = tuple(value for value in list(globals().valu
 """All of the above, in this order."""
 
 
-class BreakerStateGauge:
-    """The state of one circuit breaker as one series per state."""
-
-    __slots__ = ("_series",)
-
-    def __init__(self, series: dict[str, SlotGauge]) -> None:
-        self._series = series
-
-    def set(self, state: str) -> None:
-        """Show `state` (closed, open, half_open, isolated) as the present one."""
-        for name, slot in self._series.items():
-            slot.value = 1.0 if name == state else 0.0
-
-
-BREAKER_STATES = ("closed", "open", "half_open", "isolated")
-
-
 class Instruments:
     """Series of the catalogue's metrics for the components that feed them; bind them once and keep them.
 
@@ -233,9 +242,9 @@ class Instruments:
     def __init__(self, collector: MetricsCollector) -> None:
         self._collector = collector
 
-    def breaker_state(self, breaker: str) -> BreakerStateGauge:
-        family = self._collector.gauge_of(BREAKER_STATE)
-        return BreakerStateGauge({state: family.labels(breaker, state) for state in BREAKER_STATES})
+    def breaker_state(self, breaker: str, state: str) -> SlotGauge:
+        """1 while the breaker is in that state (closed, open, half_open, isolated), else 0."""
+        return self._collector.gauge_of(BREAKER_STATE).labels(breaker, state)
 
     def breaker_transitions(self, breaker: str, state: str) -> SlotCounter:
         """`state` is the state entered."""
@@ -243,6 +252,9 @@ class Instruments:
 
     def breaker_rejected(self, breaker: str) -> SlotCounter:
         return self._collector.counter_of(BREAKER_REJECTED).labels(breaker)
+
+    def breaker_probes_expired(self, breaker: str) -> SlotCounter:
+        return self._collector.counter_of(BREAKER_PROBES_EXPIRED).labels(breaker)
 
     def bulkhead_in_use(self, bulkhead: str) -> SlotGauge:
         return self._collector.gauge_of(BULKHEAD_IN_USE).labels(bulkhead)
@@ -253,8 +265,26 @@ class Instruments:
     def bulkhead_rejected(self, bulkhead: str) -> SlotCounter:
         return self._collector.counter_of(BULKHEAD_REJECTED).labels(bulkhead)
 
-    def retries(self, operation: str, outcome: Literal["retried", "recovered", "exhausted"]) -> SlotCounter:
+    def bulkhead_limit(self, bulkhead: str) -> SlotGauge:
+        return self._collector.gauge_of(BULKHEAD_LIMIT).labels(bulkhead)
+
+    def retries(self, operation: str, outcome: Literal["retried", "recovered", "exhausted", "refused"]) -> SlotCounter:
         return self._collector.counter_of(RETRIES).labels(operation, outcome)
+
+    def deadlines_expired(self, operation: str) -> SlotCounter:
+        return self._collector.counter_of(DEADLINES_EXPIRED).labels(operation)
+
+    def rate_limited(self, limiter: str, reason: str) -> SlotCounter:
+        return self._collector.counter_of(RATE_LIMITED).labels(limiter, reason)
+
+    def fallbacks(self, operation: str) -> SlotCounter:
+        return self._collector.counter_of(FALLBACKS).labels(operation)
+
+    def hedges(self, operation: str) -> SlotCounter:
+        return self._collector.counter_of(HEDGES).labels(operation)
+
+    def chaos_injected(self, operation: str) -> SlotCounter:
+        return self._collector.counter_of(CHAOS_INJECTED).labels(operation)
 
     def dead_letters(self, topic: str, reason: str) -> SlotCounter:
         return self._collector.counter_of(DEAD_LETTERS).labels(topic, reason)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from polaris.resilience._hedge import Hedge
     from polaris.resilience._pipeline import Pipeline
     from polaris.resilience._rate_limiter import RateLimiter, RateLimiterConfig, RateLimiterStats
+    from polaris.resilience._rendering import SignalLog, SignalMetrics, SignalSpans
     from polaris.resilience._retry import RetryPolicy
     from polaris.resilience._retry_budget import RetryBudget
     from polaris.resilience._retry_config import RetryConfig
@@ -78,6 +79,9 @@ __all__ = [
     "Policy",
     "Operation",
     "Listener",
+    "SignalLog",
+    "SignalMetrics",
+    "SignalSpans",
     "Signal",
     "BreakerRejected",
     "BreakerStateChanged",
@@ -127,6 +131,9 @@ _HOMES = {
     "Policy": "_step",
     "Operation": "_step",
     "Listener": "_signals",
+    "SignalLog": "_rendering",
+    "SignalMetrics": "_rendering",
+    "SignalSpans": "_rendering",
     "Signal": "_signals",
     "BreakerRejected": "_signals",
     "BreakerStateChanged": "_signals",

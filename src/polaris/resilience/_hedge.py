@@ -70,9 +70,10 @@ class Hedge:
                 calls, timeout=self.delay_s if may_start else None, return_when=asyncio.FIRST_COMPLETED
             )
             calls -= done
-            winner = next((call for call in done if not call.cancelled() and call.exception() is None), None)
-            if winner is not None:
-                return winner.result()
+            # All that are done are looked at, so that the loop reports none of them as lost.
+            winners = [call for call in done if not call.cancelled() and call.exception() is None]
+            if winners:
+                return winners[0].result()
             if not calls:
                 return done.pop().result()  # raises what the last call raised
             if not done:

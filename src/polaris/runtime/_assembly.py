@@ -25,6 +25,7 @@ from polaris.messaging import (
     PolarisMessageBus,
 )
 from polaris.observability import MetricsCollector, StructuredLogger
+from polaris.resilience import SignalLog, SignalMetrics
 from polaris.runtime._actions import ActionService
 from polaris.runtime._bus_host import COMPONENT as BUS_SERVER
 from polaris.runtime._bus_host import BusHost
@@ -37,7 +38,6 @@ from polaris.runtime._ledger import ActionLedger
 from polaris.runtime._relay import OutboxRelay
 from polaris.runtime._sampling import Sampling, SystemSampler
 from polaris.runtime._settings import HttpSettings, NatsSettings, Settings
-from polaris.runtime._signals import PolicySignals
 from polaris.runtime._storing import COMPONENT as BUS_STORAGE
 from polaris.runtime._storing import PublishOutcomes
 from polaris.runtime._supervision import Supervisor
@@ -246,11 +246,13 @@ def actions(
     metrics: MetricsCollector,
 ) -> ActionService:
     logger = StructuredLogger("polaris.actions")
-    signals = PolicySignals(metrics.instruments, logger)
+    signals = SignalMetrics(metrics.instruments)
     executions = {
-        system_id: ActionExecution(connection, settings.actions, logger, listeners=(signals,))
+        system_id: ActionExecution(connection, settings.actions, logger, listeners=(SignalLog(logger), signals))
         for system_id, connection in connections.by_system.items()
     }
+    for execution in executions.values():
+        signals.watch(execution.breaker, execution.bulkhead)
     return ActionService(
         bus,
         ledger,

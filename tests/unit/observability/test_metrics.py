@@ -26,7 +26,6 @@ from polaris.observability import (
     SlotHistogram,
     log_lines_dropped,
 )
-from polaris.observability._catalogue import BREAKER_STATES, BreakerStateGauge
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -340,17 +339,6 @@ def test_a_value_that_cannot_be_read_does_not_spoil_the_scrape(collector: Metric
     assert (value(collector, "polaris_metric_read_errors_total", metric="depth") or 0) >= 2
 
 
-def test_a_breaker_is_shown_in_one_state(collector: MetricsCollector) -> None:
-    state = collector.instruments.breaker_state("nats")
-    for current in BREAKER_STATES:
-        state.set(current)
-        shown = {
-            name: value(collector, "polaris_circuit_breaker_state", breaker="nats", state=name)
-            for name in BREAKER_STATES
-        }
-        assert shown == {name: float(name == current) for name in BREAKER_STATES}
-
-
 def fill(instruments: Instruments) -> None:
     """Feed every instrument of the catalogue once."""
     for name, make in inspect.getmembers(Instruments, inspect.isfunction):
@@ -362,8 +350,6 @@ def fill(instruments: Instruments) -> None:
                 slot.inc()
             case SlotHistogram() as histogram:
                 histogram.observe(1.0)
-            case BreakerStateGauge() as state:
-                state.set("open")
             case unknown:
                 raise AssertionError(f"{name} gives {unknown!r}")
 
