@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import EVENTS, EventRegistry, PolarisEvent, TelemetryBatch, TelemetryEvent
-from polaris.exceptions import BusConnectionError, ConfigurationError, InvalidValueError
+from polaris.exceptions import BusConnectionError, ConfigurationError, InvalidValueError, SubscriptionError
 from polaris.messaging._broker import ConnectionState, DeliveryClass, MessageBroker, Receipt, StreamSpec
 from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, MiddlewareFunction
 from polaris.messaging._cloudevents import EventCodec
@@ -21,7 +21,7 @@ from polaris.messaging._redelivery import RedeliveryPolicy
 from polaris.messaging._requests import check_requestable
 from polaris.messaging._streams import STANDARD_STREAMS
 from polaris.messaging._subjects import check_pattern, check_topic, topic_of
-from polaris.messaging._subscription import Subscription, SubscriptionOptions
+from polaris.messaging._subscription import OrderKey, Subscription, SubscriptionOptions
 from polaris.messaging.middleware._correlation import CorrelationMiddleware
 
 if TYPE_CHECKING:
@@ -264,6 +264,7 @@ class PolarisMessageBus:
         batch_max: int = 500,
         batch_linger_s: float = 0.005,
         redelivery: RedeliveryPolicy | None = None,
+        ordered_by: OrderKey | None = None,
     ) -> Subscription:
         """Call `handler` with the events of a topic or pattern; when this returns, the interest is registered.
 
@@ -281,6 +282,11 @@ class PolarisMessageBus:
         - neither: of this subscription alone; it begins with what is published from now on and is forgotten five
           minutes after its end.
 
+        `ordered_by` keeps order where `concurrency` would lose it: "topic" handles the messages of a topic (a managed
+        system) one after the other, a function of the event those of a key, others beside them. It holds within this
+        process, through failures too: what fails is tried again before what comes after it, or put aside. Not for batch
+        handlers.
+
         `deliver_new` overrides where a new position begins. `in_flight_max`: None takes 256, or two batches of a batch
         handler if that is more. See `SubscriptionOptions` for the other arguments.
 
@@ -290,6 +296,8 @@ class PolarisMessageBus:
         if self._ending is not None:
             raise BusConnectionError("the bus is ending")
         bound = bind_handler(handler, event_type, self._registry)
+        if ordered_by is not None and bound.takes_batch:
+            raise SubscriptionError(f"{bound.name} takes batches, which are in order as they are", {"topic": topic})
         if in_flight_max is None:
             in_flight_max = max(IN_FLIGHT_MAX, 2 * batch_max) if bound.takes_batch else IN_FLIGHT_MAX
         options = SubscriptionOptions(
@@ -300,6 +308,7 @@ class PolarisMessageBus:
             batch_max=batch_max,
             batch_linger_s=batch_linger_s,
             redelivery=redelivery or self._redelivery,
+            ordered_by=ordered_by,
         )
         return await self._inbound.subscribe(
             check_pattern(topic),

@@ -41,6 +41,8 @@ class Failure(NamedTuple):
 
     reason: DeadLetterReason
     error: BaseException
+    repeats: int = 0
+    """How often it was tried again without another delivery."""
 
     @classmethod
     def of_decoding(cls, error: MessageDecodeError) -> Failure:
@@ -106,7 +108,7 @@ class DeadLetterWriter:
             reason=failure.reason,
             error_code=code,
             error_message=str(text)[:_ERROR_CHARS_MAX],
-            attempts=delivery.attempt,
+            attempts=delivery.attempt + failure.repeats,
             first_at=delivery.stored_at or now,
             failed_at=now,
             payload=payload,

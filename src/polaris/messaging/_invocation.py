@@ -62,8 +62,10 @@ class Invoker:
         self._stats.skipped += 1
         return False
 
-    async def call(self, delivery: Delivery, events: Sequence[DecodedEvent]) -> Any:
+    async def call(self, delivery: Delivery, events: Sequence[DecodedEvent], *, attempt: int | None = None) -> Any:
         """Run the chain and the handler with these events, which are one unless it is a batch handler.
+
+        `attempt` is shown to them in place of the delivery's own.
 
         Returns what the handler returned. Raises what it or a middleware raised, `DeadlineExceededError` when it took
         too long (it has been cancelled then), and `MessageBusError` for a cancellation that was not the caller's.
@@ -80,7 +82,7 @@ class Invoker:
             first.event_type,
             tuple(found.event for found in events) if self.takes_batch else None,
             self._subscription,
-            delivery.attempt,
+            delivery.attempt if attempt is None else attempt,
             delivery.stored_at,
             self._delivery,
             trace,

@@ -14,6 +14,7 @@ from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import Failure
 from polaris.messaging._invocation import Invoker
+from polaris.messaging._ordering import Ordering
 from polaris.messaging._settlement import Accepted, Settlement, is_being_cancelled
 from polaris.messaging._sources import Source
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
@@ -40,6 +41,8 @@ class Route:
 
     Ending it: nothing more is taken, running handlers get the grace period and are cancelled after it, and everything
     accepted that was not finished is handed back without delay.
+
+    With `ordered_by`, messages of one key are handled one after the other, in the order of arrival, see `Ordering`.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class Route:
         self._durable = settlement.stream is not None
         self._backlog: Backlog[Accepted | None] = Backlog()
         self._partial: dict[int, set[int]] = {}
+        self._ordering: Ordering | None = None
+        if options.ordered_by is not None:
+            self._ordering = Ordering(options.ordered_by, self._backlog.put, invoker, settlement, logger=logger)
         self._workers: list[asyncio.Task[None]] = []
         self._heartbeat: asyncio.Task[None] | None = None
         self._returning = False
@@ -86,7 +92,11 @@ class Route:
         await self._settlement.wait_for_room()
 
     def accept(self, delivery: Delivery) -> None:
-        self._backlog.put(self._settlement.accept(delivery))
+        item = self._settlement.accept(delivery)
+        if self._ordering is None:
+            self._backlog.put(item)
+        else:
+            self._ordering.enter(item)
 
     # What a subscription needs.
 
@@ -129,6 +139,9 @@ class Route:
     async def _end(self) -> None:
         # The source is let go of first: what is handed back must not come here again.
         await self._halt_source()
+        if self._ordering is not None and not self._returning:
+            in_order = await self._ordering.finish(within_s=self._grace_s)
+            self._returning = self._durable and not in_order
         while self._returning and self._backlog:
             item = self._backlog.take()
             if item is not None:
@@ -164,6 +177,8 @@ class Route:
 
     async def _work(self) -> None:
         step = self._gather_and_process if self._invoker.takes_batch else self._process_one
+        if self._ordering is not None:
+            step = self._process_in_order
         backlog = self._backlog
         self._invoker.enter()
         try:
@@ -185,10 +200,28 @@ class Route:
                 failed = await self._try_member(item, found[0], None)
             else:
                 failed = await self._try_members(item, found)
-            await self._settlement.settle(item, failed)
+            if failed is None or not self._keeps(item, failed):
+                await self._settlement.settle(item, failed)
         except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
             await self._survive(error, [item])
         return False
+
+    async def _process_in_order(self, item: Accepted) -> bool:
+        ended = await self._process_one(item)
+        if self._ordering is not None:
+            self._ordering.ended(item)
+        return ended
+
+    def _keeps(self, item: Accepted, error: BaseException) -> bool:
+        """Keep what failed, to try it again before anything behind it; False if it must be handed back."""
+        if self._ordering is None or not self._durable:
+            return False
+        if self._ending is not None:
+            self._returning = True
+            return False
+        self.stats.retried += 1
+        self._ordering.repeat_later(item, error)
+        return True
 
     async def _gather_and_process(self, item: Accepted) -> bool:
         """A batch that begins with this message; whether the end was announced meanwhile."""
@@ -274,7 +307,7 @@ class Route:
             return None
         delivery = item.delivery
         try:
-            result = await self._invoker.call(delivery, [member])
+            result = await self._invoker.call(delivery, [member], attempt=delivery.attempt + self._repeats(item))
         except Exception as error:  # boundary: handlers are foreign code; what they raise decides about the message
             self.stats.failed += 1
             if delivery.reply_to is not None:
@@ -284,17 +317,24 @@ class Route:
             await self._answer(delivery, result, None)
         return None
 
+    def _repeats(self, item: Accepted) -> int:
+        return 0 if self._ordering is None else self._ordering.repeats(item)
+
     async def _judge(
         self, item: Accepted, error: BaseException, member: DecodedEvent, index: int | None
     ) -> BaseException | None:
         if not self._is_final(item, error):
             return error
         payload = item.delivery.payload if index is None else self._codec.encode(member.event)
-        return await self._settlement.store(item, _failure(error), payload, "" if index is None else f"{index}")
+        return await self._settlement.store(
+            item, _failure(error, self._repeats(item)), payload, "" if index is None else f"{index}"
+        )
 
     def _is_final(self, item: Accepted, error: BaseException) -> bool:
         policy = self._options.redelivery
-        return self._durable and policy.gives_up(self._settlement.failures(item), item.delivery.attempt, error)
+        repeats = self._repeats(item)
+        failures = self._settlement.failures(item, repeats)
+        return self._durable and policy.gives_up(failures, item.delivery.attempt + repeats, error)
 
     # Batches of messages.
 
@@ -338,9 +378,9 @@ class Route:
             await self._settlement.settle(item, None)
 
 
-def _failure(error: BaseException) -> Failure:
+def _failure(error: BaseException, repeats: int = 0) -> Failure:
     refused = getattr(error, "retryable", None) is False
-    return Failure(DeadLetterReason.REFUSED if refused else DeadLetterReason.EXHAUSTED, error)
+    return Failure(DeadLetterReason.REFUSED if refused else DeadLetterReason.EXHAUSTED, error, repeats)
 
 
 def _count(found: Found) -> int:

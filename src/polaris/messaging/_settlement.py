@@ -114,12 +114,17 @@ class Settlement:
         else:
             await self.hand_back(item, self.policy.delay_s(self.failures(item), error))
 
-    def failures(self, item: Accepted) -> int:
-        """How often this process failed on the message, this delivery included, which counts once however often asked.
+    def holds(self, item: Accepted) -> bool:
+        """Whether it is accepted and not settled."""
+        return id(item) in self._accepted
 
-        Of the last `FAILURES_KEPT_MAX` failing messages; for others it begins anew.
+    def failures(self, item: Accepted, repeats: int = 0) -> int:
+        """How often this process failed on the message, this try included, which counts once however often asked.
+
+        A try is a delivery, or a repeat of one in this process. Of the last `FAILURES_KEPT_MAX` failing messages; for
+        others it begins anew.
         """
-        sequence, attempt = item.delivery.sequence, item.delivery.attempt
+        sequence, attempt = item.delivery.sequence, item.delivery.attempt + repeats
         if sequence is None:
             return 1
         known_attempt, count = self._failures.pop(sequence, (0, 0))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from polaris.exceptions import InvalidValueError
 from polaris.messaging._broker import ConsumerInfo, DeliveryClass
 from polaris.messaging._redelivery import RedeliveryPolicy
+
+OrderKey: TypeAlias = Literal["topic"] | Callable[[Any], Hashable]
+"""What must stay in order: the messages of each topic, or the events for which the function gives the same key."""
 
 
 class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +31,8 @@ class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
     batch_linger_s: float = 0.005
     """How long a batch handler's list waits for more events once it has one."""
     redelivery: RedeliveryPolicy = RedeliveryPolicy()
+    ordered_by: OrderKey | None = None
+    """Events of one key are handled in order, by `concurrency` handlers in all; None orders nothing."""
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "in_flight_max", "batch_max"):
@@ -37,6 +43,8 @@ class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValueError("ack_wait_s", "seconds, over 0", self.ack_wait_s)
         if self.handler_timeout_s is not None and not self.handler_timeout_s > 0:
             raise InvalidValueError("handler_timeout_s", "seconds, over 0, or None", self.handler_timeout_s)
+        if self.ordered_by is not None and self.ordered_by != "topic" and not callable(self.ordered_by):
+            raise InvalidValueError("ordered_by", '"topic" or a function of the event', self.ordered_by)
         if not self.batch_linger_s >= 0:
             raise InvalidValueError("batch_linger_s", "seconds, at least 0", self.batch_linger_s)
 
