@@ -16,8 +16,8 @@ class VirtualClock:
     """A `polaris.clock.Clock` in virtual time.
 
     Three ways to move it: `advance(seconds)` by hand; as the clock of a `VirtualTimeLoop`, which jumps to the next
-    timer whenever nothing else can run; or `auto_advance=True`, where every `sleep` jumps at once, which makes the
-    retries of code under test instant on an ordinary loop.
+    timer whenever nothing else can run; or `auto_advance=True`, where every `sleep` jumps at once. (On an ordinary loop
+    with real deadlines `InstantClock` is the better choice: it moves the time of the loop, too.)
 
     Sleepers wake in order of their time, ties in order of arrival; a cancelled sleeper leaves nothing behind. The wall
     clock may be moved alone with `jump_wall`, as an operator or NTP does; monotonic time never goes back. Not

@@ -6,8 +6,9 @@ import asyncio
 import gc
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -181,6 +182,29 @@ async def test_a_stale_failure_does_not_open_it_again(clock: VirtualClock) -> No
     with pytest.raises(BoomError):
         await slow
     assert breaker.state is CLOSED
+
+
+async def test_a_call_that_comes_while_the_state_changes_counts_in_neither_epoch() -> None:
+    arrivals: list[Coroutine[Any, Any, str]] = []
+
+    class MeddlingClock(VirtualClock):
+        def monotonic(self) -> float:
+            # The breaker asks while it opens, to know until when: that is when another thread's call would come.
+            while arrivals:
+                arrivals.pop().send(None)
+            return super().monotonic()
+
+    clock = MeddlingClock()
+    breaker = breaker_of(clock, failure_threshold=1)
+    late = breaker.call(hang)
+    arrivals.append(late)
+    await trip(breaker)
+    assert arrivals == []
+    clock.advance(10)
+    with pytest.raises(BoomError):
+        late.throw(BoomError())
+    snapshot = breaker.snapshot()
+    assert (snapshot.state, snapshot.opened_total, snapshot.retry_after) == (OPEN, 1, 20)
 
 
 async def test_a_stale_probe_neither_counts_nor_gives_back_a_permit_of_the_next_half_open(clock: VirtualClock) -> None:

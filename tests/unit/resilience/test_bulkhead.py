@@ -60,7 +60,8 @@ async def test_full_means_rejected_at_once_and_not_started(clock: VirtualClock, 
         started = True
 
     with pytest.raises(BulkheadRejectedException) as caught:
-        await bulkhead.execute(operation, "load")
+        async with asyncio.timeout(60):
+            await bulkhead.execute(operation, "load")
     assert not started
     assert (caught.value.active, caught.value.queued, clock.monotonic()) == (2, 0, before)
     assert signals == [BulkheadRejected("db", "load", "full", 2, 0)]
@@ -92,7 +93,8 @@ async def test_the_queue_is_bounded() -> None:
     tasks = [asyncio.create_task(bulkhead.execute(hang)) for _ in range(3)]
     await settle()
     with pytest.raises(BulkheadRejectedException):
-        await bulkhead.execute(succeed)
+        async with asyncio.timeout(60):
+            await bulkhead.execute(succeed)
     await cancel(*tasks)
 
 
@@ -156,7 +158,8 @@ async def test_a_waiter_cancelled_in_the_tick_of_its_grant_loses_no_wake_up() ->
     await settle()
     release.set()
     await first
-    assert await next_in_line == "ok"
+    async with asyncio.timeout(60):
+        assert await next_in_line == "ok"
     assert granted.cancelled()
     assert idle(bulkhead.get_stats())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -79,6 +81,18 @@ async def test_when_all_fail_the_last_failure_is_raised_and_nothing_is_repeated(
     with pytest.raises(BoomError):
         await Hedge(1).execute(replicas)
     assert replicas.calls == 2
+
+
+@pytest.mark.parametrize("last", [taking(1), taking(1, BoomError())], ids=["success", "failure"])
+async def test_calls_that_end_in_the_same_moment_are_all_looked_at(last: Callable[[], Awaitable[str]]) -> None:
+    lost: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
+    hedge = Hedge(1, hedges_max=2)
+    for _ in range(20):
+        with suppress(BoomError):
+            assert await hedge.execute(Replicas(taking(3, BoomError()), taking(2, BoomError()), last)) == "3 ok"
+    gc.collect()
+    assert lost == []
 
 
 async def test_a_cancelled_caller_leaves_no_call_behind() -> None:

@@ -10,16 +10,21 @@ from polaris.exceptions import BulkheadRejectedException, DeadlineExceededError,
 from polaris.resilience import (
     Bulkhead,
     BulkheadConfig,
+    Chaos,
     CircuitBreaker,
     CircuitBreakerConfig,
     CircuitBreakerState,
+    Fallback,
+    Hedge,
     Pipeline,
+    RateLimiter,
     RetryConfig,
     RetryPolicy,
     Signal,
     Timeout,
     deadline_scope,
 )
+from polaris.resilience._step import PolicyStep, Step
 from polaris.testing import VirtualClock
 
 from .doubles import BoomError, Script, fail, hang, settle, succeed, taking
@@ -44,6 +49,46 @@ async def test_the_default_order_is_the_documented_one() -> None:
     assert isinstance(deadline, Timeout)
     assert isinstance(attempt, Timeout)
     assert (deadline.timeout_s, attempt.timeout_s) == (5, 1)
+
+
+async def test_every_policy_has_its_documented_place(clock: VirtualClock) -> None:
+    policies = {
+        "fallback": Fallback.value("instead", handles=(BoomError,)),
+        "deadline": Timeout(5),
+        "retry": retry(),
+        "hedge": Hedge(1),
+        "breaker": CircuitBreaker("c", clock=clock),
+        "rate_limiter": RateLimiter("r"),
+        "bulkhead": Bulkhead("b"),
+        "attempt_timeout": Timeout(1),
+        "chaos": Chaos(),
+    }
+    assert Pipeline(**dict(reversed(policies.items()))).policies == tuple(policies.values())  # type: ignore[arg-type]
+
+
+async def test_it_is_composed_once_and_not_for_every_call() -> None:
+    class Counting(Timeout):
+        def bind(self, inner: Step, /) -> PolicyStep:
+            bound.append(self)
+            return super().bind(inner)
+
+    bound: list[Timeout] = []
+    policy = Counting(5)
+    bound.clear()
+    pipeline = Pipeline.in_order(policy, retry())
+    for _ in range(10):
+        await pipeline.execute(succeed)
+    assert bound == [policy]
+
+
+async def test_running_calls_of_a_pipeline_share_one_timer() -> None:
+    pipeline = Pipeline(deadline=100, retry=retry(), bulkhead=Bulkhead("b", BulkheadConfig(500)), attempt_timeout=200)
+    calls = [asyncio.create_task(pipeline.execute(hang)) for _ in range(500)]
+    await settle()
+    loop = asyncio.get_running_loop()
+    assert len(loop._scheduled) == 1  # type: ignore[attr-defined] # of asyncio.BaseEventLoop
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(outcome, DeadlineExceededError) for outcome in outcomes)
 
 
 async def test_another_order_is_kept_as_given() -> None:

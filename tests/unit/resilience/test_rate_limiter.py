@@ -34,6 +34,7 @@ async def test_a_burst_passes_and_the_next_call_is_told_when_to_come_back(signal
 
 async def test_a_long_quiet_time_saves_up_no_more_than_the_burst() -> None:
     limiter = limiter_of(max_calls=100, burst=2)
+    await limiter.execute(succeed)
     await asyncio.sleep(1_000)
     assert limiter.get_stats().available_calls == 2
     for _ in range(2):

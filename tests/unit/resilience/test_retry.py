@@ -183,6 +183,13 @@ async def test_the_total_timeout_interrupts_an_attempt_that_hangs(clock: Virtual
     assert (caught.value.operation, caught.value.timeout_s) == ("load", 5)
 
 
+async def test_the_total_timeout_interrupts_an_attempt_that_would_end_much_later(clock: VirtualClock) -> None:
+    before = clock.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        await policy_of(total_timeout=5).execute(taking(10_000))
+    assert clock.monotonic() - before == pytest.approx(5)
+
+
 async def test_an_expired_deadline_names_the_last_failure_as_its_cause() -> None:
     boom = BoomError()
     failing = Script([boom, "then hangs"])
