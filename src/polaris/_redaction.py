@@ -51,6 +51,30 @@ _SCAN_CHARS_MAX = 16_384
 _SCAN_MARGIN_CHARS = 2_048
 
 
+class CleanTexts(dict[str, str]):
+    """Texts that were found to hold no secret. `clean_texts[text]` is `redact_text(text)`; a known one costs a look.
+
+    Names, states, topics and fixed messages come again and again. What holds a secret is never kept. Bounded: full, it
+    starts anew.
+    """
+
+    LENGTH_MAX = 2_048
+    TEXT_CHARS_MAX = 128
+
+    def __missing__(self, text: str) -> str:
+        return redact_text(text)
+
+    def keep(self, text: str) -> None:
+        """Remember a clean text, unless it is long."""
+        if len(text) <= self.TEXT_CHARS_MAX:
+            if len(self) >= self.LENGTH_MAX:
+                self.clear()
+            self[text] = text
+
+
+clean_texts = CleanTexts()
+
+
 def is_secret_key(key: str) -> bool:
     """Whether a field of this name holds a secret by its name alone."""
     return _SECRET_KEY.search(key) is not None
@@ -62,6 +86,22 @@ def redact_text(text: str, *, chars_max: int = TEXT_CHARS_MAX) -> str:
     Secrets are removed before the cut, so that a cut never hides the end of a secret from the patterns. Of a text over
     16 384 characters only the beginning is looked at, and what stands close to that end is left out as well.
     """
+    known = clean_texts.get(text)
+    if known is not None and len(known) <= chars_max:
+        return known
+    exact = text if type(text) is str else _exact_text(text)
+    redacted = _redacted(exact, chars_max)
+    if redacted == exact:
+        clean_texts.keep(exact)
+    return redacted
+
+
+def _exact_text(text: object) -> str:
+    """A subclass of `str` may carry anything and print as it likes; what is no text at all is made one."""
+    return str.__str__(text if isinstance(text, str) else as_text(text))
+
+
+def _redacted(text: str, chars_max: int) -> str:
     if len(text) < _NKEY_SEED_CHARS and text.isidentifier() and len(text) <= chars_max:
         return text  # A word: no pattern but that of the seeds can match without punctuation.
     scan_max = max(_SCAN_CHARS_MAX, 4 * chars_max)
@@ -82,13 +122,14 @@ def _without_secrets(text: str) -> str:
     folded = text.lower()
     if "-----begin " in folded:
         text = _PEM.sub(REDACTED, text)
-    if "://" in folded and "@" in folded:
+    separated = ":" in folded or "=" in folded
+    if separated and "://" in folded and "@" in folded:
         text = _URL_WITH_SLASH.sub(rf"\1{REDACTED}@", _URL.sub(rf"\1{REDACTED}@", text))
     if "eyj" in folded:
         text = _JWT.sub(REDACTED, text)
     if "bearer" in folded or "basic" in folded or "digest" in folded:
         text = _AUTHORIZATION.sub(rf"\1 {REDACTED}", text)
-    if ("=" in folded or ":" in folded) and (
+    if separated and (
         "passw" in folded
         or "passphrase" in folded
         or "secret" in folded
@@ -143,7 +184,7 @@ class _Copier:
             if len(copy) >= ITEMS_MAX or self._nodes > NODES_MAX:
                 copy["..."] = f"{len(value) - len(copy)} more"
                 break
-            name, secret = _field_name(key) if type(key) is str else _judge_name(_key_text(key))
+            name, secret = _names[key] if type(key) is str else _judge_name(_key_text(key))
             copy[name] = REDACTED if secret else self.copy(item, depth + 1)
         return copy
 
@@ -159,20 +200,25 @@ class _Copier:
 
 _NOT_SCALAR = object()
 
-# Field names are few and come again; the judgement on a name is kept. Full, the cache starts anew.
-_NAMES_MAX = 2_048
-_names: dict[str, tuple[str, bool]] = {}
 
+class _Names(dict[str, tuple[str, bool]]):
+    """The judgement on each field name: few, they come again, so it is kept. Full, it starts anew.
 
-def _field_name(key: str) -> tuple[str, bool]:
-    judged = _names.get(key)
-    if judged is None:
+    Not kept is a name that is over 128 characters long or holds a secret itself.
+    """
+
+    LENGTH_MAX = 2_048
+
+    def __missing__(self, key: str) -> tuple[str, bool]:
         judged = _judge_name(key)
-        if len(key) <= KEY_CHARS_MAX:
-            if len(_names) >= _NAMES_MAX:
-                _names.clear()
-            _names[key] = judged
-    return judged
+        if judged[0] == key:
+            if len(self) >= self.LENGTH_MAX:
+                self.clear()
+            self[key] = judged
+        return judged
+
+
+_names = _Names()
 
 
 def _judge_name(key: str) -> tuple[str, bool]:
@@ -196,6 +242,8 @@ def _scalar(value: object) -> object:
     if kind in _CONTAINERS:
         return _NOT_SCALAR
     if value is None or value is True or value is False:
+        return value
+    if kind is float and math.isfinite(value):  # type: ignore[arg-type]
         return value
     if isinstance(value, str):
         return redact_text(str(value.value) if isinstance(value, Enum) else str.__str__(value))
@@ -246,5 +294,31 @@ def redact(value: object) -> object:
 
 def redact_fields(fields: Mapping[str, object]) -> dict[str, object]:
     """`redact` for the fields of one record; a field with a telling name loses its value whatever that is."""
+    if type(fields) is dict and len(fields) <= ITEMS_MAX:
+        flat = _flat_copy(fields)
+        if flat is not None:
+            return flat
     copy = _Copier().copy(fields, 0)
     return copy if isinstance(copy, dict) else {"fields": copy}
+
+
+def _flat_copy(fields: dict[str, object]) -> dict[str, object] | None:
+    """What `_Copier` makes of nearly all records, many times faster: of texts and numbers. None if this is another."""
+    copy: dict[str, object] = {}
+    try:
+        for key, value in fields.items():
+            if type(key) is not str:
+                return None
+            name, secret = _names[key]
+            kind = type(value)
+            if secret:
+                copy[name] = REDACTED
+            elif kind is str:
+                copy[name] = clean_texts[value]  # type: ignore[index] # the type is known
+            elif value is None or kind is int or kind is float or kind is bool:
+                copy[name] = _scalar(value)
+            else:
+                return None
+    except RuntimeError:  # another thread changed it meanwhile
+        return None
+    return copy

@@ -1,45 +1,45 @@
 """Every error of POLARIS: typed, with stable codes, safe to print, to pickle and to send.
 
-    PolarisException                          polaris.error
-    ├── InvalidValueError (ValueError)        polaris.value.invalid
-    ├── ConfigurationError                    polaris.configuration
-    ├── ConnectorError                        polaris.connector
-    │   └── ActionNotSupportedError           polaris.connector.action_not_supported
-    ├── AdaptationError                       polaris.adaptation
-    ├── CircuitBreakerError                   polaris.circuit_breaker
-    │   └── CircuitBreakerOpenException       polaris.circuit_breaker.open
-    ├── BulkheadError                         polaris.bulkhead
-    │   └── BulkheadRejectedException         polaris.bulkhead.rejected
-    ├── RateLimitExceededError                polaris.rate_limit.exceeded
-    ├── RetryExhaustedError                   polaris.retry.exhausted
-    ├── DeadlineExceededError (TimeoutError)  polaris.deadline_exceeded
-    ├── RequestError                          polaris.request
-    │   ├── NotFoundError                     polaris.request.not_found
-    │   ├── MethodNotAllowedError             polaris.request.method
-    │   └── HostNotAllowedError               polaris.request.host
-    ├── MessageBusError                       polaris.bus
-    │   ├── BusConnectionError                polaris.bus.connection
-    │   ├── PublishError                      polaris.bus.publish              nothing stored
-    │   │   └── PayloadTooLargeError          polaris.bus.payload_too_large    nothing sent
-    │   ├── UnconfirmedPublishError           polaris.bus.publish_unconfirmed  maybe stored; repeat with the same id
-    │   ├── MessageDecodeError                polaris.bus.decode
-    │   │   └── UnknownEventTypeError         polaris.bus.unknown_event_type
-    │   ├── InvalidTopicError (ValueError)    polaris.bus.invalid_topic
-    │   ├── SubscriptionError                 polaris.bus.subscription
-    │   ├── RequestTimeoutError               polaris.bus.request_timeout
-    │   └── RequestFailedError                polaris.bus.request_failed
-    ├── DataStoreError                        polaris.store
-    │   ├── StoreConnectionError              polaris.store.connection
-    │   ├── StoreFullError                    polaris.store.full
-    │   ├── StoreCorruptError                 polaris.store.corrupt
-    │   ├── StoreLockedError                  polaris.store.locked
-    │   ├── ConflictError                     polaris.store.conflict
-    │   ├── QueryError                        polaris.store.query
-    │   ├── MigrationError                    polaris.store.migration
-    │   └── UnitOfWorkError                   polaris.store.unit_of_work
-    └── DependencyInjectionError              polaris.di
-        ├── ServiceNotRegisteredException     polaris.di.not_registered
-        └── DependencyResolutionException     polaris.di.resolution
+    PolarisException                            polaris.error
+    ├── InvalidValueError (ValueError)          polaris.value.invalid
+    ├── ConfigurationError                      polaris.configuration
+    ├── ConnectorError                          polaris.connector
+    │   └── ActionNotSupportedError             polaris.connector.action_not_supported
+    ├── AdaptationError                         polaris.adaptation
+    ├── CircuitBreakerError                     polaris.circuit_breaker
+    │   └── CircuitBreakerOpenException         polaris.circuit_breaker.open
+    ├── BulkheadError                           polaris.bulkhead
+    │   └── BulkheadRejectedException           polaris.bulkhead.rejected
+    ├── RateLimitExceededError                  polaris.rate_limit.exceeded
+    ├── RetryExhaustedError                     polaris.retry.exhausted
+    ├── DeadlineExceededError (TimeoutError)    polaris.deadline_exceeded
+    ├── RequestError                            polaris.request
+    │   ├── NotFoundError                       polaris.request.not_found
+    │   ├── MethodNotAllowedError               polaris.request.method
+    │   └── HostNotAllowedError                 polaris.request.host
+    ├── MessageBusError                         polaris.bus
+    │   ├── BusConnectionError                  polaris.bus.connection
+    │   ├── PublishError                        polaris.bus.publish              nothing stored
+    │   │   └── PayloadTooLargeError            polaris.bus.payload_too_large    nothing sent
+    │   ├── UnconfirmedPublishError             polaris.bus.publish_unconfirmed  maybe stored; repeat with the same id
+    │   ├── MessageDecodeError                  polaris.bus.decode
+    │   │   └── UnknownEventTypeError           polaris.bus.unknown_event_type
+    │   ├── InvalidTopicError (ValueError)      polaris.bus.invalid_topic
+    │   ├── SubscriptionError                   polaris.bus.subscription
+    │   ├── RequestTimeoutError (TimeoutError)  polaris.bus.request_timeout
+    │   └── RequestFailedError                  polaris.bus.request_failed
+    ├── DataStoreError                          polaris.store
+    │   ├── StoreConnectionError                polaris.store.connection
+    │   ├── StoreFullError                      polaris.store.full
+    │   ├── StoreCorruptError                   polaris.store.corrupt
+    │   ├── StoreLockedError                    polaris.store.locked
+    │   ├── ConflictError                       polaris.store.conflict
+    │   ├── QueryError (ValueError)             polaris.store.query
+    │   ├── MigrationError                      polaris.store.migration
+    │   └── UnitOfWorkError                     polaris.store.unit_of_work
+    └── DependencyInjectionError                polaris.di
+        ├── ServiceNotRegisteredException       polaris.di.not_registered
+        └── DependencyResolutionException       polaris.di.resolution
 
 Outcomes are kept apart: *not done* (PublishError), *unknown* (UnconfirmedPublishError), and done, which is no error.
 `retryable` is the one answer that retry policies, breakers and the redelivery of the bus ask: True, False, or None
@@ -57,20 +57,26 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar, cast, overload
 
-from polaris._correlation import current_correlation_id
-from polaris._redaction import as_text, redact, redact_fields, redact_text
+from polaris._correlation import _correlation_id, current_correlation_id
+from polaris._redaction import TEXT_CHARS_MAX, as_text, clean_texts, redact, redact_fields, redact_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MESSAGE_CHARS_MAX = 2048
+MESSAGE_CHARS_MAX = TEXT_CHARS_MAX
+
+_now_s = time.time
+_correlation_now = _correlation_id.get
+# Python itself puts what a class was called with into this slot, unredacted.
+_ARGS = BaseException.__dict__["args"]
+_empty_args = BaseException.__init__
 
 
 class PolarisException(Exception):
     """The root of all errors of POLARIS.
 
-    `message` and `context` are redacted and bounded when the error is made, so no later printing, logging, pickling or
-    sending of it can leak a secret: at most 2 048 characters of message; the context holds JSON types only (see
+    What it is made with is redacted and bounded when it is made, so no later printing, logging, pickling or sending
+    of it can leak a secret: at most 2 048 characters of `message`; `context` holds JSON types only (see
     `polaris._redaction.redact` for its bounds). The same goes for texts, and tuples of texts, that a subclass sets as
     attributes before it calls this constructor. `cause` becomes `__cause__`.
 
@@ -92,15 +98,48 @@ class PolarisException(Exception):
         cause: BaseException | None = None,
     ) -> None:
         if self.__dict__:
-            self.__dict__.update(_without_secrets(self.__dict__))
-        text = message if type(message) is str else as_text(message)
-        self.message: str = redact_text(text, chars_max=MESSAGE_CHARS_MAX) if text else self.title
-        self.context: dict[str, Any] = redact_fields(context) if context else {}
-        self.correlation_id: str | None = current_correlation_id()
-        self._stamp: float = time.time()
-        super().__init__(self.message)
+            _redact_attributes(self.__dict__)
+        if type(message) is not str:
+            message = as_text(message)
+        if message:
+            self.message = message = clean_texts[message]
+            super().__init__(message)
+        else:
+            _empty_args(self)
+        if context:
+            self.context = redact_fields(context)
+        self.correlation_id: str | None = _correlation_now()
+        self._stamp: float = _now_s()
         if cause is not None:
             self.__cause__ = cause
+
+    def _derived(self) -> tuple[str, Mapping[str, object]]:
+        """The message and the context of an error that was made without, from its attributes, which are redacted.
+
+        A policy that rejects makes many errors of which few are ever read: they are worded when they are.
+        """
+        return "", {}
+
+    @functools.cached_property
+    def message(self) -> str:
+        """What happened, redacted and bounded."""
+        text, _ = self._derived()
+        return redact_text(text) if text else self.title
+
+    @functools.cached_property
+    def context(self) -> dict[str, Any]:
+        """The circumstances as JSON types, redacted and bounded."""
+        _, fields = self._derived()
+        return redact_fields(fields) if fields else {}
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The message alone, whatever the class was called with."""
+        return cast(tuple[Any, ...], _ARGS.__get__(self)) or (self.message,)
+
+    @args.setter
+    def args(self, values: tuple[Any, ...]) -> None:
+        _ARGS.__set__(self, values)
 
     @property
     def timestamp(self) -> datetime:
@@ -145,7 +184,8 @@ class PolarisException(Exception):
         cause = self.__cause__
         if cause is not None and not isinstance(cause, (PolarisException, ForeignCause)):
             cause = ForeignCause(cast(str, _described(cause)))
-        return _rebuild, (type(self), self.args, dict(self.__dict__), cause, self.__suppress_context__)
+        state = {"message": self.message, "context": self.context} | self.__dict__
+        return _rebuild, (type(self), self.args, state, cause, self.__suppress_context__)
 
     def __copy__(self) -> Self:
         clone = _rebuild(type(self), self.args, dict(self.__dict__), self.__cause__, self.__suppress_context__)
@@ -162,18 +202,21 @@ class PolarisException(Exception):
 class ForeignCause(Exception):
     """What is left of the cause of an error that was pickled: the type and the redacted text of a foreign exception."""
 
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+    def __init__(self, text: str = "") -> None:
+        super().__init__(redact_text(text))
 
 
-def _without_secrets(attributes: Mapping[str, object]) -> dict[str, object]:
-    clean: dict[str, object] = {}
+def _redact_attributes(attributes: dict[str, object]) -> None:
+    # What stands under these names now would stay there, unredacted, when the constructor is given none.
+    attributes.pop("message", None)
+    attributes.pop("context", None)
     for name, value in attributes.items():
         if isinstance(value, str):
-            clean[name] = redact_text(str.__str__(value))
+            attributes[name] = clean_texts[str.__str__(value)]
         elif isinstance(value, tuple):
-            clean[name] = tuple(redact_text(item) if type(item) is str else item for item in value)
-    return clean
+            attributes[name] = tuple(
+                clean_texts[str.__str__(item)] if isinstance(item, str) else item for item in value
+            )
 
 
 def _described(cause: BaseException | None) -> str | None:
@@ -207,13 +250,15 @@ class InvalidValueError(PolarisException, ValueError):
     http_status = 422
 
     def __init__(self, field: str, expected: str, value: object = None, *, cause: BaseException | None = None) -> None:
-        self.field = field
-        self.expected = expected
-        found = type(value).__name__
-        super().__init__(
-            f"{field}: expected {expected}, got {found}",
-            {"field": field, "expected": expected, "type": found},
-            cause=cause,
+        super().__init__(cause=cause)
+        self.field = clean_texts[field]
+        self.expected = clean_texts[expected]
+        self.found = type(value).__name__
+
+    def _derived(self) -> tuple[str, Mapping[str, object]]:
+        return (
+            f"{self.field}: expected {self.expected}, got {self.found}",
+            {"field": self.field, "expected": self.expected, "type": self.found},
         )
 
 
@@ -281,13 +326,16 @@ class CircuitBreakerOpenException(CircuitBreakerError):
     title = "Dependency temporarily unavailable"
 
     def __init__(self, name: str, *, state: str = "open", retry_after: float | None = None) -> None:
-        self.name = name
-        self.state = state
+        super().__init__()
+        self.name = clean_texts[name]
+        self.state = clean_texts[state]
         self.retry_after = retry_after
-        wait = "" if retry_after is None else f", retry after {retry_after:.3g} s"
-        super().__init__(
-            f"circuit breaker {name!r} is {state}{wait}",
-            {"name": name, "state": state, "retry_after": retry_after},
+
+    def _derived(self) -> tuple[str, Mapping[str, object]]:
+        wait = "" if self.retry_after is None else f", retry after {self.retry_after:.3g} s"
+        return (
+            f"circuit breaker {self.name!r} is {self.state}{wait}",
+            {"name": self.name, "state": self.state, "retry_after": self.retry_after},
         )
 
 
@@ -307,13 +355,16 @@ class BulkheadRejectedException(BulkheadError):
     title = "Too many concurrent calls"
 
     def __init__(self, name: str, *, active: int, queued: int, reason: str = "full") -> None:
-        self.name = name
+        super().__init__()
+        self.name = clean_texts[name]
         self.active = active
         self.queued = queued
-        self.reason = reason
-        super().__init__(
-            f"bulkhead {name!r} rejected the call: {reason} ({active} active, {queued} queued)",
-            {"name": name, "active": active, "queued": queued, "reason": reason},
+        self.reason = clean_texts[reason]
+
+    def _derived(self) -> tuple[str, Mapping[str, object]]:
+        return (
+            f"bulkhead {self.name!r} rejected the call: {self.reason} ({self.active} active, {self.queued} queued)",
+            {"name": self.name, "active": self.active, "queued": self.queued, "reason": self.reason},
         )
 
 
@@ -329,13 +380,16 @@ class RateLimitExceededError(PolarisException):
     http_status = 429
 
     def __init__(self, name: str, *, retry_after: float | None = None, reason: str = "rate") -> None:
-        self.name = name
+        super().__init__()
+        self.name = clean_texts[name]
         self.retry_after = retry_after
-        self.reason = reason
-        wait = "" if retry_after is None else f", retry after {retry_after:.3g} s"
-        super().__init__(
-            f"rate limiter {name!r} rejected the call: {reason}{wait}",
-            {"name": name, "retry_after": retry_after, "reason": reason},
+        self.reason = clean_texts[reason]
+
+    def _derived(self) -> tuple[str, Mapping[str, object]]:
+        wait = "" if self.retry_after is None else f", retry after {self.retry_after:.3g} s"
+        return (
+            f"rate limiter {self.name!r} rejected the call: {self.reason}{wait}",
+            {"name": self.name, "retry_after": self.retry_after, "reason": self.reason},
         )
 
 
@@ -369,13 +423,15 @@ class DeadlineExceededError(PolarisException, TimeoutError):
     def __init__(
         self, operation: str = "", *, timeout_s: float | None = None, cause: BaseException | None = None
     ) -> None:
-        self.operation = operation
+        super().__init__(cause=cause)
+        self.operation = clean_texts[operation]
         self.timeout_s = timeout_s
-        limit = "" if timeout_s is None else f" after {timeout_s:g} s"
-        super().__init__(
-            f"{operation or 'operation'} exceeded its deadline{limit}",
-            {"operation": operation, "timeout_s": timeout_s},
-            cause=cause,
+
+    def _derived(self) -> tuple[str, Mapping[str, object]]:
+        limit = "" if self.timeout_s is None else f" after {self.timeout_s:g} s"
+        return (
+            f"{self.operation or 'operation'} exceeded its deadline{limit}",
+            {"operation": self.operation, "timeout_s": self.timeout_s},
         )
 
 

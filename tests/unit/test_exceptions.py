@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import pickle
 import re
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,13 +22,21 @@ import pytest
 import polaris.exceptions as module
 from polaris._correlation import correlation_scope
 from polaris.exceptions import (
+    BulkheadRejectedException,
+    CircuitBreakerOpenException,
     ConfigurationError,
+    DeadlineExceededError,
+    DependencyResolutionException,
     ErrorContext,
     ForeignCause,
     InvalidValueError,
+    PayloadTooLargeError,
     PolarisException,
     PublishError,
+    RateLimitExceededError,
     RetryExhaustedError,
+    ServiceNotRegisteredException,
+    UnconfirmedPublishError,
 )
 
 NEEDLE = "h4rdToGuess"
@@ -63,7 +72,9 @@ def make(cls: type[PolarisException], text: str = "some text") -> PolarisExcepti
             arguments[name] = 1.5
         else:
             arguments[name] = text
-    return cls(**arguments)
+    # By position where it can be: Python remembers such arguments.
+    bound = inspect.signature(cls).bind(**arguments)
+    return cls(*bound.args, **bound.kwargs)
 
 
 def raise_again(error: PolarisException) -> None:
@@ -108,6 +119,100 @@ def test_an_error_comes_back_equal_from_pickle_and_copy(cls: type[PolarisExcepti
         assert_equal(copied, error)
     # A second journey changes nothing more.
     assert_equal(pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(error)))), error)
+
+
+@every_class
+def test_what_an_error_was_called_with_is_nowhere_but_in_its_fields(cls: type[PolarisException]) -> None:
+    error = make(cls, "positional")
+    assert error.args == (error.message,)
+    assert BaseException.__dict__["args"].__get__(error) in {(), (error.message,)}
+
+
+def test_args_can_be_set_as_those_of_any_exception_and_travel_along() -> None:
+    error = CircuitBreakerOpenException("orders")
+    error.args = ("other", 3)
+    assert error.args == pickle.loads(pickle.dumps(error)).args == copy.copy(error).args == ("other", 3)
+    assert str(error) == "circuit breaker 'orders' is open"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "context"),
+    [
+        (
+            CircuitBreakerOpenException("orders", state="half_open", retry_after=1.5),
+            "circuit breaker 'orders' is half_open, retry after 1.5 s",
+            {"name": "orders", "state": "half_open", "retry_after": 1.5},
+        ),
+        (
+            CircuitBreakerOpenException("orders"),
+            "circuit breaker 'orders' is open",
+            {"name": "orders", "state": "open", "retry_after": None},
+        ),
+        (
+            BulkheadRejectedException("orders", active=10, queued=2, reason="waited too long"),
+            "bulkhead 'orders' rejected the call: waited too long (10 active, 2 queued)",
+            {"name": "orders", "active": 10, "queued": 2, "reason": "waited too long"},
+        ),
+        (
+            RateLimitExceededError("orders", retry_after=0.25),
+            "rate limiter 'orders' rejected the call: rate, retry after 0.25 s",
+            {"name": "orders", "retry_after": 0.25, "reason": "rate"},
+        ),
+        (
+            DeadlineExceededError("", timeout_s=0.5),
+            "operation exceeded its deadline after 0.5 s",
+            {"operation": "", "timeout_s": 0.5},
+        ),
+        (
+            InvalidValueError("ratio", "a number from 0 to 1", "x"),
+            "ratio: expected a number from 0 to 1, got str",
+            {"field": "ratio", "expected": "a number from 0 to 1", "type": "str"},
+        ),
+    ],
+    ids=["breaker", "breaker without a time", "bulkhead", "rate limiter", "deadline", "value"],
+)
+def test_an_error_that_is_worded_late_says_all_its_fields_and_may_be_copied_before(
+    error: PolarisException, message: str, context: dict[str, object]
+) -> None:
+    for one in (pickle.loads(pickle.dumps(copy.copy(error))), copy.deepcopy(error), error):
+        assert one.context == context
+        assert str(one) == one.message == message
+        assert one.context is one.context
+
+
+def test_an_error_of_the_container_draws_the_path_of_the_services() -> None:
+    missing = ServiceNotRegisteredException("Clock", path=["App", "Scheduler"], suggestions=["SystemClock"])
+    assert str(missing) == "Clock is not registered\nApp\n   └─ Scheduler\n      └─ Clock\ndid you mean SystemClock?"
+    assert missing.path == ("App", "Scheduler")
+    failed = DependencyResolutionException("Clock cannot be built", path=["App", "Clock"])
+    assert str(failed) == "Clock cannot be built\nApp\n   └─ Clock"
+    assert failed.context == {"path": ["App", "Clock"]}
+
+
+def test_what_happens_to_the_callers_context_afterwards_changes_nothing() -> None:
+    fields: dict[str, Any] = {"items": [1], "note": "a"}
+    error = PolarisException("x", fields)
+    fields["password"] = NEEDLE
+    fields["items"].append(NEEDLE)
+    assert error.context == {"items": [1], "note": "a"}
+
+
+class ForeignError(Exception):
+    """Has a constructor of its own, as the errors of many libraries."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.request = text.upper()
+
+
+class OursAndForeignError(PublishError, ForeignError):
+    """Caught by the class of the library that is replaced, too."""
+
+
+def test_a_foreign_second_parent_is_constructed_with_the_redacted_message() -> None:
+    error = OursAndForeignError(f"password={NEEDLE}", {"count": 1})
+    assert error.request == "PASSWORD=[REDACTED]"
+    assert pickle.loads(pickle.dumps(error)).request == error.request
 
 
 def assert_equal(other: PolarisException, error: PolarisException) -> None:
@@ -210,6 +315,21 @@ def test_the_public_form_shows_neither_message_nor_context_nor_cause() -> None:
     }
 
 
+def test_the_inner_form_says_everything_as_json() -> None:
+    with correlation_scope("chain-1"):
+        error = PublishError("not stored", {"topic": "a.b", "bytes": 3}, cause=OSError(f"password={NEEDLE}"))
+    assert json.loads(json.dumps(error.to_dict())) == {
+        "type": "PublishError",
+        "code": "polaris.bus.publish",
+        "message": "not stored",
+        "retryable": True,
+        "timestamp": error.timestamp.isoformat(),
+        "correlation_id": "chain-1",
+        "context": {"topic": "a.b", "bytes": 3},
+        "cause": "OSError: password=[redacted]",
+    }
+
+
 def test_an_error_knows_when_it_was_made_in_utc() -> None:
     before = datetime.now(UTC)
     error = PolarisException("x")
@@ -246,8 +366,47 @@ def test_without_a_message_the_title_stands_in() -> None:
     assert PublishError().message == str(PublishError("")) == "Event not published"
 
 
-def test_a_very_long_message_is_cut() -> None:
-    assert len(PolarisException("x" * 1_000_000).message) == 2_048
+@pytest.mark.parametrize("characters", [2_049, 20_000, 1_000_000])
+def test_a_very_long_message_is_cut(characters: int) -> None:
+    error = PolarisException("x" * characters)
+    assert len(error.message) == 2_048
+    assert error.message.endswith("x[truncated]")
+    assert len(InvalidValueError("x" * characters, "y" * characters).message) == 2_048
+
+
+def test_a_context_of_anything_becomes_json_types() -> None:
+    fields: dict[str, Any] = {
+        "nan": float("nan"),
+        "bytes": b"abc",
+        "when": datetime(2026, 1, 1, tzinfo=UTC),
+        "big": 2**70,
+        "set": {1},
+        "class": int,
+        "wide": list(range(100)),
+        "deep": [[[[[["x"]]]]]],
+        "text": "x" * 3_000,
+    }
+    fields["self"] = fields
+    context = PolarisException("x", fields).context
+    assert context == {
+        "nan": "nan",
+        "bytes": "[3 bytes]",
+        "when": "2026-01-01T00:00:00+00:00",
+        "big": "[integer of 71 bits]",
+        "set": [1],
+        "class": "int",
+        "wide": [*range(64), "... 36 more"],
+        "deep": [[[[["[truncated]"]]]]],
+        "text": "x" * (2_048 - len("[truncated]")) + "[truncated]",
+        "self": "[cycle]",
+    }
+    assert json.loads(json.dumps(context, allow_nan=False)) == context
+
+
+def test_nothing_stored_and_maybe_stored_are_told_apart_by_their_class() -> None:
+    assert not issubclass(UnconfirmedPublishError, PublishError)
+    assert not issubclass(PublishError, UnconfirmedPublishError)
+    assert issubclass(PayloadTooLargeError, PublishError)
 
 
 def test_a_refused_value_is_named_by_field_type_and_limit_and_not_shown() -> None:
@@ -404,12 +563,35 @@ def test_the_traceback_of_the_foreign_error_is_kept() -> None:
 
     error = outcome(ErrorContext.wrap_exception("work")(lambda note: deepest()))
     assert error.__cause__ is not None
-    frames = []
-    traceback = error.__cause__.__traceback__
-    while traceback is not None:
-        frames.append(traceback.tb_frame.f_code.co_name)
-        traceback = traceback.tb_next
+    frames = [frame.name for frame in traceback.extract_tb(error.__cause__.__traceback__)]
     assert frames[-1] == "deepest"
+
+
+def test_the_chain_behind_the_foreign_error_is_kept() -> None:
+    def fail(note: str) -> None:
+        try:
+            raise KeyError("first")
+        except KeyError as first:
+            raise OSError("second") from first
+
+    error = outcome(ErrorContext.wrap_exception("work")(fail))
+    assert isinstance(error, PolarisException)
+    assert isinstance(error.__cause__, OSError)
+    assert isinstance(error.__cause__.__cause__, KeyError)
+
+
+@both
+def test_an_error_of_ours_that_passes_keeps_its_chain_and_its_whole_traceback(
+    failing: Callable[[BaseException], Any],
+) -> None:
+    cause = OSError("x")
+    ours = PublishError("not stored", cause=cause)
+    error = outcome(ErrorContext.wrap_exception("outer")(ErrorContext.wrap_exception("inner")(failing(ours))))
+    assert error.__cause__ is cause
+    assert error.__context__ is None
+    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert names[0] == "outcome"
+    assert names[-1] == "fail"
 
 
 def test_what_the_decorator_cannot_protect_it_refuses_at_once() -> None:
