@@ -1,4 +1,4 @@
-"""What tests of POLARIS and of code built on it need: virtual time, and the contract suites of the ports.
+"""What tests of POLARIS and of code built on it need: virtual time, instant retries, and the suites of the ports.
 
 Nothing in the package imports this room. Names are loaded when first used, so importing one suite does not pull in the
 libraries of another.
@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polaris.testing._instant import InstantClock
     from polaris.testing._virtual_clock import VirtualClock
     from polaris.testing._virtual_loop import VirtualTimeDeadlock, VirtualTimeLoop, run_virtual, running_clock
 
 _HOMES = {
+    "InstantClock": "_instant",
     "VirtualClock": "_virtual_clock",
     "VirtualTimeDeadlock": "_virtual_loop",
     "VirtualTimeLoop": "_virtual_loop",
@@ -21,7 +23,7 @@ _HOMES = {
     "running_clock": "_virtual_loop",
 }
 
-__all__ = ["VirtualClock", "VirtualTimeDeadlock", "VirtualTimeLoop", "run_virtual", "running_clock"]
+__all__ = ["InstantClock", "VirtualClock", "VirtualTimeDeadlock", "VirtualTimeLoop", "run_virtual", "running_clock"]
 
 
 def __getattr__(name: str) -> Any:
