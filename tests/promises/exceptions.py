@@ -6,7 +6,6 @@ from tests.promises._break import Break
 
 UNIT = "tests/unit/test_exceptions.py"
 SECRETS = "tests/unit/exceptions/test_secrets.py"
-COST = "tests/unit/exceptions/test_cost.py::test_making_an_error_costs_a_few_bare_exceptions"
 ONCE = "tests/unit/exceptions/test_raised_once.py"
 RETRYABLE = "tests/unit/exceptions/test_retryable.py"
 JOURNEYS = "tests/property/test_exceptions_journeys.py"
@@ -349,18 +348,4 @@ BREAKS: tuple[Break, ...] = (
         caught_by=(f"{UNIT}::test_a_foreign_error_becomes_ours_with_context_and_cause",),
     ),
     # Cost.
-    Break(
-        promise="making an error costs two microseconds: what is known to be clean is not searched again",
-        file="_redaction.py",
-        old="            self[text] = text\n",
-        new="            pass\n",
-        caught_by=(f"{COST}[message_and_context]", f"{COST}[class_with_a_code]"),
-    ),
-    Break(
-        promise="making a rejection costs hardly more than a microsecond: it is worded when it is read",
-        file="exceptions.py",
-        old="        self.state = clean_texts[state]\n        self.retry_after = retry_after\n",
-        new="        self.state, self.retry_after = clean_texts[state], retry_after\n        self.to_dict()\n",
-        caught_by=(f"{COST}[breaker]",),
-    ),
 )
