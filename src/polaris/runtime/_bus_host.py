@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus
+from polaris.resilience import Backoff
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._storing import COMPONENT as STORAGE
 from polaris.runtime._supervision import Supervisor
@@ -22,8 +23,8 @@ COMPONENT = "bus server"
 LOOK_EVERY_S = 1.0
 STORES_NOTHING_S_MAX = 4.0
 """How long storing may have failed, with room on the disk, before the server is started again."""
-RESTART_AGAIN_S = 10.0
 RESTART_AGAIN_S_MAX = 300.0
+RESTART_AGAIN = Backoff(10.0, RESTART_AGAIN_S_MAX, jitter="none")
 """Between two restarts that were to mend the storing; doubled from the first to the second."""
 ROOM_BYTES = 1 << 18
 """Less room than this is none: a server that starts on a full disk cannot even recover its streams."""
@@ -49,7 +50,7 @@ class BusHost:
         self._supervisor = Supervisor(board, logger, clock=clock)
         self._stores_nothing_since: float | None = None
         self._mended_at: float | None = None
-        self._again_s = RESTART_AGAIN_S
+        self._mends = 0
         self.restarts_total = 0
         board.on_change(self._note)
 
@@ -94,7 +95,7 @@ class BusHost:
             await self._clock.sleep(LOOK_EVERY_S)
             now_s = self._clock.monotonic()
             if self._mended_at is not None and now_s - self._mended_at > 2 * RESTART_AGAIN_S_MAX:
-                self._again_s, self._mended_at = RESTART_AGAIN_S, None
+                self._mends, self._mended_at = 0, None
             since = self._stores_nothing_since
             problem = await asyncio.to_thread(_write_problem, self.server.config.data_dir) if since is not None else ""
             if since is None or problem:
@@ -108,12 +109,9 @@ class BusHost:
             self._report_running()
             if since is None or room_since is None or now_s - max(since, room_since) < STORES_NOTHING_S_MAX:
                 continue
-            if self._mended_at is None:
-                self._again_s = RESTART_AGAIN_S
-            elif now_s - self._mended_at < self._again_s:
+            if self._mended_at is not None and now_s - self._mended_at < RESTART_AGAIN.delay_s(self._mends):
                 continue
-            else:
-                self._again_s = min(2 * self._again_s, RESTART_AGAIN_S_MAX)
+            self._mends += 1
             self._mended_at = now_s
             return "has stored nothing although there is room on the disk"
 

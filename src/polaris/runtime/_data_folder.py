@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from polaris.exceptions import ConfigurationError, StoreLockedError
+from polaris.exceptions import ConfigurationError, RetryExhaustedError, StoreLockedError
+from polaris.resilience import RetryConfig, RetryPolicy
 
 NODE_FILE = "node.json"
 LOCK_FILE = "node.lock"
-LOOKS_MAX = 5
-LOOK_S = 0.01
-"""Who asks `running_node` holds the lock for an instant: it is asked for again that often, after so long."""
+LOCKING = RetryConfig(
+    max_attempts=6, base_delay=0.01, max_delay=0.01, multiplier=1, jitter="none", retryable=(BlockingIOError,)
+)
+"""Who asks `running_node` holds the lock for an instant."""
 
 
 class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +71,13 @@ class DataFolder:
             raise ConfigurationError(problems=[message], cause=error) from error
         try:
             _lock_patiently(lock)
+        except (RetryExhaustedError, PermissionError) as busy:
+            os.close(lock)
+            raise StoreLockedError(self._owned_by(), {"data_dir": str(self.path)}) from busy.__cause__
         except OSError as error:
             os.close(lock)
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                message = f"node.data_dir = '{self.path}': cannot be locked: {error.strerror or error}"
-                raise ConfigurationError(problems=[message], cause=error) from error
-            raise StoreLockedError(self._owned_by(), {"data_dir": str(self.path)}) from error
+            message = f"node.data_dir = '{self.path}': cannot be locked: {error.strerror or error}"
+            raise ConfigurationError(problems=[message], cause=error) from error
         self._lock_fd = lock
 
     def _owned_by(self) -> str:
@@ -130,11 +131,4 @@ class DataFolder:
 
 
 def _lock_patiently(lock: int) -> None:
-    for _ in range(LOOKS_MAX):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(LOOK_S)
-        else:
-            return
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    RetryPolicy(LOCKING).execute_sync(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), "lock the data folder")
