@@ -192,3 +192,45 @@ def test_every_link_between_documents_leads_somewhere() -> None:
             if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists():
                 broken.append(f"{relative(path)}: {target}")
     assert broken == []
+
+
+# A loop that catches, sleeps and goes round again is a retry: it belongs to polaris.resilience, or waits by a Backoff.
+PATIENT_LOOPS = {
+    "runtime/_supervision.py:_keep_running": "supervision; its waits are those of a Backoff, shown on the board"
+}
+
+
+def is_sleep(node: ast.AST) -> bool:
+    """A wait, not the turn that `sleep(0)` gives to others."""
+    named = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sleep"
+    return named and not (isinstance(node, ast.Call) and ast.unparse(node.args[0]) == "0")
+
+
+def waits_by_backoff(call: ast.AST) -> bool:
+    return any(isinstance(node, ast.Attribute) and node.attr in {"delay_s", "_delay_s"} for node in ast.walk(call))
+
+
+def goes_on(handler: ast.ExceptHandler) -> bool:
+    return not isinstance(handler.body[-1], (ast.Raise, ast.Return, ast.Break))
+
+
+def test_nobody_writes_a_retry_loop_of_his_own() -> None:
+    found: dict[str, int] = {}
+    for path in source_files():
+        if "resilience" in path.parts or "testing" in path.parts:
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            for loop in ast.walk(function):
+                if not isinstance(loop, (ast.For, ast.While, ast.AsyncFor)):
+                    continue
+                inside = [node for statement in loop.body for node in ast.walk(statement)]
+                catches = any(
+                    isinstance(node, ast.Try) and any(goes_on(handler) for handler in node.handlers) for node in inside
+                )
+                sleeps = [node for node in inside if is_sleep(node) and not waits_by_backoff(node)]
+                if catches and sleeps:
+                    found[f"{path.relative_to(SOURCE)}:{function.name}"] = loop.lineno
+    assert {name: line for name, line in found.items() if name not in PATIENT_LOOPS} == {}
+    assert set(PATIENT_LOOPS) <= set(found), "a reason outlived its loop"
