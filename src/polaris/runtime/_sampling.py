@@ -12,6 +12,7 @@ from polaris.exceptions import ConnectorError, MessageBusError, PolarisException
 from polaris.resilience import RetryConfig, RetryPolicy, Timeout
 from polaris.runtime._connection import Connection
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._sample_account import SampleAccount
 from polaris.runtime._settings import SystemSettings
 from polaris.runtime._supervision import Supervisor
 
@@ -65,9 +66,8 @@ class SystemSampler:
         self._buffer: asyncio.Queue[TelemetryEvent] = asyncio.Queue(buffer_max)
         self._failures = 0
         self._polled = instruments.connector_polls
-        self._dropped = instruments.telemetry_dropped
         self._on_its_way = 0
-        self.dropped_total = 0
+        self.account = SampleAccount(self.system_id, instruments, lambda: self._buffer.qsize() + self._on_its_way)
 
     async def sample_for_ever(self) -> None:
         """Take a sample at every tick until cancelled. The connection stays open: actions may still need it."""
@@ -111,8 +111,8 @@ class SystemSampler:
         if self._buffer.full():
             self._buffer.get_nowait()
             self._buffer.task_done()
-            self.dropped_total += 1
-            self._dropped(self.system_id, "buffer_full").inc()
+            self.account.dropped("buffer_full")
+        self.account.sampled()
         self._buffer.put_nowait(event)
 
     async def publish_for_ever(self) -> None:
@@ -122,11 +122,13 @@ class SystemSampler:
             self._on_its_way = 1
             try:
                 await self._until_confirmed.execute(lambda: self._bus.publish_telemetry(event), "publish sample")  # noqa: B023
+                self._on_its_way = 0
+                self.account.confirmed()
             except PolarisException as error:
-                self._dropped(self.system_id, "refused").inc()
+                self._on_its_way = 0
+                self.account.dropped("refused")
                 self._logger.exception("sample refused by the bus", reason=error.message)
             finally:
-                self._on_its_way = 0
                 self._buffer.task_done()
 
     async def published(self) -> None:
@@ -135,10 +137,12 @@ class SystemSampler:
 
     def give_up(self) -> None:
         """Count the samples that the bus has not confirmed: nobody will publish them any more."""
-        lost = self._buffer.qsize() + self._on_its_way
+        lost = self.account.waiting
+        while not self._buffer.empty():
+            self._buffer.get_nowait()
+        self._on_its_way = 0
         if lost:
-            self.dropped_total += lost
-            self._dropped(self.system_id, "stopped").inc(lost)
+            self.account.dropped("stopped", lost)
             self._logger.warning("samples were not confirmed before the stop", samples=lost)
 
 

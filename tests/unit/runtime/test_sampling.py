@@ -71,6 +71,35 @@ class Bench:
         return view.status
 
 
+def balanced(bench: Bench) -> bool:
+    account = bench.sampler.account
+    return account.sampled_total == account.confirmed_total + account.waiting + account.dropped_total
+
+
+def test_every_sample_is_confirmed_waiting_or_dropped_for_a_reason() -> None:
+    async def scenario() -> None:
+        bench = Bench(ScriptedConnector(), interval_s=1.0, buffer_max=5)
+        async with bench.running():
+            await bench.clock.sleep(3.5)
+            assert (bench.sampler.account.confirmed_total, balanced(bench)) == (4, True)
+            bench.bus.failing = BusConnectionError("away")
+            for _ in range(20):
+                await bench.clock.sleep(0.7)
+                assert balanced(bench)
+            assert bench.sampler.account.waiting == 6  # five buffered, one on its way
+            text = bench.metrics.render().decode()
+            assert 'polaris_telemetry_waiting_samples{system_id="web"} 6.0' in text
+            assert 'polaris_telemetry_confirmed_total{system_id="web"} 4.0' in text
+        account = bench.sampler.account
+        assert (account.waiting, balanced(bench)) == (0, True)
+        assert account.sampled_total == bench.connector.samples
+        assert (
+            'polaris_telemetry_dropped_total{reason="stopped",system_id="web"} 6.0' in bench.metrics.render().decode()
+        )
+
+    run_virtual(scenario())
+
+
 def test_samples_come_at_the_interval() -> None:
     async def scenario() -> None:
         bench = Bench(ScriptedConnector(), interval_s=0.5)
@@ -171,7 +200,7 @@ def test_samples_taken_while_the_bus_is_away_are_published_later_in_order_with_t
         assert values == [float(number) for number in range(1, len(values) + 1)]
         assert len(values) >= 40
         assert len({event.event_id for event in bench.bus.published}) == len(values)
-        assert bench.sampler.dropped_total == 0
+        assert bench.sampler.account.dropped_total == 0
 
     run_virtual(scenario())
 
@@ -184,13 +213,11 @@ def test_a_full_buffer_drops_the_oldest_and_counts_them() -> None:
             await bench.clock.sleep(20.5)
             bench.bus.failing = None
             await bench.clock.sleep(6)
-        assert bench.sampler.dropped_total == bench.connector.samples - len(bench.bus.published)
-        assert bench.sampler.dropped_total > 10
+        assert bench.sampler.account.dropped_total == bench.connector.samples - len(bench.bus.published)
+        assert bench.sampler.account.dropped_total > 10
         text = bench.metrics.render().decode()
-        dropped = (
-            f'polaris_telemetry_dropped_total{{reason="buffer_full",system_id="web"}} {bench.sampler.dropped_total}.0'
-        )
-        assert dropped in text
+        dropped = bench.sampler.account.dropped_total
+        assert f'polaris_telemetry_dropped_total{{reason="buffer_full",system_id="web"}} {dropped}.0' in text
 
     run_virtual(scenario())
 
