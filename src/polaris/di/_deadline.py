@@ -22,17 +22,17 @@ async def within(clock: Clock, timeout_s: float, work: Coroutine[Any, Any, T], o
     """The result of `work`, which runs as a task of its own and is cancelled after `timeout_s` seconds.
 
     Raises DeadlineExceededError when the time is over; work that does not end within a second of its cancellation is
-    left behind. Cancelling the caller cancels the work and waits for its end in the same way.
+    left behind. Cancelling the caller, once or again, cancels the work and waits for its end in the same way.
     """
     task = asyncio.ensure_future(work)
     try:
         in_time = await _ends_within(clock, timeout_s, task)
     except asyncio.CancelledError:
-        await _cancel(clock, task)
+        await shielded(_cancel(clock, task))
         raise
     if in_time:
         return _result_of(task, operation)
-    await _cancel(clock, task)
+    await shielded(_cancel(clock, task))
     raise DeadlineExceededError(operation, timeout_s=timeout_s)
 
 

@@ -3,8 +3,8 @@
 A slot is an entry of `Store.values`: absent, a `Build` while somebody builds it, then the instance. `dict.setdefault`
 decides atomically who builds; everybody else waits for that one build only, threads on a lock and tasks on a future of
 their own event loop. A finished instance is read without any lock. When a build fails or is cancelled, its caller gets
-the error and the next waiter builds. Before anybody waits, the graph of who waits for whom is searched: a wait that
-could never end raises.
+the error and all who wait look again: the first to come builds. Before anybody waits, the graph of who waits for whom
+is searched: a wait that could never end raises.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import threading
 from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from polaris.di._store import Store
 from polaris.exceptions import DependencyResolutionException
 
 _STALE_CHECK_S = 1.0
-"""How often a waiting thread looks whether the builder's event loop is still alive."""
+"""How often one who waits for a build of another event loop looks whether that loop is still alive."""
 
 _ledger = threading.RLock()
 """Guards waiters and the wait graph, of all containers, for moments; no user code runs under it. Reentrant, because a
@@ -39,8 +39,8 @@ _ancestry: ContextVar[TaskBuild | None] = ContextVar("polaris_di_build", default
 class Waiter(Protocol):
     """Somebody waiting for a slot."""
 
-    def wake(self) -> bool:
-        """Let it look at the slot again; False if it is not sure to come round to it."""
+    def wake(self) -> None:
+        """Let it look at the slot again."""
         ...
 
 
@@ -66,8 +66,8 @@ class _Here(threading.local):
 
 _here = _Here()
 
-Wait = tuple[ServiceRegistration, Build]
-"""A service that somebody waits for, and the build that it waits for."""
+Wait = tuple[Store, ServiceRegistration, Build]
+"""A slot that somebody waits for, and the build that it waits for."""
 
 
 class TaskBuild(Build):
@@ -80,17 +80,11 @@ class TaskBuild(Build):
         self.task = asyncio.current_task()
         self.parent = _ancestry.get()
         self.waiting: list[Wait] = []
-        """What this one, or a task it started, waits for."""
+        """What this one waits for, or a build inside it, or a task that one of them started."""
 
     def is_stale(self) -> bool:
         """Whether nobody is left to finish it: its event loop was closed in mid-build."""
         return self.task is not None and self.task.get_loop().is_closed()
-
-    def ancestors(self) -> Iterator[TaskBuild]:
-        build: TaskBuild | None = self
-        while build is not None:
-            yield build
-            build = build.parent
 
 
 class _WaitingThread:
@@ -100,9 +94,8 @@ class _WaitingThread:
         self.lock = threading.Lock()
         self.lock.acquire()
 
-    def wake(self) -> bool:
+    def wake(self) -> None:
         self.lock.release()
-        return True
 
 
 class _WaitingTask:
@@ -112,12 +105,9 @@ class _WaitingTask:
         self.loop = loop
         self.future: Future[None] = loop.create_future()
 
-    def wake(self) -> bool:
-        try:
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self._resolve)
-        except RuntimeError:  # the loop is closed
-            return False
-        return self.loop.is_running()
 
     def _resolve(self) -> None:
         if not self.future.done():
@@ -216,36 +206,27 @@ def _wake_all(store: Store, registration: ServiceRegistration) -> None:
 def _abandon(store: Store, registration: ServiceRegistration, build: Build) -> None:
     if store.values.get(registration) is build:
         del store.values[registration]
-    if (store, registration) in _waiters:
-        with _ledger:
-            _wake_next(store, registration)
-
-
-def _wake_next(store: Store, registration: ServiceRegistration) -> None:
-    waiters = _waiters.get((store, registration), {})
-    while waiters:
-        waiter = next(iter(waiters))
-        del waiters[waiter]
-        if waiter.wake():
-            break
-    if not waiters:
-        _waiters.pop((store, registration), None)
+    # Not the next one alone: it may be a task whose thread stands still for another of those who wait here. And whoever
+    # still waited for this build, instead of for the one that takes over, would hide a cycle.
+    if _waiters:
+        _wake_all(store, registration)
 
 
 def _wait_as_thread(store: Store, registration: ServiceRegistration, held: Build) -> None:
     me = get_ident()
+    wait = (store, registration, held)
     waiter = _WaitingThread()
     frame = _ancestry.get()
     with _ledger:
         if _discard_stale(store, registration, held):
             return
-        _refuse_deadlock((registration, held), lambda build: build.thread == me or _is_ancestor(build, frame))
+        _refuse_deadlock(wait, lambda build: build.thread == me or _is_ancestor(build, frame))
         if not _enqueue(store, registration, held, waiter):
             return
-        _blocked[me] = (registration, held)
-        if frame is not None:
-            frame.waiting.append((registration, held))
-    with _leaving(store, (registration, held), waiter, frame, me):
+        _blocked[me] = wait
+        for ancestor in _ancestors(frame):
+            ancestor.waiting.append(wait)
+    with _leaving(wait, waiter, frame, me):
         while not waiter.lock.acquire(timeout=_STALE_CHECK_S):
             if isinstance(held, TaskBuild) and held.is_stale():
                 return
@@ -253,18 +234,25 @@ def _wait_as_thread(store: Store, registration: ServiceRegistration, held: Build
 
 async def _wait_as_task(store: Store, registration: ServiceRegistration, held: Build) -> None:
     task = asyncio.current_task()
+    wait = (store, registration, held)
     waiter = _WaitingTask(asyncio.get_running_loop())
     frame = _ancestry.get()
     with _ledger:
         if _discard_stale(store, registration, held):
             return
-        _refuse_deadlock((registration, held), lambda build: _is_of_task(build, task) or _is_ancestor(build, frame))
+        _refuse_deadlock(wait, lambda build: _is_of_task(build, task) or _is_ancestor(build, frame))
         if not _enqueue(store, registration, held, waiter):
             return
-        if frame is not None:
-            frame.waiting.append((registration, held))
-    with _leaving(store, (registration, held), waiter, frame, None):
-        await waiter.future
+        for ancestor in _ancestors(frame):
+            ancestor.waiting.append(wait)
+    with _leaving(wait, waiter, frame, None):
+        if not isinstance(held, TaskBuild) or held.task is None or held.task.get_loop() is waiter.loop:
+            await waiter.future
+            return
+        while not waiter.future.done():
+            await asyncio.wait({waiter.future}, timeout=_STALE_CHECK_S)
+            if held.is_stale():
+                return
 
 
 def _enqueue(store: Store, registration: ServiceRegistration, held: Build, waiter: Waiter) -> bool:
@@ -276,15 +264,11 @@ def _enqueue(store: Store, registration: ServiceRegistration, held: Build, waite
     return False
 
 
-def _dequeue(store: Store, registration: ServiceRegistration, waiter: Waiter) -> bool:
-    """Remove the waiter; False if it was woken already."""
+def _dequeue(store: Store, registration: ServiceRegistration, waiter: Waiter) -> None:
     queue = _waiters.get((store, registration), {})
-    was_waiting = waiter in queue
-    if was_waiting:
-        del queue[waiter]
+    queue.pop(waiter, None)
     if not queue:
         _waiters.pop((store, registration), None)
-    return was_waiting
 
 
 def _discard_stale(store: Store, registration: ServiceRegistration, held: Build) -> bool:
@@ -297,47 +281,50 @@ def _discard_stale(store: Store, registration: ServiceRegistration, held: Build)
 
 
 @contextmanager
-def _leaving(store: Store, wait: Wait, waiter: Waiter, frame: TaskBuild | None, thread: int | None) -> Iterator[None]:
-    """Take the waiter out of all books afterwards; a wake-up that comes too late for it goes to the next one."""
-    registration, _ = wait
+def _leaving(wait: Wait, waiter: Waiter, frame: TaskBuild | None, thread: int | None) -> Iterator[None]:
+    """Take the waiter out of all books afterwards."""
+    store, registration, _ = wait
     try:
         yield
-    except BaseException:  # boundary: a wait may end by cancellation or interrupt; the turn must go on to somebody
-        with _ledger:
-            if not _dequeue(store, registration, waiter) and registration not in store.values:
-                _wake_next(store, registration)
-        raise
     finally:
         with _ledger:
             _dequeue(store, registration, waiter)
             if thread is not None:
                 _blocked.pop(thread, None)
-            if frame is not None:
-                frame.waiting.remove(wait)
+            for ancestor in _ancestors(frame):
+                ancestor.waiting.remove(wait)
 
 
 def _is_of_task(build: Build, task: Task[Any] | None) -> bool:
     return isinstance(build, TaskBuild) and build.task is task is not None
 
 
+def _ancestors(frame: TaskBuild | None) -> Iterator[TaskBuild]:
+    """The build that the running task works for, and those that it was begun in."""
+    while frame is not None:
+        yield frame
+        frame = frame.parent
+
+
 def _is_ancestor(build: Build, frame: TaskBuild | None) -> bool:
-    return frame is not None and any(build is ancestor for ancestor in frame.ancestors())
+    return any(build is ancestor for ancestor in _ancestors(frame))
 
 
 def _refuse_deadlock(target: Wait, is_mine: Callable[[Build], bool]) -> None:
     """Search the wait graph from `target`; raise if it leads back to the caller."""
     routes: list[list[Wait]] = [[target]]
-    seen = {id(target[1])}
+    seen: set[int] = set()
     for route in routes:
-        _, build = route[-1]
+        store, registration, build = route[-1]
+        # A build that is over holds up nobody: who waited for it has been woken, to look again.
+        if id(build) in seen or store.values.get(registration) is not build:
+            continue
+        seen.add(id(build))
         if is_mine(build):
-            names = [registration.name for registration, _ in route]
+            names = [step.name for _, step, _ in route]
             message = f"{names[0]} is asked for while it is being built, by its own construction or what that waits for"
             raise WouldDeadlockError(message, path=[*names, names[0]])
-        for successor in _waits_for(build):
-            if id(successor[1]) not in seen:
-                seen.add(id(successor[1]))
-                routes.append([*route, successor])
+        routes += [[*route, successor] for successor in _waits_for(build)]
 
 
 def _waits_for(build: Build) -> Iterator[Wait]:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -252,6 +253,38 @@ async def test_a_cancelled_build_hands_over_and_a_cancelled_waiter_changes_nothi
     ]
 
 
+async def test_a_key_is_usable_after_a_cancelled_build(container: DIContainer) -> None:
+    async def make() -> Service:
+        await asyncio.sleep(1)
+        return Service()
+
+    container.register_factory(Service, make, lifetime=SINGLETON)
+    task = asyncio.create_task(container.aresolve(Service))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(100):
+        assert await container.aresolve(Service) is container.resolve(Service)
+
+
+async def test_registering_in_the_middle_of_a_build_keeps_what_is_being_built(container: DIContainer) -> None:
+    async def make(other: Other) -> Service:
+        container.register_instance(int, 3)
+        await asyncio.sleep(1)
+        return Service()
+
+    container.register_singleton(Other)
+    container.register_factory(Service, make, lifetime=SINGLETON)
+    task = asyncio.create_task(container.aresolve(Service))
+    await asyncio.sleep(0.5)
+    other = container.resolve(Other)
+    container.register_instance(str, "text")
+    service = await task
+    assert container.resolve(Service) is service
+    assert container.resolve(Other) is other
+
+
 @pytest.mark.parametrize("ticks", range(6))
 async def test_a_waiter_cancelled_as_it_is_woken_passes_the_turn_on(container: DIContainer, ticks: int) -> None:
     """The builder fails, which wakes the next waiter, which is cancelled so many ticks later: somebody must build."""
@@ -331,6 +364,36 @@ def test_a_build_whose_event_loop_was_closed_is_taken_over(container: DIContaine
             container.resolve(Service)
     task._log_destroy_pending = False  # type: ignore[attr-defined] # it was abandoned on purpose
     task.get_coro().close()  # or it would be closed by the collector at any time
+
+
+def test_a_task_that_waits_for_a_build_takes_over_when_its_event_loop_is_closed(
+    container: DIContainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_slots, "_STALE_CHECK_S", 0.01)
+    stuck = True
+
+    async def make() -> Service:
+        if stuck:
+            await asyncio.get_running_loop().create_future()
+        return Service()
+
+    container.register_factory(Service, make, lifetime=SINGLETON)
+    other = asyncio.new_event_loop()
+    abandoned = other.create_task(container.aresolve(Service))
+    other.run_until_complete(asyncio.sleep(0))
+
+    async def main() -> Service:
+        nonlocal stuck
+        waiting = asyncio.create_task(container.aresolve(Service))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        stuck = False
+        other.close()
+        return await asyncio.wait_for(waiting, SOON_S)
+
+    assert isinstance(asyncio.run(main()), Service)
+    abandoned._log_destroy_pending = False  # type: ignore[attr-defined] # it was abandoned on purpose
+    abandoned.get_coro().close()
 
 
 @pytest.mark.parametrize("lifetime", [SINGLETON, ServiceLifetime.SCOPED])
@@ -533,3 +596,118 @@ async def test_no_books_are_kept_of_waits_that_are_over(container: DIContainer) 
     root: Store = container._root
     assert root.values == {}
     assert _slots._waiters == {}
+
+
+async def test_a_ring_through_a_build_inside_another_raises(container: DIContainer) -> None:
+    """One task builds Service and inside it Other, which waits for Third; the builder of Third waits for Service."""
+
+    async def service() -> Service:
+        await container.aresolve(Other)
+        return Service()
+
+    async def other() -> Other:
+        await asyncio.sleep(1)
+        await container.aresolve(Third)
+        return Other()
+
+    async def third() -> Third:
+        await asyncio.sleep(2)
+        await container.aresolve(Service)
+        return Third()
+
+    for kind, factory in ((Service, service), (Other, other), (Third, third)):
+        container.register_factory(kind, factory, lifetime=SINGLETON)
+    async with asyncio.timeout(100):
+        outcomes = await asyncio.gather(container.aresolve(Service), container.aresolve(Third), return_exceptions=True)
+    assert any(isinstance(outcome, DependencyResolutionException) for outcome in outcomes)
+
+
+async def test_a_ring_that_one_who_took_over_a_build_closes_raises(container: DIContainer) -> None:
+    """Other waits for the first build of Service, which fails; the second one waits for Other."""
+    attempts: list[int] = []
+
+    async def service() -> Service:
+        attempts.append(1)
+        await asyncio.sleep(1)
+        if len(attempts) == 1:
+            raise OSError
+        await container.aresolve(Other)
+        return Service()
+
+    async def other() -> Other:
+        await container.aresolve(Service)
+        return Other()
+
+    container.register_factory(Service, service, lifetime=SINGLETON)
+    container.register_factory(Other, other, lifetime=SINGLETON)
+    asked = (Service, Service, Other)
+    async with asyncio.timeout(100):
+        outcomes = await asyncio.gather(*(container.aresolve(kind) for kind in asked), return_exceptions=True)
+    assert all(isinstance(outcome, DependencyResolutionException) for outcome in outcomes)
+
+
+async def test_what_a_task_has_just_built_is_not_held_against_it(container: DIContainer) -> None:
+    """It asks for what another task builds that had waited for it and does not know yet that it may go on."""
+
+    async def service() -> Service:
+        await asyncio.sleep(1)
+        return Service()
+
+    async def other() -> Other:
+        await container.aresolve(Service)
+        return Other()
+
+    async def one_after_the_other() -> Other:
+        await container.aresolve(Service)
+        return await container.aresolve(Other)
+
+    container.register_factory(Service, service, lifetime=SINGLETON)
+    container.register_factory(Other, other, lifetime=SINGLETON)
+    async with asyncio.timeout(100):
+        first, second = await asyncio.gather(one_after_the_other(), container.aresolve(Other))
+    assert first is second
+
+
+def test_a_build_is_not_handed_to_a_task_whose_thread_stands_still_for_another_who_waits(
+    container: DIContainer,
+) -> None:
+    """A loop waits for Service and, in the same thread, stands still for Other, whose builder waits for Service too."""
+    begun, fail, waiting = threading.Event(), threading.Event(), threading.Event()
+
+    def service() -> Service:
+        if not begun.is_set():
+            begun.set()
+            assert fail.wait(SOON_S)
+            raise OSError
+        return Service()
+
+    def other() -> Other:
+        waiting.set()
+        container.resolve(Service)
+        return Other()
+
+    def ask(kind: type) -> None:
+        def run() -> None:
+            with suppress(DependencyResolutionException):
+                container.resolve(kind)
+
+        threading.Thread(target=run, daemon=True).start()
+
+    async def loop() -> None:
+        first = asyncio.create_task(container.aresolve(Service))
+        await asyncio.sleep(0)
+        ask(Other)
+        assert waiting.wait(SOON_S)
+        threading.Timer(0.05, fail.set).start()
+        outcome.append((container.resolve(Other), await first))
+
+    container.register_factory(Service, service, lifetime=SINGLETON)
+    container.register_factory(Other, other, lifetime=SINGLETON)
+    outcome: list[tuple[Other, Service]] = []
+    ask(Service)
+    assert begun.wait(SOON_S)
+    thread = threading.Thread(target=lambda: asyncio.run(loop()), daemon=True)
+    thread.start()
+    thread.join(AT_ONCE_S)
+    assert not thread.is_alive()
+    assert outcome == [(container.resolve(Other), container.resolve(Service))]

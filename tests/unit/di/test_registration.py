@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -262,3 +263,46 @@ def test_an_injectable_can_be_abstract_generic_and_take_class_arguments() -> Non
     container.register_singleton(Port[int], Adapter)
     assert container.resolve(Port[int]).get() == 3
     assert Adapter.mark == "m"
+
+
+def test_an_injectable_without_a_constructor_of_its_own_is_fine_whatever_it_inherits() -> None:
+    class Foreign:
+        def __init__(self, bare=3, *, other) -> None:
+            pass
+
+    class Adopted(Injectable, Foreign):
+        pass
+
+    class Child(Adopted):
+        size = 3
+
+    assert issubclass(Child, Injectable)
+
+
+def test_a_signature_is_read_once_when_the_service_is_registered(
+    container: DIContainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    signature = inspect.signature
+
+    def counting(target: Any, **options: Any) -> inspect.Signature:
+        read.append(target)
+        return signature(target, **options)
+
+    class Plain:
+        def __init__(self, store: Store) -> None:
+            self.store = store
+
+    def make(plain: Plain) -> MemoryStore:
+        return MemoryStore()
+
+    monkeypatch.setattr(inspect, "signature", counting)
+    container.register_singleton(Store, MemoryStore)
+    container.register_transient(Plain)
+    container.register_factory(MemoryStore, make)
+    assert read == [Plain, make]  # a class without a constructor has no parameters to read
+    container.validate()
+    for _ in range(3):
+        container.resolve(MemoryStore)
+        container.register_instance(int, 3)
+    assert read == [Plain, make]

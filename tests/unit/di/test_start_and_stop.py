@@ -258,6 +258,30 @@ async def test_a_cancelled_start_rolls_back_and_stays_cancelled(container: DICon
     assert events == ["+a", "a up", "+slow", "-slow", "slow down", "-a", "a down"]
 
 
+async def test_a_start_that_is_cancelled_again_has_ended_before_its_service_is_stopped(
+    container: DIContainer, events: Events
+) -> None:
+    class Careful:
+        async def start(self) -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(0.5)
+                events.append("undone")
+
+        async def stop(self) -> None:
+            events.append("stop")
+
+    container.register_singleton(Careful)
+    task = asyncio.create_task(container.start())
+    for _ in range(3):
+        await asyncio.sleep(0.1)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert events == ["undone", "stop"]
+
+
 async def test_a_start_that_hangs_is_cut_off_at_its_own_deadline(clock: VirtualClock, events: Events) -> None:
     container = DIContainer(clock=clock, start_timeout_s=5)
     register(container, hosted("slow", events, start_s=100))
