@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from polaris.messaging import _patterns
-from polaris.messaging._broker import DeliveryClass
+from polaris.messaging._broker import MESSAGE_ID_HEADER, DeliveryClass
 from polaris.messaging.brokers import _memory, _memory_hub
 from polaris.messaging.brokers._memory import InMemoryMessageBroker
 from polaris.messaging.brokers._memory_core import MemorySubscription
@@ -119,7 +119,11 @@ def stored_messages_have_no_limit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         InMemoryMessageBroker,
         "_check",
-        lambda self, message: None if message.message_id else original(self, message),
+        lambda self, message, message_id: (
+            ({**(message.headers or {}), MESSAGE_ID_HEADER: message_id}, len(message.payload))
+            if message_id
+            else original(self, message, message_id)
+        ),
     )
 
 
@@ -127,8 +131,8 @@ def stored_messages_have_no_limit(patch: pytest.MonkeyPatch) -> None:
 def the_limit_is_one_byte_short(patch: pytest.MonkeyPatch) -> None:
     original = InMemoryMessageBroker._check
 
-    def check(self: InMemoryMessageBroker, message: Any) -> None:
-        original(self, msgspec.structs.replace(message, payload=message.payload + b"x"))
+    def check(self: InMemoryMessageBroker, message: Any, message_id: str | None) -> Any:
+        return original(self, msgspec.structs.replace(message, payload=message.payload + b"x"), message_id)
 
     patch.setattr(InMemoryMessageBroker, "_check", check)
 
@@ -220,12 +224,20 @@ def any_name_will_do(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("test_a_consumer_of_new_messages_skips_what_is_stored")
 def new_means_all(patch: pytest.MonkeyPatch) -> None:
-    original = MemoryStream.position
-    patch.setattr(
-        MemoryStream,
-        "position",
-        lambda self, spec: original(self, msgspec.structs.replace(spec, deliver_new=False)),
-    )
+    original = MemoryStream.first_of
+    patch.setattr(MemoryStream, "first_of", lambda self, start: 1 if start.new else original(self, start))
+
+
+@breaks("test_a_consumer_begins_with_the_message_of_a_sequence")
+def any_sequence_means_all(patch: pytest.MonkeyPatch) -> None:
+    original = MemoryStream.first_of
+    patch.setattr(MemoryStream, "first_of", lambda self, start: 1 if start.sequence else original(self, start))
+
+
+@breaks("test_a_consumer_begins_with_the_first_message_stored_at_or_after_a_time")
+def any_time_means_all(patch: pytest.MonkeyPatch) -> None:
+    original = MemoryStream.first_of
+    patch.setattr(MemoryStream, "first_of", lambda self, start: 1 if start.time else original(self, start))
 
 
 @breaks("test_a_consumer_sees_its_pattern_only")
@@ -333,3 +345,51 @@ def callbacks_run_one_after_the_other(patch: pytest.MonkeyPatch) -> None:
         original(self, pattern, in_turn, group)
 
     patch.setattr(MemorySubscription, "__init__", init)
+
+
+@breaks("test_what_cannot_travel_is_refused")
+def any_subject_will_do(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_memory, "check_subject", lambda subject: None)
+
+
+@breaks("test_a_stored_message_carries_its_id_as_a_header")
+def ids_are_not_shown(patch: pytest.MonkeyPatch) -> None:
+    original = InMemoryMessageBroker.read_stored
+
+    async def read(self: InMemoryMessageBroker, stream: str, **options: Any) -> Any:
+        found = await original(self, stream, **options)
+        shown = [{k: v for k, v in one.headers.items() if k != MESSAGE_ID_HEADER} for one in found]
+        return [msgspec.structs.replace(one, headers=kept) for one, kept in zip(found, shown, strict=True)]
+
+    patch.setattr(InMemoryMessageBroker, "read_stored", read)
+
+
+@breaks("test_a_core_publish_is_not_deduplicated")
+def core_publishes_have_ids(patch: pytest.MonkeyPatch) -> None:
+    original = InMemoryMessageBroker._check
+    patch.setattr(InMemoryMessageBroker, "_check", lambda self, message, _: original(self, message, message.message_id))
+
+
+@breaks("test_the_first_settlement_of_a_delivery_counts")
+def every_settlement_counts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StreamDelivery, "_settles", lambda self: self._require_connection() or True)
+
+
+@breaks("test_what_is_erased_while_it_is_out_needs_no_settlement")
+def erasing_settles_nothing(patch: pytest.MonkeyPatch) -> None:
+    original = ConsumerPosition.settle
+
+    def erase(self: MemoryStream, sequence: int) -> bool:
+        record = self.records.pop(sequence, None)
+        self._bytes -= 0 if record is None else record.size_bytes
+        return record is not None
+
+    def take_due(self: ConsumerPosition, count_max: int) -> Any:
+        for sequence in list(self._unsettled):
+            if sequence not in self.stream.records:
+                original(self, sequence)
+        return original_take(self, count_max)
+
+    original_take = ConsumerPosition._take_due
+    patch.setattr(MemoryStream, "erase", erase)
+    patch.setattr(ConsumerPosition, "_take_due", take_due)

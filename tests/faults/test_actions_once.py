@@ -15,7 +15,7 @@ from tests.nodes import NodeUnderTest, a_node, confirmed, eventually_true, reach
 from tests.witness_connector import Witnessed, read_journal
 
 from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionResultEvent, ExecutionStatus
-from polaris.messaging import PolarisMessageBus, adaptation_topic
+from polaris.messaging import PolarisMessageBus, Start, adaptation_topic
 
 KILLS = 5
 ACTIONS_PER_SYSTEM = 60
@@ -74,7 +74,7 @@ async def announcements(node: NodeUnderTest, expected: int) -> dict[str, set[tup
         found[event.result.action_id].add((event.event_id, event.result.status))
 
     async with node.bus() as bus:
-        await bus.subscribe("polaris.executions.*", listen, deliver_new=False)
+        await bus.subscribe("polaris.executions.*", listen, start=Start.ALL)
         await reached(found.__len__, expected, "announcements")
         await asyncio.sleep(0.3)
     return found

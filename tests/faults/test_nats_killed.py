@@ -18,6 +18,7 @@ from polaris.messaging._broker import (
     ConsumerSpec,
     DeliveryClass,
     OutgoingMessage,
+    Start,
     StreamSpec,
 )
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer
@@ -28,6 +29,7 @@ KILLS = 3
 PUBLISHERS = 256
 STREAM = StreamSpec(name="FAULTS", subjects=("faults.>",))
 RESUME_S_MAX = 0.25
+START = {True: Start.NEW, False: Start.ALL}
 
 
 async def kill(server: EmbeddedNATSServer) -> None:
@@ -149,7 +151,7 @@ async def test_a_consumer_comes_back_on_a_server_with_a_new_store(
     await broker.ensure_stream(STREAM)
     consumers = [
         await broker.consumer(
-            ConsumerSpec(stream="FAULTS", durable=f"reader-{new}", pattern="faults.>", deliver_new=new)
+            ConsumerSpec(stream="FAULTS", durable=f"reader-{new}", pattern="faults.>", start=START[new])
         )
         for new in (False, True)
     ]

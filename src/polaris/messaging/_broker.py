@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Protocol, runtime_checkable
+from datetime import UTC, datetime
+from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
+
+from polaris.exceptions import InvalidValueError
 
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
 
@@ -73,6 +75,40 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = 1
 
 
+class Start(msgspec.Struct, frozen=True):
+    """Where in a stream a new position begins: `Start.ALL`, `Start.NEW`, `Start.at_sequence(n)` or `Start.at_time(t)`.
+
+    A position that exists already is kept, whatever is asked for.
+    """
+
+    new: bool = False
+    sequence: int | None = None
+    time: datetime | None = None
+
+    ALL: ClassVar[Start]
+    """With everything that is stored."""
+    NEW: ClassVar[Start]
+    """With what is published from now on."""
+
+    @classmethod
+    def at_sequence(cls, sequence: int) -> Start:
+        """With the message of that number, or the first one after it."""
+        if type(sequence) is not int or sequence < 1:
+            raise InvalidValueError("sequence", "an integer of at least 1", sequence)
+        return cls(sequence=sequence)
+
+    @classmethod
+    def at_time(cls, time: datetime) -> Start:
+        """With the first message stored at or after that time, which must be timezone-aware."""
+        if not isinstance(time, datetime) or time.tzinfo is None:
+            raise InvalidValueError("time", "a timezone-aware datetime", time)
+        return cls(time=time.astimezone(UTC))
+
+
+Start.ALL = Start()
+Start.NEW = Start(new=True)
+
+
 class ConsumerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A durable pull consumer: a named position in a stream that any number of processes share."""
 
@@ -83,8 +119,8 @@ class ConsumerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Without a settlement or a heartbeat for this long, a delivery comes again."""
     in_flight_max: int = 1024
     """Deliveries handed out and not settled, over all processes that share the consumer."""
-    deliver_new: bool = False
-    """Start with what is published from now on instead of with everything stored."""
+    start: Start = Start.ALL
+    """Where the position begins if it has to be made."""
     inactive_s: float | None = None
     """Forget the position after this long without anybody attached; None keeps it for ever."""
 

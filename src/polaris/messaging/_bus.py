@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import EVENTS, EventRegistry, PolarisEvent, TelemetryBatch, TelemetryEvent
-from polaris.exceptions import BusConnectionError, ConfigurationError, InvalidValueError, SubscriptionError
-from polaris.messaging._broker import ConnectionState, DeliveryClass, MessageBroker, Receipt, StreamSpec
+from polaris.exceptions import (
+    BusConnectionError,
+    ConfigurationError,
+    InvalidValueError,
+    PolarisException,
+    SubscriptionError,
+)
+from polaris.messaging._broker import ConnectionState, DeliveryClass, MessageBroker, Receipt, Start, StreamSpec
 from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, MiddlewareFunction
 from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._dead_letters import DeadLetters
@@ -18,11 +26,13 @@ from polaris.messaging._inbound import Inbound, Position
 from polaris.messaging._outbound import Outbound
 from polaris.messaging._publisher import Publisher
 from polaris.messaging._redelivery import RedeliveryPolicy
+from polaris.messaging._replay import ReplayReport
 from polaris.messaging._requests import check_requestable
 from polaris.messaging._streams import STANDARD_STREAMS
 from polaris.messaging._subjects import check_pattern, check_topic, topic_of
 from polaris.messaging._subscription import OrderKey, Subscription, SubscriptionOptions
 from polaris.messaging.middleware._correlation import CorrelationMiddleware
+from polaris.resilience import CircuitBreaker
 
 if TYPE_CHECKING:
     from polaris.observability import MetricsCollector, StructuredLogger
@@ -78,11 +88,11 @@ class PolarisMessageBus:
             raise InvalidValueError("grace_s", "seconds, at least 0", grace_s)
         if registry.find("polaris.dead_letter") is None:
             raise ConfigurationError("the bus has events of its own: use EventRegistry(parent=EVENTS)")
+        correlation = CorrelationMiddleware()
         if isinstance(middleware_chain, MiddlewareChain):
-            given: Iterable[MessageMiddleware | MiddlewareFunction] = middleware_chain.middlewares
+            chain = middleware_chain.within(correlation)
         else:
-            given = middleware_chain or ()
-        chain = MiddlewareChain([CorrelationMiddleware(), *given])
+            chain = MiddlewareChain([correlation, *(middleware_chain or ())])
         self.broker = broker
         self.streams = tuple(streams)
         self._registry = registry
@@ -154,12 +164,18 @@ class PolarisMessageBus:
         await self._end(finish_all=True)
 
     async def _end(self, *, finish_all: bool) -> None:
+        begins_it = self._ending is None
         if self._ending is None:
             if not self._started:
                 return
             self._ending = asyncio.create_task(self._wind_up(finish_all), name="polaris-bus-end")
-        # The end goes on when the one who waits for it is cancelled.
-        await asyncio.shield(self._ending)
+        try:
+            # The end goes on when the one who waits for it is cancelled.
+            await asyncio.shield(self._ending)
+        except PolarisException as error:
+            if begins_it:
+                raise
+            raise copy.copy(error) from error.__cause__
 
     async def _wind_up(self, finish_all: bool) -> None:
         try:
@@ -256,7 +272,7 @@ class PolarisMessageBus:
         group: str | None = None,
         durable: str | None = None,
         delivery: DeliveryClass | None = None,
-        deliver_new: bool | None = None,
+        start: Start | None = None,
         concurrency: int = 1,
         in_flight_max: int | None = None,
         ack_wait_s: float = 30.0,
@@ -265,6 +281,9 @@ class PolarisMessageBus:
         batch_linger_s: float = 0.005,
         redelivery: RedeliveryPolicy | None = None,
         ordered_by: OrderKey | None = None,
+        breaker: CircuitBreaker | None = None,
+        conflate: bool = False,
+        stale_after_s: float | None = None,
     ) -> Subscription:
         """Call `handler` with the events of a topic or pattern; when this returns, the interest is registered.
 
@@ -287,8 +306,16 @@ class PolarisMessageBus:
         process, through failures too: what fails is tried again before what comes after it, or put aside. Not for batch
         handlers.
 
-        `deliver_new` overrides where a new position begins. `in_flight_max`: None takes 256, or two batches of a batch
-        handler if that is more. See `SubscriptionOptions` for the other arguments.
+        `breaker` stands round the handler. While it is open, because what the handler depends on is down, messages wait
+        here and then at the broker, instead of being delivered in vain until they are put aside.
+
+        `conflate` and `stale_after_s` are for telemetry of which only the present matters: a subscriber who falls
+        behind then passes over what a newer message of the same topic (of the same system) has replaced, and what was
+        stored longer ago than `stale_after_s`. What is passed over is settled and counted, in the subscription's stats
+        and as polaris_messages_dropped_total; one who keeps up drops nothing.
+
+        `start` says where a new position begins instead (see `Start`). `in_flight_max`: None takes 256, or two batches
+        of a batch handler if that is more. See `SubscriptionOptions` for the other arguments.
 
         Raises `InvalidTopicError`, `SubscriptionError`, `InvalidValueError`, `BusConnectionError`.
         """
@@ -309,13 +336,41 @@ class PolarisMessageBus:
             batch_linger_s=batch_linger_s,
             redelivery=redelivery or self._redelivery,
             ordered_by=ordered_by,
+            breaker=breaker,
+            conflate=conflate,
+            stale_after_s=stale_after_s,
         )
         return await self._inbound.subscribe(
             check_pattern(topic),
             bound,
             options,
-            Position(delivery, group, durable, deliver_new),
+            Position(delivery, group, durable, start),
         )
+
+    async def replay(
+        self,
+        topic: str,
+        handler: Handler,
+        *,
+        start: Start = Start.ALL,
+        until: datetime | None = None,
+        event_type: EventTypes | None = None,
+        batch_max: int = 500,
+    ) -> ReplayReport:
+        """Hand what a stream has stored to `handler`, in order, and return when that is done.
+
+        It begins at `start` and ends with the last message that was stored before `until` (None: before this call). The
+        handler, the events it gets and the middlewares are as with `subscribe`; positions of subscriptions do not move,
+        and nothing is published anew. What the handler raises ends the replay and is raised here, with
+        a note that says how far it came. Messages that cannot be decoded are counted and passed over: they
+        were put aside when they were first delivered.
+
+        Raises `SubscriptionError` when no single stream stores what the topic matches, `InvalidTopicError`,
+        `InvalidValueError` for a naive `until`, `BusConnectionError`.
+        """
+        self._require_started()
+        bound = bind_handler(handler, event_type, self._registry)
+        return await self._inbound.replay(check_pattern(topic), bound, start, until, batch_max)
 
     def _require_started(self) -> None:
         if not self._started:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeAlias
@@ -50,7 +51,9 @@ class Coalescer:
             return await self._send(topic, Batch((event,), (payload,)), timeout_s)
         finally:
             if gathering:
-                task = asyncio.create_task(self._flush(topic, gathering), name=f"polaris-coalesce {topic}")
+                # Not in the context of the one who came first: its correlation and deadline are not the others'.
+                flush = self._flush(topic, gathering)
+                task = asyncio.create_task(flush, name=f"polaris-coalesce {topic}", context=contextvars.Context())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:

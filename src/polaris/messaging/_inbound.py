@@ -6,17 +6,30 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from polaris.clock import Clock
 from polaris.exceptions import SubscriptionError
 from polaris.ids import new_id
-from polaris.messaging._broker import ConsumerInfo, ConsumerSpec, Delivery, DeliveryClass, MessageBroker, StreamSpec
+from polaris.messaging._broker import (
+    ConsumerInfo,
+    ConsumerSpec,
+    Delivery,
+    DeliveryClass,
+    MessageBroker,
+    Start,
+    StreamSpec,
+)
 from polaris.messaging._chain import MiddlewareChain
 from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._dead_letters import DeadLetterWriter
 from polaris.messaging._handlers import BoundHandler
 from polaris.messaging._invocation import Invoker
+from polaris.messaging._replay import ACK_WAIT_S as REPLAY_ACK_WAIT_S
+from polaris.messaging._replay import FETCH_MAX as REPLAY_IN_FLIGHT_MAX
+from polaris.messaging._replay import INACTIVE_S as REPLAY_INACTIVE_S
+from polaris.messaging._replay import Replay, ReplayReport
 from polaris.messaging._requests import Responder
 from polaris.messaging._router import Route
 from polaris.messaging._settlement import Settlement
@@ -39,7 +52,7 @@ class Position(NamedTuple):
     delivery: DeliveryClass | None = None
     group: str | None = None
     durable: str | None = None
-    deliver_new: bool | None = None
+    start: Start | None = None
 
     @property
     def unnamed(self) -> bool:
@@ -133,6 +146,7 @@ class Inbound:
             clock=self._clock,
             logger=self._logger,
             observe=self._delivery_observer(name, durable=stream is not None),
+            observe_drop=self._drop_observer(name),
         )
         route = Route(
             source,
@@ -150,6 +164,32 @@ class Inbound:
         self._routes = [known for known in self._routes if known.active]
         self._routes.append(route)
         return Subscription(pattern, name, given, route)
+
+    async def replay(
+        self, pattern: str, handler: BoundHandler, start: Start, until: datetime | None, batch_max: int
+    ) -> ReplayReport:
+        stream = self._stream_for(pattern, Position(DeliveryClass.AT_LEAST_ONCE))
+        assert stream is not None  # noqa: S101 - at least once is refused otherwise
+        name = _legal_name(f"replay-{handler.name.rpartition('.')[2]}", apart=new_id())
+        invoker = Invoker(
+            handler,
+            self._chain,
+            self._codec,
+            subscription=name,
+            delivery=DeliveryClass.AT_LEAST_ONCE,
+            timeout_s=None,
+            stats=SubscriptionStats(),
+        )
+        spec = ConsumerSpec(
+            stream=stream,
+            durable=name,
+            pattern=pattern,
+            ack_wait_s=REPLAY_ACK_WAIT_S,
+            in_flight_max=REPLAY_IN_FLIGHT_MAX,
+            start=start,
+            inactive_s=REPLAY_INACTIVE_S,
+        )
+        return await Replay(self._broker, invoker, batch_max=batch_max, clock=self._clock).run(spec, until)
 
     async def stop(self, *, finish_all: bool) -> None:
         """End all routes at the same time; one that fails does not keep the others from ending."""
@@ -179,7 +219,7 @@ class Inbound:
             pattern=pattern,
             ack_wait_s=options.ack_wait_s,
             in_flight_max=max(UNSETTLED_MAX, 4 * options.in_flight_max),
-            deliver_new=position.unnamed if position.deliver_new is None else position.deliver_new,
+            start=position.start or (Start.NEW if position.unnamed else Start.ALL),
             inactive_s=UNNAMED_INACTIVE_S if position.unnamed else None,
         )
         observe = self._consumer_observer(name)
@@ -212,6 +252,16 @@ class Inbound:
                 instruments.redeliveries(topic_pattern(delivery.subject)).inc()
             if lag is not None and delivery.stored_at is not None:
                 lag.set(max(0.0, (clock.now() - delivery.stored_at).total_seconds()))
+
+        return observe
+
+    def _drop_observer(self, name: str) -> Callable[[Delivery, str], None] | None:
+        if self._collector is None:
+            return None
+        instruments = self._collector.instruments
+
+        def observe(delivery: Delivery, reason: str) -> None:
+            instruments.messages_dropped(topic_pattern(delivery.subject), name, reason).inc()
 
         return observe
 

@@ -54,8 +54,7 @@ class Ordering:
 
     def repeat_later(self, item: Accepted, error: BaseException) -> None:
         """Keep the message that failed with `error` in its place, and try it again after the delay of the policy."""
-        failures = self._settlement.failures(item, self._order.repeats(item))
-        self._order.repeat_later(item, self._settlement.policy.delay_s(failures, error))
+        self._order.repeat_later(item, self._settlement.delay_s(item, error, self._order.repeats(item)))
 
     def ended(self, item: Accepted) -> None:
         """Let the next ones begin if the message is settled; one that is to be tried again keeps its place."""

@@ -8,10 +8,21 @@ from collections.abc import Callable
 
 import msgspec
 
-from polaris.exceptions import InvalidValueError, PolarisException
+from polaris.exceptions import (
+    BulkheadError,
+    CircuitBreakerError,
+    InvalidValueError,
+    PolarisException,
+    RateLimitExceededError,
+)
 from polaris.resilience import Backoff
 
 DELIVERIES_PER_FAILURE = 4
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Whether a policy on this side turned the message away, so that nothing was learnt about it."""
+    return isinstance(error, (BulkheadError, CircuitBreakerError, RateLimitExceededError))
 
 
 class RedeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +35,8 @@ class RedeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     The delay after failure n is drawn between `jitter` times and once `min(max_delay_s, base_delay_s *
     multiplier**(n-1))`: jitter comes after the clamp, so that its spread does not vanish at the cap. An error that
-    carries `retry_after` (seconds) is not tried again before that.
+    carries `retry_after` (seconds) is not tried again before that. A rejection by a policy on this side (a breaker, a
+    bulkhead, a rate limiter) is no failure of the message: it is not counted, within the bound on deliveries.
     """
 
     max_deliveries: int = 5

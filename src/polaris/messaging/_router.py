@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from polaris.clock import Clock
-from polaris.exceptions import MessageBusError, MessageDecodeError
 from polaris.messaging._backlog import Backlog
 from polaris.messaging._broker import ConsumerInfo, Delivery
-from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
-from polaris.messaging._dead_letter_entry import DeadLetterReason
+from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._dead_letters import Failure
+from polaris.messaging._guard import Guard
+from polaris.messaging._handling import Answer, Found, Handling
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._ordering import Ordering
 from polaris.messaging._settlement import Accepted, Settlement, is_being_cancelled
+from polaris.messaging._shedding import Dropped, Shedding
 from polaris.messaging._sources import Source
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
 
 if TYPE_CHECKING:
     from polaris.observability import StructuredLogger
 
-PARTIAL_MAX = 1_024
 CANCEL_WAIT_S = 5.0
-
-Answer: TypeAlias = Callable[[Delivery, Any, BaseException | None], Awaitable[None]]
-"""Replies to a request: with the delivery, what the handler returned, and what it raised."""
-Found: TypeAlias = Sequence[DecodedEvent | Undecodable] | Failure
-"""What a message holds, or why it will not be handled at all."""
 
 
 class Route:
     """One subscription at work.
 
-    A source brings deliveries, at most `in_flight_max` unsettled ones; `concurrency` workers call the handler. After it
-    returned the message is acknowledged. If it raised, `RedeliveryPolicy` says whether the message is handed back with
-    a delay or put aside; it is settled for good only once the dead letter is stored. Bytes that are no event are put
-    aside at once. The members of a batch message end one by one, the message when the last of them has.
+    A source brings deliveries, at most `in_flight_max` unsettled ones; `concurrency` workers call the handler, see
+    `Handling`. What is done with is acknowledged, what must come again is handed back with a delay.
 
     Ending it: nothing more is taken, running handlers get the grace period and are cancelled after it, and everything
     accepted that was not finished is handed back without delay.
@@ -65,19 +58,30 @@ class Route:
         self._invoker = invoker
         self._settlement = settlement
         self._options = options
-        self._codec = codec
         self._clock = clock
         self._logger = logger
         self._grace_s = grace_s
-        self._answer = answer
         self._durable = settlement.stream is not None
         self._backlog: Backlog[Accepted | None] = Backlog()
-        self._partial: dict[int, set[int]] = {}
         self._ordering: Ordering | None = None
         if options.ordered_by is not None:
             self._ordering = Ordering(options.ordered_by, self._backlog.put, invoker, settlement, logger=logger)
         self._workers: list[asyncio.Task[None]] = []
         self._heartbeat: asyncio.Task[None] | None = None
+        self._guard = None if options.breaker is None else Guard(options.breaker, clock)
+        self._handling = Handling(
+            invoker,
+            settlement,
+            options,
+            stats,
+            codec=codec,
+            guard=self._guard,
+            answer=answer,
+            repeats=_never if self._ordering is None else self._ordering.repeats,
+        )
+        sheds = options.conflate or options.stale_after_s is not None
+        self._shedding = Shedding(options, clock) if sheds else None
+        self._resumed: asyncio.Event | None = None
         self._returning = False
         self._ending: asyncio.Task[None] | None = None
 
@@ -89,10 +93,14 @@ class Route:
         return self._settlement.room
 
     async def wait_for_room(self) -> None:
+        if self._resumed is not None:
+            await self._resumed.wait()
         await self._settlement.wait_for_room()
 
     def accept(self, delivery: Delivery) -> None:
         item = self._settlement.accept(delivery)
+        if self._shedding is not None:
+            self._shedding.accept(item)
         if self._ordering is None:
             self._backlog.put(item)
         else:
@@ -107,6 +115,21 @@ class Route:
     @property
     def active(self) -> bool:
         return self._ending is None and bool(self._workers)
+
+    @property
+    def paused(self) -> bool:
+        return self._resumed is not None
+
+    def pause(self) -> None:
+        """Begin no message and take none until `resume`; handlers that run finish."""
+        if self._resumed is None and self._ending is None:
+            self._resumed = asyncio.Event()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            resumed.set()
 
     async def info(self) -> ConsumerInfo | None:
         return await self._source.info()
@@ -131,6 +154,9 @@ class Route:
         if self._ending is None:
             # At once, so that no worker begins anything while the source is being halted.
             self._returning = self._durable and not finish_all
+            self.resume()
+            if self._guard is not None:
+                self._guard.end()
             self._ending = asyncio.create_task(self._end(), name=f"polaris-end {self.name}")
         if asyncio.current_task() not in self._workers:
             # The end goes on when the one who waits for it is cancelled.
@@ -183,6 +209,8 @@ class Route:
         self._invoker.enter()
         try:
             while (item := backlog.take() if backlog else await backlog.wait_and_take()) is not None:
+                if self._resumed is not None:
+                    await self._resumed.wait()
                 if self._returning:
                     await self._settlement.hand_back(item, 0.0)
                 elif await step(item):
@@ -192,19 +220,36 @@ class Route:
 
     async def _process_one(self, item: Accepted) -> bool:
         try:
-            found = self._decode(item)
-            if isinstance(found, Failure):
-                await self._settlement.put_aside(item, found)
-                return False
-            if len(found) == 1:
-                failed = await self._try_member(item, found[0], None)
-            else:
-                failed = await self._try_members(item, found)
-            if failed is None or not self._keeps(item, failed):
-                await self._settlement.settle(item, failed)
+            if self._shedding is None:
+                await self._handle(item)
+            elif not await self._shed(self._shedding, item):
+                await self._handle(item)
+                if not self._settlement.holds(item):
+                    self._shedding.ended(item)
         except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
             await self._survive(error, [item])
         return False
+
+    async def _handle(self, item: Accepted) -> None:
+        found = self._handling.decode(item)
+        if isinstance(found, Failure):
+            await self._settlement.put_aside(item, found)
+            return
+        failed = await self._handling.handle(item, found)
+        if failed is None or not self._keeps(item, failed):
+            await self._settlement.settle(item, failed)
+
+    async def _shed(self, shedding: Shedding, item: Accepted) -> bool:
+        """Settle the message unhandled if it does not matter any more; whether it was."""
+        reason = shedding.begin(item)
+        if reason is None:
+            return False
+        if reason is Dropped.CONFLATED:
+            self.stats.conflated += 1
+        else:
+            self.stats.stale += 1
+        await self._settlement.drop(item, reason)
+        return True
 
     async def _process_in_order(self, item: Accepted) -> bool:
         ended = await self._process_one(item)
@@ -225,12 +270,17 @@ class Route:
 
     async def _gather_and_process(self, item: Accepted) -> bool:
         """A batch that begins with this message; whether the end was announced meanwhile."""
-        batch = [(item, self._decode(item))]
+        batch = [(item, self._handling.decode(item))]
         ended = await self._collect(batch)
         try:
-            await self._process_batch(batch)
+            if (shedding := self._shedding) is not None:
+                batch = [each for each in batch if not await self._shed(shedding, each[0])]
+            await self._handling.handle_batch(batch)
         except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
             await self._survive(error, [item for item, _ in batch])
+        if self._shedding is not None:
+            for each, _ in batch:
+                self._shedding.ended(each)
         return ended
 
     async def _collect(self, batch: list[tuple[Accepted, Found]]) -> bool:
@@ -251,7 +301,7 @@ class Route:
                 item = self._backlog.take()
             if item is None:
                 return True
-            found = self._decode(item)
+            found = self._handling.decode(item)
             batch.append((item, found))
             count += _count(found)
         return False
@@ -266,129 +316,17 @@ class Route:
             self._logger.warning("settling a message was cancelled by somebody else", subscription=self.name)
         await self._settlement.hand_back_later(items)
 
-    # One message.
-
-    def _decode(self, item: Accepted) -> Found:
-        try:
-            found = self._invoker.decode(item.delivery)
-        except MessageDecodeError as error:
-            return Failure.of_decoding(error)
-        if self._durable and item.delivery.attempt > self._options.redelivery.deliveries_max:
-            attempts = item.delivery.attempt - 1
-            message = f"delivered {attempts} times to {self.name} and never settled"
-            return Failure(DeadLetterReason.ABANDONED, MessageBusError(message, {"attempts": attempts}))
-        return found
-
-    async def _try_members(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
-        """Handle the events of a batch message one by one; what has succeeded is not repeated when it comes again."""
-        sequence = item.delivery.sequence
-        done = set() if sequence is None else self._partial.pop(sequence, set())
-        worst: BaseException | None = None
-        for index, member in enumerate(members):
-            if index not in done:
-                error = await self._try_member(item, member, index)
-                if error is None:
-                    done.add(index)
-                else:
-                    worst = error
-        if worst is not None and sequence is not None:
-            if len(self._partial) >= PARTIAL_MAX:
-                del self._partial[next(iter(self._partial))]
-            self._partial[sequence] = done
-        return worst
-
-    async def _try_member(
-        self, item: Accepted, member: DecodedEvent | Undecodable, index: int | None
-    ) -> BaseException | None:
-        """Handle one event. None when it is done with, be it as a dead letter; otherwise why it must come again."""
-        if isinstance(member, Undecodable):
-            return await self._settlement.store(item, Failure.of_decoding(member.error), member.payload, f"{index}")
-        if not self._invoker.wants(member):
-            return None
-        delivery = item.delivery
-        try:
-            result = await self._invoker.call(delivery, [member], attempt=delivery.attempt + self._repeats(item))
-        except Exception as error:  # boundary: handlers are foreign code; what they raise decides about the message
-            self.stats.failed += 1
-            if delivery.reply_to is not None:
-                await self._answer(delivery, None, error)
-            return await self._judge(item, error, member, index)
-        if delivery.reply_to is not None:
-            await self._answer(delivery, result, None)
-        return None
-
-    def _repeats(self, item: Accepted) -> int:
-        return 0 if self._ordering is None else self._ordering.repeats(item)
-
-    async def _judge(
-        self, item: Accepted, error: BaseException, member: DecodedEvent, index: int | None
-    ) -> BaseException | None:
-        if not self._is_final(item, error):
-            return error
-        payload = item.delivery.payload if index is None else self._codec.encode(member.event)
-        return await self._settlement.store(
-            item, _failure(error, self._repeats(item)), payload, "" if index is None else f"{index}"
-        )
-
-    def _is_final(self, item: Accepted, error: BaseException) -> bool:
-        policy = self._options.redelivery
-        repeats = self._repeats(item)
-        failures = self._settlement.failures(item, repeats)
-        return self._durable and policy.gives_up(failures, item.delivery.attempt + repeats, error)
-
-    # Batches of messages.
-
-    async def _process_batch(self, batch: Sequence[tuple[Accepted, Found]]) -> None:
-        ready: list[tuple[Accepted, list[DecodedEvent]]] = []
-        for item, found in batch:
-            if isinstance(found, Failure):
-                await self._settlement.put_aside(item, found)
-                continue
-            wanted: list[DecodedEvent] = []
-            failed: BaseException | None = None
-            for index, member in enumerate(found):
-                if isinstance(member, Undecodable):
-                    refusal = Failure.of_decoding(member.error)
-                    failed = await self._settlement.store(item, refusal, member.payload, f"{index}") or failed
-                elif self._invoker.wants(member):
-                    wanted.append(member)
-            if failed is not None or not wanted:
-                await self._settlement.settle(item, failed)
-            else:
-                ready.append((item, wanted))
-        if ready:
-            await self._call_batch(ready)
-
-    async def _call_batch(self, ready: Sequence[tuple[Accepted, list[DecodedEvent]]]) -> None:
-        """One call for all; when it fails, messages with no further chance are tried alone, the rest comes again."""
-        events = [found for _, members in ready for found in members]
-        try:
-            await self._invoker.call(ready[0][0].delivery, events)
-        except Exception as error:  # boundary: as in _try_member
-            self.stats.failed += len(events)
-            for item, members in ready:
-                if not self._is_final(item, error):
-                    await self._settlement.settle(item, error)
-                elif len(ready) > 1:
-                    await self._call_batch([(item, members)])
-                else:
-                    await self._settlement.put_aside(item, _failure(error))
-            return
-        for item, _ in ready:
-            await self._settlement.settle(item, None)
-
-
-def _failure(error: BaseException, repeats: int = 0) -> Failure:
-    refused = getattr(error, "retryable", None) is False
-    return Failure(DeadLetterReason.REFUSED if refused else DeadLetterReason.EXHAUSTED, error, repeats)
-
-
-def _count(found: Found) -> int:
-    return 1 if isinstance(found, Failure) else len(found)
-
 
 async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
+
+
+def _count(found: Found) -> int:
+    return 1 if isinstance(found, Failure) else len(found)
+
+
+def _never(_: Accepted) -> int:
+    return 0

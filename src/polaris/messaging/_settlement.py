@@ -11,6 +11,7 @@ from polaris.exceptions import MessageBusError
 from polaris.messaging._broker import Delivery
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import DeadLetterWriter, Failure
+from polaris.messaging._redelivery import is_rejection
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
 
@@ -21,6 +22,9 @@ FAILURES_KEPT_MAX = 8_192
 
 Observe = Callable[[Delivery, str | None], None]
 """Told of every settled delivery, and of the reason when it became a dead letter."""
+
+ObserveDrop = Callable[[Delivery, str], None]
+"""Told of every delivery that was settled without being handled, and of the reason."""
 
 
 def is_being_cancelled() -> bool:
@@ -57,6 +61,7 @@ class Settlement:
         clock: Clock,
         logger: StructuredLogger,
         observe: Observe | None = None,
+        observe_drop: ObserveDrop | None = None,
     ) -> None:
         self.name = name
         self.stream = stream
@@ -67,6 +72,7 @@ class Settlement:
         self._clock = clock
         self._logger = logger
         self._observe = observe
+        self._observe_drop = observe_drop
         self._accepted: dict[int, Accepted] = {}
         self._freed = asyncio.Event()
         # Of messages that failed and are not settled: the attempt that failed last, and the failures so far.
@@ -112,11 +118,32 @@ class Settlement:
         elif self.stream is None:
             self._lose(item, error)
         else:
-            await self.hand_back(item, self.policy.delay_s(self.failures(item), error))
+            await self.hand_back(item, self.delay_s(item, error))
+
+    def delay_s(self, item: Accepted, error: BaseException, repeats: int = 0) -> float:
+        """How long the message that failed with `error` waits before it is tried again."""
+        return self.policy.delay_s(max(1, self.failures_with(item, error, repeats)), error)
+
+    def failures_with(self, item: Accepted, error: BaseException, repeats: int = 0) -> int:
+        """As `failures`, but a rejection on this side is none of the message: it is not counted, and 0 if the first."""
+        if not is_rejection(error):
+            return self.failures(item, repeats)
+        _, count = self._failures.get(item.delivery.sequence or 0, (0, 0))
+        return count
 
     def holds(self, item: Accepted) -> bool:
         """Whether it is accepted and not settled."""
         return id(item) in self._accepted
+
+    async def drop(self, item: Accepted, reason: str) -> None:
+        """Settle, for good, what need not be handled any more; `reason` goes to the metrics."""
+        self._forgive(item)
+        if self._observe_drop is not None:
+            self._observe_drop(item.delivery, reason)
+        if self.stream is None:
+            self._release(item)
+        else:
+            await self._finish(item, item.delivery.ack)
 
     def failures(self, item: Accepted, repeats: int = 0) -> int:
         """How often this process failed on the message, this try included, which counts once however often asked.

@@ -10,6 +10,7 @@ import msgspec
 from polaris.exceptions import InvalidValueError
 from polaris.messaging._broker import ConsumerInfo, DeliveryClass
 from polaris.messaging._redelivery import RedeliveryPolicy
+from polaris.resilience import CircuitBreaker
 
 OrderKey: TypeAlias = Literal["topic"] | Callable[[Any], Hashable]
 """What must stay in order: the messages of each topic, or the events for which the function gives the same key."""
@@ -33,6 +34,12 @@ class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
     redelivery: RedeliveryPolicy = RedeliveryPolicy()
     ordered_by: OrderKey | None = None
     """Events of one key are handled in order, by `concurrency` handlers in all; None orders nothing."""
+    conflate: bool = False
+    """Of the messages of one topic that wait here, handle the newest only; the others count as conflated."""
+    stale_after_s: float | None = None
+    """Pass over messages that were stored longer ago; they count as stale."""
+    breaker: CircuitBreaker | None = None
+    """Guards the handler: while it is open, messages wait instead of failing, and soon no more are taken."""
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "in_flight_max", "batch_max"):
@@ -43,6 +50,8 @@ class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValueError("ack_wait_s", "seconds, over 0", self.ack_wait_s)
         if self.handler_timeout_s is not None and not self.handler_timeout_s > 0:
             raise InvalidValueError("handler_timeout_s", "seconds, over 0, or None", self.handler_timeout_s)
+        if self.stale_after_s is not None and not self.stale_after_s > 0:
+            raise InvalidValueError("stale_after_s", "seconds, over 0, or None", self.stale_after_s)
         if self.ordered_by is not None and self.ordered_by != "topic" and not callable(self.ordered_by):
             raise InvalidValueError("ordered_by", '"topic" or a function of the event', self.ordered_by)
         if not self.batch_linger_s >= 0:
@@ -64,6 +73,10 @@ class SubscriptionStats(msgspec.Struct):
     dead_lettered: int = 0
     retried: int = 0
     """Messages handed back to come again."""
+    conflated: int = 0
+    """Messages passed over because a newer one of their topic waited."""
+    stale: int = 0
+    """Messages passed over because they were too old."""
     lost: int = 0
     """Messages of a core subscription that failed or could not be finished; nobody delivers them again."""
     unsettled: int = 0
@@ -83,6 +96,13 @@ class RunningRoute(Protocol):
 
     @property
     def active(self) -> bool: ...
+
+    @property
+    def paused(self) -> bool: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
 
     async def info(self) -> ConsumerInfo | None: ...
 
@@ -113,6 +133,24 @@ class Subscription:
     def active(self) -> bool:
         """Whether it still takes messages."""
         return self._route.active
+
+    @property
+    def paused(self) -> bool:
+        """Whether it was paused and not resumed since."""
+        return self._route.paused
+
+    def pause(self) -> None:
+        """Begin no further message until `resume`; handlers that run finish.
+
+        What waits at the broker stays there, what was taken is kept, within `in_flight_max`. Of a core subscription,
+        which nothing waits for, messages are dropped and counted when the broker's own bound is reached. Ending the
+        subscription ends the pause.
+        """
+        self._route.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause. Idempotent."""
+        self._route.resume()
 
     async def info(self) -> ConsumerInfo | None:
         """What waits at the broker; None for a core subscription. Raises `BusConnectionError`."""

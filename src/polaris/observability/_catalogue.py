@@ -146,6 +146,13 @@ CHAOS_INJECTED = MetricSpec(
 DEAD_LETTERS = MetricSpec(
     "counter", "polaris_dead_letters_total", "Messages put aside as undeliverable.", ("topic", "reason"), ("reason",)
 )
+MESSAGES_DROPPED = MetricSpec(
+    "counter",
+    "polaris_messages_dropped_total",
+    "Messages that a subscription settled without handling them, by reason: conflated, stale.",
+    ("topic", "subscription", "reason"),
+    ("reason",),
+)
 REDELIVERIES = MetricSpec(
     "counter", "polaris_redeliveries_total", "Deliveries of a message after its first.", ("topic",)
 )
@@ -201,6 +208,15 @@ BROKER_CONNECTED = MetricSpec(
 )
 BROKER_RECONNECTS = MetricSpec(
     "counter", "polaris_broker_reconnects_total", "Connections to the broker after the first.", ("broker",)
+)
+TELEMETRY_SAMPLED = MetricSpec(
+    "counter", "polaris_telemetry_sampled_total", "Samples that were taken of a managed system.", ("system_id",)
+)
+TELEMETRY_CONFIRMED = MetricSpec(
+    "counter", "polaris_telemetry_confirmed_total", "Samples that the bus has confirmed.", ("system_id",)
+)
+TELEMETRY_WAITING = MetricSpec(
+    "gauge", "polaris_telemetry_waiting_samples", "Samples that wait to be confirmed by the bus.", ("system_id",)
 )
 TELEMETRY_DROPPED = MetricSpec(
     "counter",
@@ -289,6 +305,9 @@ class Instruments:
     def dead_letters(self, topic: str, reason: str) -> SlotCounter:
         return self._collector.counter_of(DEAD_LETTERS).labels(topic, reason)
 
+    def messages_dropped(self, topic: str, subscription: str, reason: str) -> SlotCounter:
+        return self._collector.counter_of(MESSAGES_DROPPED).labels(topic, subscription, reason)
+
     def redeliveries(self, topic: str) -> SlotCounter:
         return self._collector.counter_of(REDELIVERIES).labels(topic)
 
@@ -323,6 +342,15 @@ class Instruments:
 
     def broker_reconnects(self, broker: str) -> SlotCounter:
         return self._collector.counter_of(BROKER_RECONNECTS).labels(broker)
+
+    def telemetry_sampled(self, system_id: str) -> SlotCounter:
+        return self._collector.counter_of(TELEMETRY_SAMPLED).labels(system_id)
+
+    def telemetry_confirmed(self, system_id: str) -> SlotCounter:
+        return self._collector.counter_of(TELEMETRY_CONFIRMED).labels(system_id)
+
+    def telemetry_waiting(self, system_id: str) -> SlotGauge:
+        return self._collector.gauge_of(TELEMETRY_WAITING).labels(system_id)
 
     def telemetry_dropped(self, system_id: str, reason: Literal["buffer_full", "refused", "stopped"]) -> SlotCounter:
         return self._collector.counter_of(TELEMETRY_DROPPED).labels(system_id, reason)

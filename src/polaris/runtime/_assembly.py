@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from polaris import __version__
@@ -16,6 +16,7 @@ from polaris.ids import new_id
 from polaris.messaging import (
     EmbeddedNATSConfig,
     EmbeddedNATSServer,
+    LanedMessageBroker,
     LoggingMiddleware,
     MessageBroker,
     MetricsMiddleware,
@@ -168,11 +169,17 @@ async def bus_host(
 
 
 def broker_of_host(settings: Settings, host: BusHost) -> MessageBroker:
-    return NATSMessageBroker(host.server.client_config(source_of(settings)))
+    return _laned(settings, host.server.client_config)
 
 
 def broker(settings: Settings) -> MessageBroker:
-    return NATSMessageBroker(nats_config(settings.nats, name=source_of(settings)))
+    return _laned(settings, lambda name: nats_config(settings.nats, name=name))
+
+
+def _laned(settings: Settings, config: Callable[[str], NATSConfig]) -> MessageBroker:
+    """Telemetry has a connection of its own, so that no action and no result waits behind it."""
+    name = source_of(settings)
+    return LanedMessageBroker(NATSMessageBroker(config(name)), NATSMessageBroker(config(f"{name} telemetry")))
 
 
 def nats_config(settings: NatsSettings, *, name: str) -> NATSConfig:

@@ -12,6 +12,7 @@ from polaris.exceptions import InvalidValueError, SubscriptionError
 from polaris.messaging import (
     ConsumerSpec,
     Delivery,
+    Start,
     StreamSpec,
 )
 from polaris.testing._broker_scratch import (
@@ -46,10 +47,31 @@ class ConsumerPromises:
     async def test_a_consumer_of_new_messages_skips_what_is_stored(self, make_broker: MakeBroker) -> None:
         stream = await scratch_stream(make_broker)
         await stream.publish(b"old")
-        consumer = await stream.consumer(deliver_new=True)
+        consumer = await stream.consumer(start=Start.NEW)
         await stream.publish(b"new")
         assert [delivery.payload for delivery in await fetch(consumer, 1)] == [b"new"]
         assert await consumer.fetch(1, wait_s=0.1) == []
+        await consumer.close()
+
+    async def test_a_consumer_begins_with_the_message_of_a_sequence(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for n in range(1, 6):
+            await stream.publish(str(n).encode())
+        consumer = await stream.consumer(start=Start.at_sequence(4))
+        assert [delivery.sequence for delivery in await fetch(consumer, 2)] == [4, 5]
+        await consumer.close()
+
+    async def test_a_consumer_begins_with_the_first_message_stored_at_or_after_a_time(
+        self, make_broker: MakeBroker
+    ) -> None:
+        stream = await scratch_stream(make_broker)
+        for n in range(1, 5):
+            await stream.publish(str(n).encode())
+            await asyncio.sleep(0.01)
+        third = (await stream.broker.read_stored(stream.spec.name))[2]
+        consumer = await stream.consumer(start=Start.at_time(third.stored_at))
+        found = await fetch(consumer, 4, wait_s=0.3)
+        assert [delivery.sequence for delivery in found] == [3, 4]
         await consumer.close()
 
     async def test_a_consumer_sees_its_pattern_only(self, make_broker: MakeBroker) -> None:

@@ -743,3 +743,65 @@ async def test_each_of_several_workers_has_a_deadline_of_its_own() -> None:
             await bus.publish("polaris.telemetry.web", telemetry(n))
         await eventually(lambda: subscription.stats.dead_lettered == 3)
     assert [end_s - began_s for end_s in ends.values()] == pytest.approx([10.0] * 3, abs=0.1)
+
+
+async def test_of_a_message_for_a_batch_handler_only_the_bad_events_are_put_aside() -> None:
+    seen: list[float] = []
+
+    async def handle(events: list[TelemetryEvent]) -> None:
+        numbers = [number_of(event) for event in events]
+        if 2.0 in numbers:
+            raise ConflictError("the second one")
+        seen.extend(numbers)
+
+    events = [telemetry(1), telemetry(2), telemetry(3)]
+    async with running_bus(redelivery=POLICY) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle)
+        await bus.publish_many(events, topic="polaris.telemetry.web")
+        await eventually(lambda: subscription.stats.dead_lettered == 1 and subscription.in_flight == 0)
+        (letter,) = await bus.dead_letters.list()
+    assert seen == [1.0, 3.0]
+    assert EventCodec().decode(letter.entry.payload).event.event_id == events[1].event_id
+    assert subscription.stats.handled == 2
+
+
+async def test_a_rejection_on_this_side_is_no_failure_of_the_message() -> None:
+    calls = 0
+
+    async def handle(event: TelemetryEvent) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 3 * POLICY.max_deliveries:
+            raise CircuitBreakerOpenException("store", retry_after=30.0)
+
+    async with running_bus(redelivery=POLICY) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle)
+        await bus.publish_telemetry(telemetry())
+        await eventually(lambda: subscription.stats.handled == 1)
+    assert subscription.stats.dead_lettered == 0
+
+
+async def test_rejections_without_end_are_bounded_by_the_deliveries() -> None:
+    async def handle(event: TelemetryEvent) -> None:
+        raise CircuitBreakerOpenException("store")
+
+    async with running_bus(redelivery=POLICY) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle)
+        await bus.publish_telemetry(telemetry())
+        await eventually(lambda: subscription.stats.dead_lettered == 1)
+    assert subscription.stats.received == POLICY.deliveries_max
+
+
+async def test_a_foreign_error_that_calls_itself_not_retryable_is_tried_again() -> None:
+    class Foreign(Exception):
+        retryable = False
+
+    async def handle(event: TelemetryEvent) -> None:
+        raise Foreign
+
+    async with running_bus(redelivery=POLICY) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle)
+        await bus.publish_telemetry(telemetry())
+        await eventually(lambda: subscription.stats.dead_lettered == 1)
+        (letter,) = await bus.dead_letters.list()
+    assert (letter.entry.reason, letter.entry.attempts) == (DeadLetterReason.EXHAUSTED, POLICY.max_deliveries)

@@ -10,7 +10,7 @@ from tests.unit.messaging.doubles import eventually, health, new_bus, number_of,
 
 from polaris.domain import HealthEvent, TelemetryEvent
 from polaris.exceptions import BusConnectionError
-from polaris.messaging import ConnectionState, InMemoryHub, Subscription
+from polaris.messaging import ConnectionState, InMemoryHub, InMemoryMessageBroker, PolarisMessageBus, Subscription
 from polaris.testing import running_clock
 
 
@@ -252,3 +252,18 @@ async def test_an_ended_subscription_receives_nothing_more() -> None:
         await bus.publish_telemetry(telemetry())
         await asyncio.sleep(60)
     assert worker.begun == []
+
+
+async def test_two_who_stop_a_bus_that_fails_to_disconnect_get_an_error_each() -> None:
+    class Failing(InMemoryMessageBroker):
+        async def disconnect(self) -> None:
+            await asyncio.sleep(0.01)
+            raise BusConnectionError("stuck")
+
+    bus = PolarisMessageBus(Failing(clock=running_clock()), clock=running_clock())
+    await bus.start()
+    first, second = await asyncio.gather(bus.stop(), bus.stop(), return_exceptions=True)
+    assert isinstance(first, BusConnectionError)
+    assert isinstance(second, BusConnectionError)
+    assert first is not second
+    assert first.to_dict() == second.to_dict()

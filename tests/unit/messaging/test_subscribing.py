@@ -14,7 +14,7 @@ from tests.unit.messaging.doubles import STORED, eventually, health, new_bus, nu
 from polaris._correlation import correlation_scope, current_correlation_id
 from polaris.domain import EVENTS, EventRegistry, HealthEvent, PolarisEvent, TelemetryEvent, event_type
 from polaris.exceptions import BusConnectionError, InvalidTopicError, InvalidValueError, SubscriptionError
-from polaris.messaging import DeliveryClass, EventHandler, InMemoryHub, MessageContext
+from polaris.messaging import DeliveryClass, EventHandler, InMemoryHub, MessageContext, Start
 from polaris.messaging._handlers import bind_handler
 from polaris.observability import current_trace, start_trace, trace_scope
 from polaris.testing import running_clock
@@ -198,7 +198,7 @@ async def test_an_unnamed_subscription_begins_with_what_is_new() -> None:
     async with running_bus() as bus:
         await bus.publish_telemetry(telemetry(1))
         await bus.subscribe("polaris.telemetry.*", partial(handle, "new"), event_type=TelemetryEvent)
-        await bus.subscribe("polaris.telemetry.*", partial(handle, "all"), event_type=TelemetryEvent, deliver_new=False)
+        await bus.subscribe("polaris.telemetry.*", partial(handle, "all"), event_type=TelemetryEvent, start=Start.ALL)
         await bus.publish_telemetry(telemetry(2))
         await eventually(lambda: len(seen["all"]) == 2 and len(seen["new"]) == 1)
     assert seen == {"new": [2.0], "all": [1.0, 2.0]}

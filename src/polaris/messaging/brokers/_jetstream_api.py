@@ -150,4 +150,9 @@ def _consumer_config(spec: ConsumerSpec) -> Json:
 def _start(spec: ConsumerSpec, since: str | None) -> Json:
     if since is not None:
         return {"deliver_policy": "by_start_time", "opt_start_time": since}
-    return {"deliver_policy": "new" if spec.deliver_new else "all"}
+    start = spec.start
+    if start.sequence is not None:
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": start.sequence}
+    if start.time is not None:
+        return {"deliver_policy": "by_start_time", "opt_start_time": start.time.isoformat()}
+    return {"deliver_policy": "new" if start.new else "all"}

@@ -9,10 +9,20 @@ from datetime import datetime
 from typing import NamedTuple
 
 from polaris.clock import Clock
-from polaris.messaging._broker import ConsumerInfo, ConsumerSpec, OutgoingMessage, StreamSpec
+from polaris.messaging._broker import (
+    MESSAGE_ID_HEADER,
+    ConsumerInfo,
+    ConsumerSpec,
+    OutgoingMessage,
+    Start,
+    StoredMessage,
+    StreamSpec,
+)
 from polaris.messaging._patterns import matches
 
 NO_HEADERS: Mapping[str, str] = {}
+RECORD_BYTES = 30
+"""What the file store of nats-server adds to a message on disk, and with headers four bytes more."""
 
 
 class Record(NamedTuple):
@@ -24,10 +34,8 @@ class Record(NamedTuple):
     headers: Mapping[str, str]
     stored_at: datetime
     stored_s: float
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.payload) + len(self.subject)
+    size_bytes: int
+    """What counts against the bound of the stream: the message as nats-server keeps it on disk."""
 
 
 class Waiters:
@@ -67,44 +75,85 @@ class MemoryStream:
         """Whether the stream stores messages of this subject."""
         return any(matches(pattern, subject) for pattern in self.spec.subjects)
 
-    def store(self, message: OutgoingMessage) -> tuple[int, bool]:
-        """Append and wake the readers; returns the sequence and whether it was a duplicate (nothing appended)."""
+    def store(self, message: OutgoingMessage, headers: Mapping[str, str], wire_bytes: int) -> tuple[int, bool]:
+        """Append and wake the readers; returns the sequence and whether it was a duplicate (nothing appended).
+
+        The id of the message is what stands in `headers`, kept as they are; `wire_bytes` counts headers and payload.
+        """
         now_s = self._clock.monotonic()
         self._forget_ids(now_s)
-        if message.message_id is not None:
-            known = self._seen.get(message.message_id)
+        message_id = headers.get(MESSAGE_ID_HEADER)
+        if message_id is not None:
+            known = self._seen.get(message_id)
             if known is not None:
                 return known[0], True
         self.last_sequence += 1
-        headers = dict(message.headers) if message.headers else NO_HEADERS
-        record = Record(self.last_sequence, message.subject, bytes(message.payload), headers, self._clock.now(), now_s)
+        size_bytes = RECORD_BYTES + len(message.subject) + wire_bytes + (4 if headers else 0)
+        record = Record(
+            self.last_sequence, message.subject, bytes(message.payload), headers, self._clock.now(), now_s, size_bytes
+        )
         self.records[record.sequence] = record
         self._bytes += record.size_bytes
-        if message.message_id is not None:
-            self._seen[message.message_id] = (record.sequence, now_s)
+        if message_id is not None:
+            self._seen[message_id] = (record.sequence, now_s)
         self.enforce_bounds()
         self.waiters.wake()
         return record.sequence, False
 
+    def read(self, from_sequence: int, count_max: int) -> list[StoredMessage]:
+        """At most `count_max` records from a sequence on."""
+        self.enforce_bounds()
+        found: list[StoredMessage] = []
+        sequence = max(from_sequence, next(iter(self.records), 1))
+        while sequence <= self.last_sequence and len(found) < count_max:
+            record = self.records.get(sequence)
+            if record is not None:
+                found.append(
+                    StoredMessage(
+                        sequence=sequence,
+                        subject=record.subject,
+                        payload=record.payload,
+                        headers=record.headers,
+                        stored_at=record.stored_at,
+                    )
+                )
+            sequence += 1
+        return found
+
     def erase(self, sequence: int) -> bool:
-        """Remove one record; False when it is not there."""
+        """Remove one record; False when it is not there. Whoever had it has nothing to settle any more."""
         record = self.records.pop(sequence, None)
         if record is None:
             return False
         self._bytes -= record.size_bytes
+        for position in self.positions.values():
+            position.settle(sequence)
         return True
 
     def enforce_bounds(self) -> None:
-        """Remove the oldest records until the stream is within its bounds; the newest stays whatever its size."""
+        """Remove the oldest records until the stream is within its bounds.
+
+        A message larger than the bound alone is stored, confirmed and removed with all others, as JetStream does.
+        """
         spec, records = self.spec, self.records
         oldest_s = None if spec.max_age_s is None else self._clock.monotonic() - spec.max_age_s
         while records:
             first = records[next(iter(records))]
             too_old = oldest_s is not None and first.stored_s < oldest_s
-            too_big = spec.max_bytes is not None and self._bytes > spec.max_bytes and len(records) > 1
+            too_big = spec.max_bytes is not None and self._bytes > spec.max_bytes
             if not too_old and not too_big:
                 return
             self.erase(first.sequence)
+
+    def first_of(self, start: Start) -> int:
+        """The sequence with which a position begins that is made now."""
+        if start.sequence is not None:
+            return start.sequence
+        behind_all = self.last_sequence + 1
+        if start.time is not None:
+            later = (record.sequence for record in self.records.values() if record.stored_at >= start.time)
+            return next(later, behind_all)
+        return behind_all if start.new else 1
 
     def position(self, spec: ConsumerSpec) -> ConsumerPosition:
         """The durable position of that name, made or updated to `spec`."""
@@ -116,7 +165,8 @@ class MemoryStream:
         return known
 
     def _forget_ids(self, now_s: float) -> None:
-        limit_s = now_s - self.spec.duplicate_window_s
+        window_s, max_age_s = self.spec.duplicate_window_s, self.spec.max_age_s
+        limit_s = now_s - (window_s if max_age_s is None else min(window_s, max_age_s))
         while self._seen:
             oldest = next(iter(self._seen))
             if self._seen[oldest][1] > limit_s:
@@ -150,10 +200,9 @@ class ConsumerPosition:
         self.attached = 0
         self.left_s = clock.monotonic()
         self._clock = clock
-        self._next_sequence = stream.last_sequence + 1 if spec.deliver_new else 1
+        self._next_sequence = stream.first_of(spec.start)
         self._unsettled: dict[int, _Unsettled] = {}
         self._due: list[tuple[float, int]] = []
-        self._redelivered = 0
 
     def attach(self) -> None:
         self.attached += 1
@@ -186,20 +235,22 @@ class ConsumerPosition:
             self.stream.waiters.wake()
 
     def postpone(self, sequence: int, delay_s: float) -> None:
-        """Let the message come again after `delay_s`; of a settled one nothing comes."""
+        """Let the message come again after `delay_s`; of a settled one nothing comes, what is due already stays due."""
         unsettled = self._unsettled.get(sequence)
-        if unsettled is not None:
+        if unsettled is not None and unsettled.due_s > self._clock.monotonic():
             self._schedule(sequence, unsettled, delay_s)
             self.stream.waiters.wake()
 
     def info(self) -> ConsumerInfo:
+        self.stream.enforce_bounds()
         records, pattern = self.stream.records, self.spec.pattern
         pending = sum(
             1
             for sequence, record in records.items()
             if sequence >= self._next_sequence and matches(pattern, record.subject)
         )
-        return ConsumerInfo(pending=pending, ack_pending=len(self._unsettled), redelivered=self._redelivered)
+        redelivered = sum(unsettled.attempt > 1 for unsettled in self._unsettled.values())
+        return ConsumerInfo(pending=pending, ack_pending=len(self._unsettled), redelivered=redelivered)
 
     def _take_due(self, count_max: int) -> list[tuple[Record, int]]:
         taken: list[tuple[Record, int]] = []
@@ -210,12 +261,8 @@ class ConsumerPosition:
                 break
             _, sequence = heapq.heappop(self._due)
             unsettled = self._unsettled[sequence]
-            record = self.stream.records.get(sequence)
-            if record is None:  # gone from the stream: nothing is left to deliver
-                del self._unsettled[sequence]
-                continue
+            record = self.stream.records[sequence]  # what is erased is settled, too
             unsettled.attempt += 1
-            self._redelivered += 1
             self._schedule(sequence, unsettled, self.spec.ack_wait_s)
             taken.append((record, unsettled.attempt))
         return taken

@@ -332,7 +332,7 @@ class NATSMessageBroker:
         try:
             if stream is not None and not await self._api.has_stream(spec.stream):
                 await self._api.ensure_stream(stream)
-            since = self._attached_at.get((spec.stream, spec.durable)) if spec.deliver_new else None
+            since = self._attached_at.get((spec.stream, spec.durable)) if spec.start.new else None
             await self._api.ensure_consumer(spec, since=since)
         except BusConnectionError:
             raise

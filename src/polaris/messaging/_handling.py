@@ -1,0 +1,199 @@
+"""What a message holds, what its handler makes of it, and the judgement on what the handler raised."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+from polaris.exceptions import MessageBusError, MessageDecodeError, PolarisException
+from polaris.messaging._broker import Delivery
+from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
+from polaris.messaging._dead_letter_entry import DeadLetterReason
+from polaris.messaging._dead_letters import Failure
+from polaris.messaging._guard import Guard
+from polaris.messaging._invocation import Invoker
+from polaris.messaging._settlement import Accepted, Settlement
+from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
+
+PARTIAL_MAX = 1_024
+
+Answer: TypeAlias = Callable[[Delivery, Any, BaseException | None], Awaitable[None]]
+"""Replies to a request: with the delivery, what the handler returned, and what it raised."""
+Found: TypeAlias = Sequence[DecodedEvent | Undecodable] | Failure
+"""What a message holds, or why it will not be handled at all."""
+Member: TypeAlias = tuple[int, DecodedEvent]
+"""An event of a message and its place in it."""
+
+
+class Handling:
+    """Takes messages of one subscription to their handler.
+
+    After it returned, a message is done with. If it raised, `RedeliveryPolicy` says whether the message must come again
+    or is put aside; it is done with only once the dead letter is stored. Bytes that are no event are put aside at once.
+    The members of a batch message end one by one, the message when the last of them has.
+
+    `repeats` tells how often a message was tried again without another delivery.
+    """
+
+    def __init__(
+        self,
+        invoker: Invoker,
+        settlement: Settlement,
+        options: SubscriptionOptions,
+        stats: SubscriptionStats,
+        *,
+        codec: EventCodec,
+        guard: Guard | None,
+        answer: Answer,
+        repeats: Callable[[Accepted], int],
+    ) -> None:
+        self._name = settlement.name
+        self._invoker = invoker
+        self._settlement = settlement
+        self._options = options
+        self._stats = stats
+        self._codec = codec
+        self._guard = guard
+        self._answer = answer
+        self._repeats = repeats
+        self._durable = settlement.stream is not None
+        self._partial: dict[int, set[int]] = {}
+
+    def decode(self, item: Accepted) -> Found:
+        """The events of the message, or why it is put aside unhandled."""
+        try:
+            found = self._invoker.decode(item.delivery)
+        except MessageDecodeError as error:
+            return Failure.of_decoding(error)
+        if self._durable and item.delivery.attempt > self._options.redelivery.deliveries_max:
+            attempts = item.delivery.attempt - 1
+            message = f"delivered {attempts} times to {self._name} and never settled"
+            return Failure(DeadLetterReason.ABANDONED, MessageBusError(message, {"attempts": attempts}))
+        return found
+
+    async def handle(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
+        """Handle the events of one message. None when all are done with; otherwise why it must come again."""
+        if len(members) == 1:
+            return await self._try_member(item, members[0], None)
+        return await self._try_members(item, members)
+
+    async def _try_members(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
+        """Handle the events of a batch message one by one; what has succeeded is not repeated when it comes again."""
+        sequence = item.delivery.sequence
+        done = set() if sequence is None else self._partial.pop(sequence, set())
+        worst: BaseException | None = None
+        for index, member in enumerate(members):
+            if index not in done:
+                error = await self._try_member(item, member, index)
+                if error is None:
+                    done.add(index)
+                else:
+                    worst = error
+                    if self._options.ordered_by is not None:
+                        break
+        if worst is not None and sequence is not None:
+            if len(self._partial) >= PARTIAL_MAX:
+                del self._partial[next(iter(self._partial))]
+            self._partial[sequence] = done
+        return worst
+
+    async def _try_member(
+        self, item: Accepted, member: DecodedEvent | Undecodable, index: int | None
+    ) -> BaseException | None:
+        """Handle one event. None when it is done with, be it as a dead letter; otherwise why it must come again."""
+        if isinstance(member, Undecodable):
+            return await self._settlement.store(item, Failure.of_decoding(member.error), member.payload, f"{index}")
+        if not self._invoker.wants(member):
+            return None
+        delivery = item.delivery
+        try:
+            result = await self._call(delivery, [member], delivery.attempt + self._repeats(item))
+        except Exception as error:  # boundary: handlers are foreign code; what they raise decides about the message
+            self._stats.failed += 1
+            if delivery.reply_to is not None:
+                await self._answer(delivery, None, error)
+            return await self._judge(item, error, member, index)
+        if delivery.reply_to is not None:
+            await self._answer(delivery, result, None)
+        return None
+
+    async def _call(self, delivery: Delivery, events: Sequence[DecodedEvent], attempt: int) -> Any:
+        if self._guard is None:
+            return await self._invoker.call(delivery, events, attempt=attempt)
+        return await self._guard.call(lambda: self._invoker.call(delivery, events, attempt=attempt), self._name)
+
+    async def _judge(
+        self, item: Accepted, error: BaseException, member: DecodedEvent, index: int | None
+    ) -> BaseException | None:
+        if not self._is_final(item, error):
+            return error
+        payload = item.delivery.payload if index is None else self._codec.encode(member.event)
+        return await self._settlement.store(
+            item, _failure(error, self._repeats(item)), payload, "" if index is None else f"{index}"
+        )
+
+    def _is_final(self, item: Accepted, error: BaseException) -> bool:
+        policy = self._options.redelivery
+        repeats = self._repeats(item)
+        failures = self._settlement.failures_with(item, error, repeats)
+        return self._durable and policy.gives_up(failures, item.delivery.attempt + repeats, error)
+
+    async def handle_batch(self, batch: Sequence[tuple[Accepted, Found]]) -> None:
+        """Handle the events of several messages in one call, and settle the messages."""
+        ready: list[tuple[Accepted, list[Member]]] = []
+        for item, found in batch:
+            if isinstance(found, Failure):
+                await self._settlement.put_aside(item, found)
+                continue
+            wanted: list[Member] = []
+            failed: BaseException | None = None
+            for index, member in enumerate(found):
+                if isinstance(member, Undecodable):
+                    refusal = Failure.of_decoding(member.error)
+                    failed = await self._settlement.store(item, refusal, member.payload, f"{index}") or failed
+                elif self._invoker.wants(member):
+                    wanted.append((index, member))
+            if failed is not None or not wanted:
+                await self._settlement.settle(item, failed)
+            else:
+                ready.append((item, wanted))
+        if ready:
+            await self._call_batch(ready)
+
+    async def _call_batch(self, ready: Sequence[tuple[Accepted, list[Member]]]) -> None:
+        """One call for all; when it fails, messages with no further chance are tried alone, the rest comes again."""
+        events = [found for _, members in ready for _, found in members]
+        try:
+            first = ready[0][0].delivery
+            await self._call(first, events, first.attempt)
+        except Exception as error:  # boundary: as in _try_member
+            self._stats.failed += len(events)
+            for item, members in ready:
+                if not self._is_final(item, error):
+                    await self._settlement.settle(item, error)
+                elif len(ready) > 1:
+                    await self._call_batch([(item, members)])
+                elif len(members) > 1:
+                    await self._call_members(item, members)
+                else:
+                    await self._settlement.put_aside(item, _failure(error))
+            return
+        for item, _ in ready:
+            await self._settlement.settle(item, None)
+
+    async def _call_members(self, item: Accepted, members: Sequence[Member]) -> None:
+        """The events of a message with no further chance, each alone: a bad one takes no good one with it."""
+        unstored: BaseException | None = None
+        for index, member in members:
+            try:
+                await self._call(item.delivery, [member], item.delivery.attempt)
+            except Exception as error:  # boundary: as in _try_member
+                self._stats.failed += 1
+                payload = self._codec.encode(member.event)
+                unstored = await self._settlement.store(item, _failure(error), payload, f"{index}") or unstored
+        await self._settlement.settle(item, unstored)
+
+
+def _failure(error: BaseException, repeats: int = 0) -> Failure:
+    refused = isinstance(error, PolarisException) and error.retryable is False
+    return Failure(DeadLetterReason.REFUSED if refused else DeadLetterReason.EXHAUSTED, error, repeats)
