@@ -30,13 +30,14 @@ class Tail:
     """Looks on and changes nothing: it asks the broker, not the bus, so nothing that it cannot read is put aside."""
 
     def __init__(self, pattern: str, *, count_max: int | None, as_json: bool) -> None:
-        from polaris.messaging import EventCodec
+        from polaris.messaging import EventCodec, unpacked
         from polaris.messaging._subjects import check_pattern
 
         self._pattern = check_pattern(pattern)
         self._left = count_max
         self._as_json = as_json
         self._codec = EventCodec()
+        self._unpacked = unpacked
         self._ended = asyncio.Event()
 
     async def run(self, settings: Settings) -> int:
@@ -58,13 +59,14 @@ class Tail:
 
     async def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            if self._codec.is_batch(delivery.payload):
-                members = msgspec.json.decode(delivery.payload, type=list[msgspec.Raw])
+            payload = self._unpacked(delivery.payload, delivery.headers)
+            if self._codec.is_batch(payload):
+                members = msgspec.json.decode(payload, type=list[msgspec.Raw])
                 for member in members:
                     self._show(delivery.subject, bytes(member))
             else:
-                self._show(delivery.subject, delivery.payload)
-        except (msgspec.DecodeError, RecursionError) as error:
+                self._show(delivery.subject, payload)
+        except (msgspec.DecodeError, MessageDecodeError, RecursionError) as error:
             self._print_undecodable(delivery.subject, delivery.payload, str(error))
 
     def _show(self, topic: str, payload: bytes) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from polaris.exceptions import InvalidValueError
+from polaris.exceptions import ConfigurationError, InvalidValueError
 from polaris.messaging._context import MessageContext
+
+if TYPE_CHECKING:
+    from polaris.observability import MetricsCollector
+    from polaris.observability._series import SlotHistogram
 
 NextHandler: TypeAlias = Callable[[MessageContext], Awaitable[Any]]
 MiddlewareFunction: TypeAlias = Callable[[MessageContext, NextHandler], Awaitable[Any]]
+
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class MessageMiddleware(ABC):
@@ -21,27 +29,50 @@ class MessageMiddleware(ABC):
     `retryable`, what becomes of the message. One instance serves many tasks at once.
     """
 
+    order: ClassVar[int | None] = None
+    """Where it belongs in a chain: outside of all with a greater number. None, as for one's own: anywhere."""
+    order_reason: ClassVar[str] = ""
+    """Why what has a greater number must stand inside."""
+
     @abstractmethod
     async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
         """Do your part, then hand on."""
 
 
+Middleware: TypeAlias = MessageMiddleware | MiddlewareFunction
+
+
 class MiddlewareChain:
     """Middlewares in order, the first outermost: instances, or plain async functions of the same shape.
 
-    The nesting is built once per final handler, not per message.
+    The nesting is built once per final handler, not per message. Middlewares that declare an `order` must stand in it,
+    with any others between them: `ConfigurationError` says which two do not, and why.
+
+    With `measure`, `polaris_operation_duration_seconds{component="middleware"}` shows for each middleware (`operation`,
+    such as "circuit_breaker") how long it took, its waits included and what stands inside it not. That costs one to two
+    microseconds for each middleware and message; without it nothing is measured and nothing costs.
     """
 
-    def __init__(self, middlewares: Iterable[MessageMiddleware | MiddlewareFunction] = ()) -> None:
-        self.middlewares: tuple[MessageMiddleware | MiddlewareFunction, ...] = tuple(middlewares)
+    def __init__(self, middlewares: Iterable[Middleware] = (), *, measure: MetricsCollector | None = None) -> None:
+        self.middlewares: tuple[Middleware, ...] = tuple(middlewares)
+        self._measure = measure
         self._steps = [_step(middleware) for middleware in self.middlewares]
+        _check_order(self.middlewares)
         self._bound: tuple[NextHandler, NextHandler] | None = None
+
+    def within(self, outermost: Middleware) -> MiddlewareChain:
+        """A chain like this one with another middleware round it."""
+        return MiddlewareChain([outermost, *self.middlewares], measure=self._measure)
 
     def bind(self, final_handler: NextHandler) -> NextHandler:
         """The whole chain with `final_handler` at its heart, as one function."""
         handler = final_handler
-        for step in reversed(self._steps):
-            handler = _nest(step, handler)
+        for middleware, step in zip(reversed(self.middlewares), reversed(self._steps), strict=True):
+            if self._measure is None:
+                handler = _nest(step, handler)
+            else:
+                timer = self._measure.operation_timer("middleware", _name_of(middleware))
+                handler = _nest_timed(step, handler, timer)
         return handler
 
     async def process(self, context: MessageContext, final_handler: NextHandler) -> Any:
@@ -52,16 +83,60 @@ class MiddlewareChain:
         return await bound[1](context)
 
 
-def _step(middleware: MessageMiddleware | MiddlewareFunction) -> MiddlewareFunction:
+def _step(middleware: Middleware) -> MiddlewareFunction:
     process = getattr(middleware, "process", middleware)
-    if not callable(process):
+    if not callable(process) or isinstance(middleware, type):
         raise InvalidValueError("middlewares", "objects with process(context, next_handler)", middleware)
     return process
+
+
+def _check_order(middlewares: Iterable[Middleware]) -> None:
+    """Refuse declared orders that do not rise: for each misplaced one, the first that it must stand outside of."""
+    problems = []
+    declared: list[MessageMiddleware] = []
+    for middleware in middlewares:
+        if not isinstance(middleware, MessageMiddleware) or middleware.order is None:
+            continue
+        inner = next((one for one in declared if one.order is not None and one.order > middleware.order), None)
+        if inner is not None:
+            reason = f": {middleware.order_reason}" if middleware.order_reason else ""
+            problems.append(f"{type(middleware).__name__} must stand before {type(inner).__name__}{reason}")
+        declared.append(middleware)
+    if problems:
+        raise ConfigurationError(problems=problems)
+
+
+def _name_of(middleware: Middleware) -> str:
+    """For metrics: of `RateLimitMiddleware` it is "rate_limit", of a function its own name."""
+    named = getattr(middleware, "__name__", None) or type(middleware).__name__.removesuffix("Middleware")
+    return _WORD.sub("_", named or "middleware").lower()
 
 
 def _nest(step: MiddlewareFunction, next_handler: NextHandler) -> NextHandler:
     # A plain function: it hands the coroutine of `step` on instead of wrapping it in one of its own.
     def run(context: MessageContext) -> Awaitable[Any]:
         return step(context, next_handler)
+
+    return run
+
+
+def _nest_timed(step: MiddlewareFunction, next_handler: NextHandler, timer: SlotHistogram) -> NextHandler:
+    async def run(context: MessageContext) -> Any:
+        inside_s = 0.0
+
+        async def timed(context: MessageContext) -> Any:
+            nonlocal inside_s
+            began_s = time.perf_counter()
+            try:
+                return await next_handler(context)
+            finally:
+                inside_s += time.perf_counter() - began_s
+
+        began_s = time.perf_counter()
+        try:
+            return await step(context, timed)
+        finally:
+            # A middleware of somebody's own may call what is inside it several times at once.
+            timer.observe(max(0.0, time.perf_counter() - began_s - inside_s))
 
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -13,13 +14,16 @@ from polaris.messaging._broker import Delivery, DeliveryClass
 from polaris.messaging._call_deadline import CallDeadline
 from polaris.messaging._chain import MiddlewareChain, NextHandler
 from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
+from polaris.messaging._content_encoding import DECOMPRESSED_BYTES_MAX, unpacked
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.messaging._handlers import BoundHandler
 from polaris.messaging._settlement import is_being_cancelled
 from polaris.messaging._subscription import SubscriptionStats
-from polaris.observability import parse_traceparent
+from polaris.messaging.middleware._compression import CompressionMiddleware
+from polaris.observability import TraceContext, parse_traceparent
 
 _DELIVER = MessageDirection.DELIVER
+_numbers = itertools.count(1)
 # That of the running worker: each sets its own when it begins.
 _deadline: ContextVar[CallDeadline | None] = ContextVar("polaris_call_deadline", default=None)
 
@@ -45,14 +49,23 @@ class Invoker:
         self._delivery = delivery
         self._timeout_s = timeout_s
         self._stats = stats
+        # What is stored is handled once by all who share the position; what is pushed, once by each who listens.
+        shared = delivery is DeliveryClass.AT_LEAST_ONCE
+        self._receiver = subscription if shared else f"{subscription} {next(_numbers)}"
+        self._bytes_max = DECOMPRESSED_BYTES_MAX
+        for middleware in chain.middlewares:
+            if isinstance(middleware, CompressionMiddleware):
+                self._bytes_max = middleware.decompressed_bytes_max
         final = self._call_with_batch if handler.takes_batch else self._call_with_event
         self._run: NextHandler = chain.bind(final)
 
     def decode(self, delivery: Delivery) -> Sequence[DecodedEvent | Undecodable]:
         """The events of a message. Raises `MessageDecodeError` when it is none at all."""
         payload = delivery.payload
-        if self._codec.is_batch(payload):
-            return self._codec.decode_batch(payload, received_at=delivery.stored_at)
+        if payload[:1] != b"{":  # not one event as it is
+            payload = unpacked(payload, delivery.headers, bytes_max=self._bytes_max)
+            if self._codec.is_batch(payload):
+                return self._codec.decode_batch(payload, received_at=delivery.stored_at)
         return (self._codec.decode(payload, received_at=delivery.stored_at),)
 
     def wants(self, found: DecodedEvent) -> bool:
@@ -86,6 +99,8 @@ class Invoker:
             delivery.stored_at,
             self._delivery,
             trace,
+            links=_links(events) if self.takes_batch else (),
+            receiver=self._receiver,
         )
         deadline = _deadline.get()
         if deadline is not None:
@@ -145,3 +160,12 @@ class Invoker:
         self._stats.handled += len(events)
         context.result = result
         return result
+
+
+def _links(events: Sequence[DecodedEvent]) -> tuple[TraceContext, ...]:
+    """The recorded traces that the events belong to, each once."""
+    headers = {found.traceparent: found.tracestate for found in events if found.traceparent is not None}
+    if not headers:
+        return ()
+    traces = (parse_traceparent(traceparent, tracestate) for traceparent, tracestate in headers.items())
+    return tuple(trace for trace in traces if trace is not None and trace.sampled)

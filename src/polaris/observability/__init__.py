@@ -1,7 +1,7 @@
-"""What is going on: correlation, structured logs, metrics and trace context.
+"""What is going on: correlation, structured logs, metrics, trace context and spans.
 
-Every name is loaded at its first use, so that a program which needs only correlation does not pay for structlog or
-prometheus_client.
+Every name is loaded at its first use, so that a program which needs only correlation does not pay for structlog,
+prometheus_client or OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         start_trace,
         trace_scope,
     )
+    from polaris.observability._tracing import record_span, span_context, trace_context
 
 __all__ = [
     "correlation_scope",
@@ -64,6 +65,9 @@ __all__ = [
     "parse_traceparent",
     "start_trace",
     "trace_scope",
+    "record_span",
+    "span_context",
+    "trace_context",
 ]
 
 _ROOM = "polaris.observability"
@@ -95,6 +99,9 @@ _HOMES = {
     "parse_traceparent": f"{_ROOM}._trace",
     "start_trace": f"{_ROOM}._trace",
     "trace_scope": f"{_ROOM}._trace",
+    "record_span": f"{_ROOM}._tracing",
+    "span_context": f"{_ROOM}._tracing",
+    "trace_context": f"{_ROOM}._tracing",
 }
 
 

@@ -14,7 +14,7 @@ import polaris.observability as room
     ("statement", "absent"),
     [
         ("from polaris.observability import correlation_scope", "structlog prometheus_client msgspec logging asyncio"),
-        ("from polaris.observability import TraceContext", "structlog prometheus_client"),
+        ("from polaris.observability import TraceContext", "structlog prometheus_client opentelemetry"),
         ("from polaris.observability import MetricsCollector", "structlog"),
         ("from polaris.observability import LoggingConfig", "structlog prometheus_client"),
         ("from polaris.observability import StructuredLogger", "prometheus_client"),

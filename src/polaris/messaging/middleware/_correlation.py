@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from polaris._correlation import correlation_scope, current_correlation_id
 from polaris.messaging._chain import MessageMiddleware, NextHandler
@@ -18,6 +18,9 @@ class CorrelationMiddleware(MessageMiddleware):
     An incoming id is kept; a new one is made only when there is none. What a handler publishes, logs, stores or raises
     carries the same id.
     """
+
+    order: ClassVar[int | None] = 10
+    order_reason: ClassVar[str] = "all others run under the message's correlation id and trace"
 
     async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
         correlation_id, trace = context.correlation_id, context.trace

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from polaris._correlation import correlation_scope, current_correlation_id
 from polaris.messaging._chain import MessageMiddleware, NextHandler
@@ -22,6 +22,9 @@ class LoggingMiddleware(MessageMiddleware):
     An incoming correlation id is kept and made current; a new one is made only when there is none. Payloads are never
     logged.
     """
+
+    order: ClassVar[int | None] = 30
+    order_reason: ClassVar[str] = "it tells what became of the message after everything inside it"
 
     def __init__(self, logger: StructuredLogger) -> None:
         self._logger = logger

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from polaris.messaging._chain import MessageMiddleware, NextHandler
 from polaris.messaging._context import MessageContext, MessageDirection
@@ -40,6 +40,9 @@ class MetricsMiddleware(MessageMiddleware):
     `status` is published, publish_failed, processed or failed; every event of a batch counts. A collector of its own is
     made when none is given.
     """
+
+    order: ClassVar[int | None] = 30
+    order_reason: ClassVar[str] = "it counts what became of the message after everything inside it"
 
     def __init__(self, collector: MetricsCollector | None = None) -> None:
         if collector is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from polaris.domain import AdaptationEvent, HealthEvent, PolarisEvent, TelemetryBatch, TelemetryEvent
 from polaris.exceptions import InvalidValueError
@@ -36,7 +37,13 @@ class ValidationMiddleware(MessageMiddleware):
     application knows. The one that is always there: the event belongs on its topic (`check_topic_agrees`).
     """
 
+    order: ClassVar[int | None] = 40
+    order_reason: ClassVar[str] = "nothing is spent on an event that will be refused, nor is it remembered as handled"
+
     def __init__(self, *checks: Check) -> None:
+        for check in checks:
+            if not callable(check) or inspect.iscoroutinefunction(check):
+                raise InvalidValueError("checks", "functions of a context and an event, not async", check)
         self._checks = (check_topic_agrees, *checks)
 
     async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
