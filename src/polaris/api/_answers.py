@@ -23,6 +23,21 @@ class HealthAnswer(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
 
 
+class SchemaEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the JSON Schema of one version of an event type is; `id` is the `dataschema` of its events."""
+
+    id: str
+    event_type: str
+    version: int
+    path: str
+
+
+class SchemasAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Every event type that travels on the bus; of older versions those whose shape is known."""
+
+    schemas: tuple[SchemaEntry, ...]
+
+
 class SystemsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Systems by id; `next_cursor` goes on after the last one, None at the end."""
 

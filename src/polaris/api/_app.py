@@ -21,6 +21,7 @@ from polaris.api._problems import handle_framework_error
 from polaris.api._stream import Streams
 from polaris.api._view import NodeView
 from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.domain import EVENTS, EventRegistry
 from polaris.exceptions import RequestError
 
 
@@ -30,15 +31,17 @@ def create_app(
     page: ASGIApp | None = None,
     hosts: frozenset[str] | None = LOOPBACK_HOSTS,
     clock: Clock = SYSTEM_CLOCK,
+    registry: EventRegistry = EVENTS,
 ) -> Starlette:
     """The HTTP application of a node: JSON API, health, metrics, live updates, and `page` at the root when given.
 
     Read-only: GET and HEAD are all it knows. `hosts` are the host names it answers to (`hosts_for(address)` tells those
-    that fit a listening address), None for any. Errors are problem documents (RFC 9457). `app.state.streams` holds the
-    open event streams; `HttpServer` ends them when it stops.
+    that fit a listening address), None for any. `registry` holds the event types whose schemas it tells. Errors are
+    problem documents (RFC 9457). `app.state.streams` holds the open event streams; `HttpServer` ends them when it
+    stops.
     """
     streams = Streams(view.live)
-    context = Context(view, streams, clock)
+    context = Context(view, streams, clock, registry)
     document = msgspec.json.encode(openapi_document(ENDPOINTS))
 
     async def openapi(_: Request) -> Response:

@@ -17,6 +17,8 @@ from polaris.api._answers import (
     ComponentsAnswer,
     DependenciesAnswer,
     HealthAnswer,
+    SchemaEntry,
+    SchemasAnswer,
     SeriesAnswer,
     SystemsAnswer,
 )
@@ -29,17 +31,21 @@ from polaris.api._parameters import (
     instant,
     limit,
     metric,
+    number,
     seconds,
 )
 from polaris.api._stream import Streams
 from polaris.api._view import ActionKey, ActionRecord, AggregationName, NodeFacts, NodeView, SystemView, Verdict
 from polaris.clock import Clock
+from polaris.domain import EVENTS, EventRegistry, event_schema
+from polaris.domain._schemas import EventVersion, event_versions
 from polaris.exceptions import InvalidValueError, NotFoundError
 
 RANGE_DEFAULT = timedelta(hours=1)
 RANGE_MAX = timedelta(days=3660)
 BUCKETS_MAX = 5_000
 JSON_TYPE = "application/json"
+SCHEMA_TYPE = "application/schema+json"
 
 T = TypeVar("T")
 
@@ -51,8 +57,9 @@ class Context:
     view: NodeView
     streams: Streams
     clock: Clock
+    registry: EventRegistry = EVENTS
     rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One rendering of metrics at a time: many scrapers at once must not take all worker threads."""
+    """One rendering of metrics or of a document at a time: many clients at once must not take all worker threads."""
 
 
 Arguments = Mapping[str, Any]
@@ -100,10 +107,33 @@ async def _metrics(context: Context, _: Arguments) -> Response:
 
 
 async def _asyncapi(context: Context, _: Arguments) -> Response:
-    document = context.view.asyncapi()
+    async with context.rendering:
+        document = await asyncio.to_thread(context.view.asyncapi)
     if document is None:
         raise NotFoundError("this node offers no AsyncAPI document")
     return json_response(document)
+
+
+async def _schemas(context: Context, _: Arguments) -> SchemasAnswer:
+    async with context.rendering:
+        versions = await asyncio.to_thread(lambda: tuple(event_versions(context.registry)))
+    return SchemasAnswer(schemas=tuple(_schema_entry(version) for version in versions))
+
+
+async def _schema(context: Context, arguments: Arguments) -> Response:
+    async with context.rendering:
+        schema = await asyncio.to_thread(_schema_of, context.registry, arguments["event_type"], arguments["version"])
+    return Response(msgspec.json.encode(schema), media_type=SCHEMA_TYPE)
+
+
+def _schema_entry(version: EventVersion) -> SchemaEntry:
+    path = f"/api/v1/schemas/{version.name}/{version.version}"
+    return SchemaEntry(id=version.uri, event_type=version.name, version=version.version, path=path)
+
+
+def _schema_of(registry: EventRegistry, name: str, version: int) -> dict[str, Any]:
+    found = (one for one in event_versions(registry) if (one.name, one.version) == (name, version))
+    return event_schema(_found(next(found, None), "no event type with this name and version has a schema"))
 
 
 async def _node(context: Context, _: Arguments) -> NodeFacts:
@@ -229,7 +259,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         failing_answer=True,
     ),
     Endpoint("/metrics", "metrics", "Metrics in the Prometheus text format.", _metrics, media_type="text/plain"),
-    Endpoint("/asyncapi.json", "asyncapi", "The AsyncAPI document of the bus.", _asyncapi),
+    Endpoint("/asyncapi.json", "asyncapi", "The AsyncAPI 3.0 document of the bus: topics, streams, events.", _asyncapi),
+    Endpoint("/api/v1/schemas", "schemas", "The JSON Schemas of the events, by type.", _schemas, SchemasAnswer),
+    Endpoint(
+        "/api/v1/schemas/{event_type}/{version}",
+        "schema",
+        "The JSON Schema (2020-12) of the data of one event type; its anchor `cloudevent` describes the whole event.",
+        _schema,
+        media_type=SCHEMA_TYPE,
+        parameters=(
+            identifier("event_type", "The event type, such as polaris.telemetry.", place="path"),
+            number("version", "The version of its data."),
+        ),
+    ),
     Endpoint("/api/v1/node", "node", "Who the node is, how it does and how much flows through it.", _node, NodeFacts),
     Endpoint(
         "/api/v1/systems",

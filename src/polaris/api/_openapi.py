@@ -48,7 +48,7 @@ def _operation(endpoint: Endpoint, schemas: dict[Any, dict[str, Any]]) -> dict[s
 
 
 def _plain_schema(media_type: str) -> dict[str, Any]:
-    return {"type": "object"} if media_type == "application/json" else {"type": "string"}
+    return {"type": "object"} if media_type.endswith("json") else {"type": "string"}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

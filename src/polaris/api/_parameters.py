@@ -74,6 +74,17 @@ def limit(*, default: int, maximum: int) -> Parameter:
     return Parameter("limit", "How many items at most.", schema, parse, default=default)
 
 
+def number(name: str, description: str) -> Parameter:
+    """A whole number from 1 in the path."""
+
+    def parse(text: str) -> int:
+        if not _INTEGER.fullmatch(text) or int(text) < 1:
+            raise InvalidValueError(name, "an integer from 1", text)
+        return int(text)
+
+    return Parameter(name, description, {"type": "integer", "minimum": 1}, parse, "path", required=True)
+
+
 def seconds(name: str, description: str, *, default: float, minimum: float, maximum: float) -> Parameter:
     """A duration in seconds, decimal."""
     expected = f"seconds, from {minimum:g} to {maximum:g}"

@@ -289,7 +289,7 @@ class NodeView(Protocol):
         ...
 
     def asyncapi(self) -> Mapping[str, Any] | None:
-        """The AsyncAPI document of the bus, None when there is none."""
+        """The AsyncAPI document of the bus, None when there is none. Called in a worker thread."""
         ...
 
     async def systems(self, *, limit: int, after: str | None) -> Sequence[SystemView]:

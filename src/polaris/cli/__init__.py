@@ -1,4 +1,4 @@
-"""The command line: `polaris run | check | status | systems | query | tail | publish | act`."""
+"""The command line: `polaris run | check | status | systems | query | tail | publish | act | dlq | graph | export`."""
 
 from __future__ import annotations
 

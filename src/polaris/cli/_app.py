@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, NoReturn, Optional
 
 import typer
 
 from polaris.cli import _exit
+from polaris.cli._dlq_commands import dlq_app
+from polaris.cli._export import export_app
+from polaris.cli._options import Config, DataDir, Json, settings_of
 from polaris.exceptions import ConfigurationError, PolarisException
 
 app = typer.Typer(
@@ -25,6 +27,15 @@ app = typer.Typer(
         "75 no answer in time, 78 configuration refused, 130 interrupted."
     ),
 )
+
+graph_app = typer.Typer(
+    help="What a node is made of, drawn.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(graph_app, name="graph")
+app.add_typer(dlq_app, name="dlq")
+app.add_typer(export_app, name="export")
 
 QUERY_EXAMPLES = """\b
 Examples:
@@ -49,29 +60,6 @@ Examples:
   polaris act web add_worker
   polaris act web set_workers --param workers=4 --id scale-2026-01-31
 """
-
-Config = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads the annotation
-    typer.Option(
-        "--config", "-c", help="The configuration file; ./polaris.toml when there is one.", show_default=False
-    ),
-]
-DataDir = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--data-dir", "-d", help="The node's data folder.", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-
-def settings_of(config: Path | None, data_dir: Path | None, *, check_connectors: bool = False, **overrides: Any) -> Any:
-    """The effective settings with the flags on top."""
-    from polaris.runtime import load_settings
-
-    flags = {key: value for key, value in overrides.items() if value is not None}
-    if data_dir is not None:
-        flags["node.data_dir"] = str(data_dir)
-    dotted = {key.replace("__", "."): value for key, value in flags.items()}
-    return load_settings(config, overrides=dotted, check_connectors=check_connectors)
 
 
 @app.callback(invoke_without_command=True)
@@ -257,6 +245,14 @@ def act(
         wait=wait,
     )
     raise SystemExit(act_on(settings_of(config, data_dir), request, as_json=as_json))
+
+
+@graph_app.command(short_help="The services of a node and what each needs, as a mermaid flowchart.")
+def services(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """The services of a node as configured and what each needs, as a mermaid flowchart. Nothing is started."""
+    from polaris.cli._graph import show_services
+
+    raise SystemExit(show_services(settings_of(config, data_dir, check_connectors=True), as_json=as_json))
 
 
 def run_app() -> NoReturn:

@@ -2,20 +2,19 @@
 
 from polaris.domain._actions import AdaptationAction, ExecutionResult, ExecutionStatus, LearnedPattern, SystemDependency
 from polaris.domain._events import (
-    EVENTS,
     AdaptationEvent,
     ConfigChangedEvent,
-    EventRegistry,
-    EventType,
     ExecutionResultEvent,
     HealthEvent,
     PolarisEvent,
     TelemetryBatch,
     TelemetryEvent,
-    event_type,
 )
 from polaris.domain._frozen import FrozenDict
+from polaris.domain._registry import EVENTS, EventRegistry, EventType, event_type
+from polaris.domain._schemas import event_schema, event_schemas
 from polaris.domain._states import HealthStatus, MetricScalar, MetricValue, Quality, SystemState
+from polaris.domain._versions import Upcaster
 
 __all__ = [
     "MetricValue",
@@ -39,5 +38,8 @@ __all__ = [
     "EventType",
     "EVENTS",
     "event_type",
+    "Upcaster",
+    "event_schema",
+    "event_schemas",
     "FrozenDict",
 ]

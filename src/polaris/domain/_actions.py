@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -18,6 +18,11 @@ from polaris.exceptions import InvalidValueError
 
 PRIORITY_MAX = 1000
 TIMEOUT_S_MAX = 86_400.0
+
+# Limits that the published schema tells; what enforces them are the checks below.
+_Priority = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": PRIORITY_MAX})]
+_Timeout = Annotated[float, msgspec.Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": TIMEOUT_S_MAX})]
+_Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": TEXT_CHARS_MAX})]
 
 
 class ExecutionStatus(enum.StrEnum):
@@ -56,8 +61,8 @@ class AdaptationAction(msgspec.Struct, frozen=True, omit_defaults=True):
     action_type: Id
     target_system: Id
     parameters: dict[str, Any] = EMPTY
-    priority: int = 1
-    timeout_seconds: float | None = None
+    priority: _Priority = 1
+    timeout_seconds: _Timeout | None = None
     created_at: Timestamp = msgspec.field(default_factory=utc_now)
 
     def __post_init__(self) -> None:
@@ -84,7 +89,7 @@ class ExecutionResult(msgspec.Struct, frozen=True, omit_defaults=True):
     action_id: Id
     status: ExecutionStatus
     result_data: dict[str, Any] = EMPTY
-    error_message: str | None = None
+    error_message: _Text | None = None
     started_at: Timestamp | None = None
     completed_at: Timestamp | None = None
 

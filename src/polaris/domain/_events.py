@@ -1,12 +1,11 @@
-"""The events that travel on the bus, and the registry that gives each type its name and version on the wire."""
+"""The events that travel on the bus."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -16,16 +15,17 @@ from polaris.clock import utc_now
 from polaris.domain._actions import AdaptationAction, ExecutionResult
 from polaris.domain._checks import METRICS_MAX, check_id, check_text, check_tree, utc
 from polaris.domain._frozen import EMPTY, FrozenDict, frozen
-from polaris.domain._states import UNIT_CHARS_MAX, HealthStatus, Id, MetricValue, Quality, SystemState, Timestamp
-from polaris.exceptions import ConfigurationError, InvalidValueError, UnknownEventTypeError
+from polaris.domain._registry import event_type
+from polaris.domain._states import UNIT_CHARS_MAX, HealthStatus, Id, MetricValue, Quality, SystemState, Timestamp, Unit
+from polaris.exceptions import InvalidValueError
 from polaris.ids import new_id
-
-E = TypeVar("E", bound="PolarisEvent")
 
 SOURCE_DEFAULT = "polaris"
 CORRELATION_CHARS_MAX = 256
-EVENT_TYPE_NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)+")
 BATCH_SAMPLES_MAX = 10_000
+# Limits that the published schema tells; what enforces them are the checks of the class.
+_SAMPLES = msgspec.Meta(extra_json_schema={"maxItems": BATCH_SAMPLES_MAX})
+_COLUMNS = msgspec.Meta(extra_json_schema={"maxProperties": METRICS_MAX})
 _STALE = Quality.STALE
 
 
@@ -56,86 +56,6 @@ class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             check_id("source", self.source)
 
 
-class EventType(msgspec.Struct, frozen=True):
-    """The name and version under which an event class travels."""
-
-    name: str
-    version: int
-    event_class: type[PolarisEvent]
-
-    @property
-    def schema_uri(self) -> str:
-        """The `dataschema` of the event on the wire; it carries the version."""
-        return f"urn:polaris:schema:{self.name}:{self.version}"
-
-
-class EventRegistry:
-    """Names to event classes and back. Registering the same pair twice is harmless; a clash is refused.
-
-    Readers find the class by name whatever the version says: unknown fields of a newer version are tolerated.
-    """
-
-    def __init__(self, *, parent: EventRegistry | None = None) -> None:
-        self._parent = parent
-        self._by_name: dict[str, EventType] = {}
-        self._by_class: dict[type[PolarisEvent], EventType] = {}
-
-    def register(self, event_class: type[PolarisEvent], name: str, *, version: int = 1) -> EventType:
-        """Let `event_class` travel as `name`, a dotted lower-case name such as `acme.order.shipped`.
-
-        Raises `ConfigurationError` when the name or the class is taken by another; nothing is registered then.
-        """
-        if not EVENT_TYPE_NAME.fullmatch(name) or len(name) > 128:
-            raise InvalidValueError("name", "a dotted lower-case name of at most 128 characters", name)
-        if version < 1:
-            raise InvalidValueError("version", "an integer of at least 1", version)
-        entry = EventType(name, version, event_class)
-        for known in (self.find(name), self._by_class.get(event_class)):
-            if known is not None and known != entry:
-                message = f"event type {name!r} for {event_class.__qualname__} clashes with {known.name!r} for "
-                raise ConfigurationError(message + known.event_class.__qualname__)
-        self._by_name[name] = entry
-        self._by_class[event_class] = entry
-        return entry
-
-    def find(self, name: str) -> EventType | None:
-        """The entry of that name, or None."""
-        found = self._by_name.get(name)
-        return found if found is not None or self._parent is None else self._parent.find(name)
-
-    def require(self, event_class: type[PolarisEvent]) -> EventType:
-        """The entry of that class. Raises `UnknownEventTypeError` when it was never registered."""
-        found = self._by_class.get(event_class)
-        if found is not None:
-            return found
-        if self._parent is not None:
-            return self._parent.require(event_class)
-        raise UnknownEventTypeError(
-            f"{event_class.__qualname__} is not a registered event type; decorate it with @event_type('...')",
-            {"class": event_class.__qualname__},
-        )
-
-    def __iter__(self) -> Iterator[EventType]:
-        """All entries, the parent's first."""
-        if self._parent is not None:
-            yield from self._parent
-        yield from self._by_name.values()
-
-
-EVENTS = EventRegistry()
-"""The default registry: the events below and everything decorated with `event_type`."""
-
-
-def event_type(name: str, *, version: int = 1, registry: EventRegistry | None = None) -> Callable[[type[E]], type[E]]:
-    """Class decorator: register an event class under its name and version on the wire."""
-
-    def register(event_class: type[E]) -> type[E]:
-        (EVENTS if registry is None else registry).register(event_class, name, version=version)
-        return event_class
-
-    return register
-
-
 @event_type("polaris.telemetry")
 class TelemetryEvent(PolarisEvent, frozen=True, omit_defaults=True):
     """A managed system reports its state."""
@@ -152,9 +72,9 @@ class TelemetryBatch(PolarisEvent, frozen=True, omit_defaults=True):
     """
 
     system_id: Id
-    timestamps: tuple[Timestamp, ...]
-    metrics: dict[str, tuple[float | None, ...]]
-    units: dict[str, str] = EMPTY
+    timestamps: Annotated[tuple[Timestamp, ...], _SAMPLES]
+    metrics: Annotated[dict[str, Annotated[tuple[float | None, ...], _SAMPLES]], _COLUMNS]
+    units: dict[str, Unit] = EMPTY
     health_status: HealthStatus = HealthStatus.UNKNOWN
 
     def __post_init__(self) -> None:

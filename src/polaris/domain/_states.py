@@ -15,6 +15,7 @@ from polaris.domain._checks import (
     METRICS_MAX,
     NAME_CHARS_MAX,
     TAGS_MAX,
+    TEXT_CHARS_MAX,
     check_id,
     check_text,
     check_tree,
@@ -24,10 +25,24 @@ from polaris.domain._frozen import EMPTY, FrozenDict, frozen
 from polaris.exceptions import InvalidValueError
 
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Id = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=256,
+        extra_json_schema={"not": {"pattern": r"[\u0000-\u001f\u007f-\u009f]"}},
+    ),
+]
 MetricScalar = bool | int | float | str | None
 
 UNIT_CHARS_MAX = 64
+
+# Limits that the published schema tells; what enforces them are the checks below.
+_Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": TEXT_CHARS_MAX})]
+_Tag = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": NAME_CHARS_MAX})]
+Unit = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": UNIT_CHARS_MAX})]
+Tags = Annotated[dict[str, _Tag], msgspec.Meta(extra_json_schema={"maxProperties": TAGS_MAX})]
+
 _FLOAT_MAX = 1.7976931348623157e308
 _UNITS_KNOWN_MAX = 4_096
 # The unit with which a name of a reading was last checked and found good, and what stands for none.
@@ -68,10 +83,10 @@ class MetricValue(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """
 
     name: Id
-    value: MetricScalar = None
-    unit: str | None = None
+    value: bool | int | float | _Text | None = None
+    unit: Unit | None = None
     timestamp: Timestamp | None = None
-    tags: dict[str, str] = EMPTY
+    tags: Tags = EMPTY
     quality: Quality = Quality.OK
 
     def __post_init__(self) -> None:
@@ -151,7 +166,7 @@ class SystemState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     system_id: Id
     timestamp: Timestamp
-    metrics: dict[str, MetricValue] = EMPTY
+    metrics: Annotated[dict[str, MetricValue], msgspec.Meta(extra_json_schema={"maxProperties": METRICS_MAX})] = EMPTY
     health_status: HealthStatus = HealthStatus.UNKNOWN
     metadata: dict[str, Any] = EMPTY
 

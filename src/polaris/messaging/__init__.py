@@ -17,13 +17,15 @@ from polaris.messaging._broker import (
     OutgoingMessage,
     PullConsumer,
     Receipt,
+    Start,
     StoredMessage,
     StreamSpec,
 )
 from polaris.messaging._bus import PolarisMessageBus
 from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, NextHandler
 from polaris.messaging._cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, DecodedEvent, EventCodec, Undecodable
-from polaris.messaging._context import MessageContext, MessageDirection
+from polaris.messaging._content_encoding import unpacked
+from polaris.messaging._context import MessageContext, MessageDirection, PayloadEncoding
 from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterReason
 from polaris.messaging._dead_letters import DeadLetterRecord, DeadLetters
 from polaris.messaging._handlers import EventHandler
@@ -50,16 +52,24 @@ from polaris.messaging._subjects import (
 )
 from polaris.messaging._subscription import Subscription, SubscriptionOptions, SubscriptionStats
 from polaris.messaging.middleware import (
+    CircuitBreakerMiddleware,
+    CompressionMiddleware,
     CorrelationMiddleware,
     DeduplicationMiddleware,
     LoggingMiddleware,
     MetricsMiddleware,
+    RateLimitMiddleware,
+    RetryMiddleware,
+    SeenIds,
+    TracingMiddleware,
     ValidationMiddleware,
 )
 
 if TYPE_CHECKING:
+    from polaris.messaging._asyncapi import asyncapi_document
     from polaris.messaging.brokers._embedded import EmbeddedNATSServer, ServerExit
     from polaris.messaging.brokers._embedded_config import EmbeddedNATSConfig
+    from polaris.messaging.brokers._lanes import LanedMessageBroker
     from polaris.messaging.brokers._memory import InMemoryMessageBroker
     from polaris.messaging.brokers._memory_hub import InMemoryHub
     from polaris.messaging.brokers._nats import NATSMessageBroker
@@ -79,15 +89,23 @@ __all__ = [
     "MessageMiddleware",
     "MiddlewareChain",
     "NextHandler",
+    "PayloadEncoding",
     "CorrelationMiddleware",
-    "DeduplicationMiddleware",
+    "TracingMiddleware",
     "LoggingMiddleware",
     "MetricsMiddleware",
     "ValidationMiddleware",
+    "DeduplicationMiddleware",
+    "SeenIds",
+    "RetryMiddleware",
+    "CircuitBreakerMiddleware",
+    "RateLimitMiddleware",
+    "CompressionMiddleware",
     "MessageBroker",
     "InMemoryMessageBroker",
     "InMemoryHub",
     "NATSMessageBroker",
+    "LanedMessageBroker",
     "NATSConfig",
     "EmbeddedNATSServer",
     "EmbeddedNATSConfig",
@@ -101,6 +119,7 @@ __all__ = [
     "OutgoingMessage",
     "PullConsumer",
     "StoredMessage",
+    "Start",
     "StreamSpec",
     "MESSAGE_ID_HEADER",
     "STANDARD_STREAMS",
@@ -116,8 +135,10 @@ __all__ = [
     "EventCodec",
     "DecodedEvent",
     "Undecodable",
+    "unpacked",
     "CONTENT_TYPE",
     "BATCH_CONTENT_TYPE",
+    "asyncapi_document",
     "telemetry_topic",
     "adaptation_topic",
     "execution_topic",
@@ -130,24 +151,26 @@ __all__ = [
     "decode_token",
 ]
 
-# Loaded when first used: the drivers behind them are heavy, and a program uses one broker.
-_BROKERS = {
-    "InMemoryHub": "_memory_hub",
-    "InMemoryMessageBroker": "_memory",
-    "NATSMessageBroker": "_nats",
-    "NATSConfig": "_nats_config",
-    "EmbeddedNATSServer": "_embedded",
-    "EmbeddedNATSConfig": "_embedded_config",
-    "ServerExit": "_embedded",
-    "TLSConfig": "_nats_config",
+# Loaded when first used: the drivers behind the brokers are heavy, and a program uses one broker.
+_LAZY = {
+    "InMemoryHub": "brokers._memory_hub",
+    "InMemoryMessageBroker": "brokers._memory",
+    "NATSMessageBroker": "brokers._nats",
+    "LanedMessageBroker": "brokers._lanes",
+    "NATSConfig": "brokers._nats_config",
+    "EmbeddedNATSServer": "brokers._embedded",
+    "EmbeddedNATSConfig": "brokers._embedded_config",
+    "ServerExit": "brokers._embedded",
+    "TLSConfig": "brokers._nats_config",
+    "asyncapi_document": "_asyncapi",
 }
 
 
 def __getattr__(name: str) -> object:
-    home = _BROKERS.get(name)
+    home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"polaris.messaging.brokers.{home}"), name)
+    value: object = getattr(import_module(f"polaris.messaging.{home}"), name)
     globals()[name] = value
     return value
 

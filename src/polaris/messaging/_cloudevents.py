@@ -3,8 +3,8 @@
 A message says by its first byte what it is: `{` one event (application/cloudevents+json), `[` many
 (application/cloudevents-batch+json), so no header is needed and any NATS client with a JSON library can take part.
 `type` is the registered name without a version, `dataschema` carries the version; `correlationid`, `traceparent` and
-`tracestate` are the extensions in use. `data` holds the event's own fields. Unknown attributes and fields are read
-over.
+`tracestate` are the extensions in use. `data` holds the event's own fields. Data of older versions are upcast before
+they are decoded (`EventRegistry.upcast`). Unknown attributes and fields are read over.
 
 One struct per event type describes the whole envelope with typed `data`, so that one pass of msgspec does all the work;
 the types are joined in one union that msgspec tells apart by `type`.
@@ -16,10 +16,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from polaris.clock import utc_now
 from polaris.domain import (
@@ -33,8 +33,9 @@ from polaris.domain import (
     TelemetryBatch,
     TelemetryEvent,
 )
-from polaris.domain._states import Id, Timestamp
 from polaris.exceptions import ConfigurationError, InvalidValueError, MessageDecodeError, UnknownEventTypeError
+from polaris.messaging._envelopes import data_class, incoming_class, outgoing_class
+from polaris.messaging._upcasting import OfOtherVersion, check_version, current_payload, newer_note
 
 CONTENT_TYPE = "application/cloudevents+json"
 BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
@@ -43,8 +44,6 @@ BATCH_EVENTS_MAX = 10_000
 _ERROR_CHARS_MAX = 256
 _ENVELOPE_FIELDS = frozenset(PolarisEvent.__struct_fields__)
 _BATCH = re.compile(rb"[ \t\r\n]*\[")
-_OPTIONAL_TEXT = Union[str, None, UnsetType]  # noqa: UP007 # an expression for msgspec, not an annotation
-_OPTIONAL_TIME = Union[Timestamp, None, UnsetType]  # noqa: UP007
 
 _CE_SUBJECT: Mapping[type[PolarisEvent], Callable[[Any], str]] = {
     TelemetryEvent: attrgetter("system_state.system_id"),
@@ -76,6 +75,7 @@ class _Head(msgspec.Struct):
 
     type: str
     specversion: str
+    dataschema: str | None = None
 
 
 class _Wire:
@@ -83,6 +83,7 @@ class _Wire:
 
     def __init__(self, entry: EventType) -> None:
         self.entry = entry
+        self._schema_uri = entry.schema_uri
         event_class = entry.event_class
         fields = [field for field in msgspec.structs.fields(event_class) if field.name not in _ENVELOPE_FIELDS]
         self._names = tuple(field.name for field in fields)
@@ -90,9 +91,9 @@ class _Wire:
         self._positional = event_class.__match_args__[: len(fields)] == self._names
         self._get_only: Callable[[Any], Any] | None = self._get if self._positional and len(fields) == 1 else None
         self._subject = _CE_SUBJECT.get(event_class)
-        self._data = _data_class(event_class, fields)
-        self._outgoing = _outgoing_class(entry, self._data)
-        self.incoming = _incoming_class(entry, self._data)
+        self._data = data_class(event_class, fields)
+        self._outgoing = outgoing_class(entry, self._data)
+        self.incoming = incoming_class(entry, self._data)
 
     def encode(
         self,
@@ -123,7 +124,12 @@ class _Wire:
         )
 
     def event(self, found: Any, received_at: datetime | None) -> DecodedEvent:
-        """The event of a decoded envelope. Raises `InvalidValueError` when a value is out of its bounds."""
+        """The event of a decoded envelope.
+
+        Raises `InvalidValueError` when a value is out of its bounds, `OfOtherVersion` when the data must be upcast.
+        """
+        if found.dataschema != self._schema_uri and found.dataschema:
+            check_version(self.entry, found.dataschema)
         stamp = found.time or received_at or utc_now()
         correlation_id = found.correlationid or None
         make: Any = self.entry.event_class
@@ -153,77 +159,6 @@ class _Wire:
                 **dict(zip(self._names, values, strict=True)),
             )
         return DecodedEvent(event, self.entry.name, found.traceparent or None, found.tracestate or None)
-
-
-def _data_class(event_class: type[PolarisEvent], fields: Sequence[Any]) -> type[Any]:
-    members: list[Any] = []
-    for field in fields:
-        if field.default_factory is not msgspec.NODEFAULT:
-            members.append(
-                (field.name, field.type, msgspec.field(name=field.encode_name, default_factory=field.default_factory))
-            )
-        elif field.default is not msgspec.NODEFAULT:
-            members.append((field.name, field.type, msgspec.field(name=field.encode_name, default=field.default)))
-        else:
-            members.append((field.name, field.type, msgspec.field(name=field.encode_name)))
-    # Fields with and without defaults may stand in any order, so the struct is made to take them by position anyway.
-    required = [member for member in members if _is_required(member)]
-    optional = [member for member in members if not _is_required(member)]
-    if [*required, *optional] != members:
-        raise ConfigurationError(
-            f"{event_class.__qualname__}: fields without a default come first", {"class": event_class.__qualname__}
-        )
-    return msgspec.defstruct(
-        f"{event_class.__name__}Data", members, module=event_class.__module__, omit_defaults=True, frozen=True, gc=False
-    )
-
-
-def _is_required(member: Any) -> bool:
-    field = member[2]
-    return field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
-
-
-def _outgoing_class(entry: EventType, data: type[Any]) -> type[Any]:
-    return msgspec.defstruct(
-        f"{entry.event_class.__name__}Outgoing",
-        [
-            ("id", str),
-            ("source", str),
-            ("time", datetime),
-            ("data", data),
-            ("subject", Any, UNSET),
-            ("correlationid", Any, UNSET),
-            ("traceparent", Any, UNSET),
-            ("tracestate", Any, UNSET),
-            ("specversion", str, "1.0"),
-            ("dataschema", str, entry.schema_uri),
-            ("datacontenttype", str, "application/json"),
-        ],
-        tag_field="type",
-        tag=entry.name,
-        gc=False,
-    )
-
-
-def _incoming_class(entry: EventType, data: type[Any]) -> type[Any]:
-    data_optional = all(not field.required for field in msgspec.structs.fields(data))
-    return msgspec.defstruct(
-        f"{entry.event_class.__name__}Incoming",
-        [
-            ("specversion", Literal["1.0"]),
-            ("id", Id),
-            ("source", Id),
-            ("data", data, msgspec.field(default_factory=data)) if data_optional else ("data", data),
-            ("time", _OPTIONAL_TIME, UNSET),
-            ("correlationid", _OPTIONAL_TEXT, UNSET),
-            ("traceparent", _OPTIONAL_TEXT, UNSET),
-            ("tracestate", _OPTIONAL_TEXT, UNSET),
-        ],
-        tag_field="type",
-        tag=entry.name,
-        kw_only=True,
-        gc=False,
-    )
 
 
 class EventCodec:
@@ -290,8 +225,8 @@ class EventCodec:
             return self._by_envelope[type(found)].event(found, received_at)
         except Exception as error:  # boundary: foreign bytes, read with the validation code of foreign event types
             failure = self._explain(payload, error)
-        if failure is None:
-            return self.decode(payload, received_at=received_at)
+        if isinstance(failure, bytes):
+            return self.decode(failure, received_at=received_at)
         raise failure
 
     def decode_batch(
@@ -328,18 +263,22 @@ class EventCodec:
         except MessageDecodeError as error:
             return Undecodable(payload, error)
 
-    def _explain(self, payload: bytes, error: Exception) -> MessageDecodeError | None:
-        """The typed error for a failed decoding; None when the type has been registered meanwhile."""
-        if isinstance(error, (msgspec.ValidationError, InvalidValueError)):
+    def _explain(self, payload: bytes, error: Exception) -> MessageDecodeError | bytes:
+        """The typed error for a failed decoding; or what to decode instead.
+
+        That is the payload itself when the type has been registered meanwhile, and the upcast one when it is older.
+        """
+        if isinstance(error, (msgspec.ValidationError, InvalidValueError, OfOtherVersion)):
             try:
                 head = self._head.decode(payload)
             except Exception:  # boundary: foreign bytes
                 return _refusal(error)
             if head.specversion == "1.0":
-                return self._explain_type(head.type, error)
+                return self._explain_type(head, payload, error)
         return _refusal(error)
 
-    def _explain_type(self, name: str, error: Exception) -> MessageDecodeError | None:
+    def _explain_type(self, head: _Head, payload: bytes, error: Exception) -> MessageDecodeError | bytes:
+        name = head.type
         entry = self._registry.find(name)
         if entry is None:
             unknown = UnknownEventTypeError(f"unknown event type {name[:128]!r}", {"type": name[:128]})
@@ -350,8 +289,12 @@ class EventCodec:
                 self._wire(entry.event_class)
             except (ConfigurationError, UnknownEventTypeError) as cannot:
                 return _refusal(cannot)
-            return None
-        return _refusal(error, {"type": name})
+            return payload
+        try:
+            upcast = current_payload(self._registry, entry, head.dataschema, payload)
+            return upcast or _refusal(error, {"type": name}, newer_note(entry, head.dataschema))
+        except MessageDecodeError as cannot:
+            return cannot
 
     def _wire(self, event_class: type[PolarisEvent]) -> _Wire:
         known = self._by_class.get(event_class)
@@ -381,10 +324,10 @@ class EventCodec:
         self._one = msgspec.json.Decoder(union)
 
 
-def _refusal(error: Exception, context: Mapping[str, object] | None = None) -> MessageDecodeError:
+def _refusal(error: Exception, context: Mapping[str, object] | None = None, note: str = "") -> MessageDecodeError:
     """The error to report for undecodable bytes: its text is bounded, whatever the bytes were."""
     reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:_ERROR_CHARS_MAX]
-    failure = MessageDecodeError(f"not a valid event: {reason}", context)
+    failure = MessageDecodeError(f"not a valid event: {note}{reason}", context)
     # The text says it all; keeping the cause would keep the frames that hold the bytes.
     failure.__cause__ = None if isinstance(error, RecursionError) else error.with_traceback(None)
     return failure

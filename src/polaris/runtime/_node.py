@@ -64,6 +64,7 @@ class Node:
     async def _publish_addresses(self, container: DIContainer) -> None:
         """Say where the node can be reached: here, on the page, and in the node file."""
         from polaris.api import HttpServer
+        from polaris.messaging import PolarisMessageBus
         from polaris.runtime._bus_host import BusHost
         from polaris.runtime._view import RuntimeView
 
@@ -79,6 +80,7 @@ class Node:
         if self.http_url is not None:
             view.addresses = {"page": self.http_url, "metrics": f"{self.http_url}metrics"}
         view.addresses["bus"] = redact_text(self.bus_url)
+        view.streams = (await container.aresolve(PolarisMessageBus)).streams
         folder = await container.aresolve(DataFolder)
         await asyncio.to_thread(folder.write_node_file, self._facts())
 

@@ -22,6 +22,7 @@ from polaris.api._view import (
 )
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus, SystemDependency, SystemState
+from polaris.messaging import STANDARD_STREAMS, StreamSpec
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._latest import LatestStates
 from polaris.runtime._ledger import ActionLedger, LedgerEntry
@@ -87,6 +88,7 @@ class RuntimeView:
         self._samples, self._values = RateMeter(clock), RateMeter(clock)
         self._samples_total = self._values_total = 0
         self.addresses: dict[str, str] = {}
+        self.streams: Sequence[StreamSpec] = STANDARD_STREAMS
         board.on_change(self.live.publish)
 
     async def load(self) -> None:
@@ -140,7 +142,11 @@ class RuntimeView:
         return self._metrics.render(), self._metrics.content_type
 
     def asyncapi(self) -> Mapping[str, Any] | None:
-        return None
+        from polaris.messaging import asyncapi_document  # a node that nobody asks does not pay for it
+
+        bus = self.addresses.get("bus")
+        title = f"POLARIS node {self._settings.node.name}"
+        return asyncapi_document(streams=self.streams, servers={"node": bus} if bus else None, title=title)
 
     async def systems(self, *, limit: int, after: str | None) -> Sequence[SystemView]:
         return [self._system(system_id) for system_id in self._latest.page(limit, after)]

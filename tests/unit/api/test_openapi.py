@@ -55,6 +55,7 @@ async def test_the_answers_have_the_fields_that_the_document_promises(
         "/healthz": "/healthz",
         "/readyz": "/readyz",
         "/api/v1/node": "/api/v1/node",
+        "/api/v1/schemas": "/api/v1/schemas",
         "/api/v1/systems": "/api/v1/systems",
         "/api/v1/systems/{system_id}": "/api/v1/systems/host",
         "/api/v1/systems/{system_id}/series": "/api/v1/systems/host/series?metric=system.cpu.utilization",
@@ -108,6 +109,12 @@ def check(value: Any, schema: dict[str, Any], schemas: dict[str, Any], where: st
     if isinstance(value, list):
         for item in value:
             check(item, schema.get("items", {}), schemas, f"{where}[]")
+
+
+async def test_the_document_tells_of_the_other_documents(document: dict[str, Any]) -> None:
+    assert "AsyncAPI 3.0" in document["paths"]["/asyncapi.json"]["get"]["summary"]
+    content = document["paths"]["/api/v1/schemas/{event_type}/{version}"]["get"]["responses"]["200"]["content"]
+    assert content == {"application/schema+json": {"schema": {"type": "object"}}}
 
 
 async def test_the_document_is_always_the_same(client: httpx2.AsyncClient) -> None:
