@@ -26,8 +26,8 @@ from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, NextHan
 from polaris.messaging._cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._content_encoding import unpacked
 from polaris.messaging._context import MessageContext, MessageDirection, PayloadEncoding
-from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterReason
-from polaris.messaging._dead_letters import DeadLetterRecord, DeadLetters
+from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterFilter, DeadLetterReason
+from polaris.messaging._dead_letters import DeadLetterPage, DeadLetterRecord, DeadLetters
 from polaris.messaging._handlers import EventHandler
 from polaris.messaging._redelivery import RedeliveryPolicy
 from polaris.messaging._requests import RequestFailure
@@ -131,6 +131,8 @@ __all__ = [
     "DeadLetter",
     "DeadLetterReason",
     "DeadLetterRecord",
+    "DeadLetterFilter",
+    "DeadLetterPage",
     "RequestFailure",
     "EventCodec",
     "DecodedEvent",

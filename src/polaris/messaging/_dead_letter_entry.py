@@ -9,6 +9,7 @@ import msgspec
 
 from polaris.domain import PolarisEvent, event_type
 from polaris.domain._states import Timestamp
+from polaris.messaging._patterns import matches
 
 
 class DeadLetterReason(enum.StrEnum):
@@ -52,3 +53,24 @@ class DeadLetter(PolarisEvent, frozen=True, omit_defaults=True):
     stream: str | None = None
     """The stream that held the original, and its place there."""
     sequence: int | None = None
+
+
+class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entries are meant: those that fit everything that is not None."""
+
+    topic: str | None = None
+    """A topic or pattern that the message was published on."""
+    subscription: str | None = None
+    reason: DeadLetterReason | None = None
+    error_code: str | None = None
+    since: Timestamp | None = None
+    """Put aside at this time or later."""
+
+    def fits(self, entry: DeadLetter) -> bool:
+        """Whether the entry is among them; `since` is not looked at here, the stream's own time decides on it."""
+        return (
+            (self.topic is None or matches(self.topic, entry.topic))
+            and self.subscription in (None, entry.subscription)
+            and self.reason in (None, entry.reason)
+            and self.error_code in (None, entry.error_code)
+        )

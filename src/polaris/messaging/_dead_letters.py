@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.exceptions import (
@@ -25,15 +26,17 @@ from polaris.messaging._broker import (
     StreamSpec,
 )
 from polaris.messaging._cloudevents import EventCodec
-from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterReason
+from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterFilter, DeadLetterReason
+from polaris.messaging._stored_log import PAGE_MESSAGES, StoredLog
 from polaris.messaging._streams import DEAD_LETTER_STREAM
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX, dead_letter_topic
 
 BODY_TOPIC = DEAD_LETTER_PREFIX + "body"
 STORE_TIMEOUT_S = 5.0
-PAGE_MESSAGES = 100
 _HEADER_CHARS_MAX = 4_096
 _ERROR_CHARS_MAX = 1_024
+_LONG_NAME_CHARS = 64
+_LONG_VALUE_CHARS = 32
 
 
 class Failure(NamedTuple):
@@ -76,23 +79,39 @@ class DeadLetterWriter:
         entry = self._entry(delivery, failure, subscription, stream, delivery.payload if payload is None else payload)
         message_id = self._identity(delivery, subscription, stream, part) or entry.event_id
         topic = dead_letter_topic(delivery.subject)
-        message = OutgoingMessage(topic, self._codec.encode(entry), message_id)
+        encoded = self._codec.encode(entry)
         try:
-            if len(message.payload) > self._broker.capabilities.payload_bytes_max - 512:
+            if len(encoded) > self._broker.capabilities.payload_bytes_max - 512:
                 return await self._store_apart(entry, topic, message_id)
-            return await self._broker.publish(message, delivery=DeliveryClass.AT_LEAST_ONCE, timeout_s=STORE_TIMEOUT_S)
+            return await self._publish(topic, encoded, message_id)
         except PayloadTooLargeError:
             return await self._store_apart(entry, topic, message_id)
 
     async def _store_apart(self, entry: DeadLetter, topic: str, message_id: str) -> Receipt:
         """The bytes as a message of their own, for what base64 would push over the broker's limit."""
-        body = await self._broker.publish(
-            OutgoingMessage(BODY_TOPIC, entry.payload, f"{message_id}.body"),
-            delivery=DeliveryClass.AT_LEAST_ONCE,
-            timeout_s=STORE_TIMEOUT_S,
-        )
+        body, identified = await self._store_body(entry.payload, f"{message_id}.body")
         slim = _replace(entry, payload=b"", payload_sequence=body.sequence)
-        message = OutgoingMessage(topic, self._codec.encode(slim), message_id)
+        try:
+            receipt = await self._publish(topic, self._codec.encode(slim), message_id)
+        except PayloadTooLargeError:
+            # Only headers can be that long.
+            short = {name[:_LONG_NAME_CHARS]: value[:_LONG_VALUE_CHARS] for name, value in slim.headers.items()}
+            slim = _replace(slim, payload=b"", payload_sequence=body.sequence, headers=short)
+            receipt = await self._publish(topic, self._codec.encode(slim), message_id)
+        if receipt.duplicate and not identified and body.sequence is not None:
+            # The entry was stored before, with bytes of its own: nobody refers to these.
+            await self._broker.erase_stored(receipt.stream or "", body.sequence)
+        return receipt
+
+    async def _store_body(self, payload: bytes, message_id: str) -> tuple[Receipt, bool]:
+        """Store nothing but the bytes; whether with an id, for which the largest of messages leave no room."""
+        try:
+            return await self._publish(BODY_TOPIC, payload, message_id), True
+        except PayloadTooLargeError:
+            return await self._publish(BODY_TOPIC, payload, None), False
+
+    async def _publish(self, topic: str, payload: bytes, message_id: str | None) -> Receipt:
+        message = OutgoingMessage(topic, payload, message_id)
         return await self._broker.publish(message, delivery=DeliveryClass.AT_LEAST_ONCE, timeout_s=STORE_TIMEOUT_S)
 
     def _entry(
@@ -128,9 +147,9 @@ class DeadLetterWriter:
         return f"dead-letter-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def _replace(entry: DeadLetter, *, payload: bytes, payload_sequence: int | None) -> DeadLetter:
+def _replace(entry: DeadLetter, **changes: Any) -> DeadLetter:
     fields = {name: getattr(entry, name) for name in entry.__struct_fields__}
-    return DeadLetter(**{**fields, "payload": payload, "payload_sequence": payload_sequence})
+    return DeadLetter(**{**fields, **changes})
 
 
 class DeadLetterRecord(NamedTuple):
@@ -141,8 +160,19 @@ class DeadLetterRecord(NamedTuple):
     entry: DeadLetter
 
 
+class DeadLetterPage(NamedTuple):
+    """Some entries, and where the next page begins: `after` for `find`, None when there are no more."""
+
+    records: list[DeadLetterRecord]
+    after: int | None
+
+
+EVERYTHING = DeadLetterFilter()
+OnLook = Callable[[int], None]
+
+
 class DeadLetters:
-    """The dead letters of a broker: list, show, replay, drop.
+    """The dead letters of a broker: list, find, show, replay, drop.
 
     Entries are named by their sequence in the dead-letter stream. Needs a connected broker and leaves it connected.
     """
@@ -153,28 +183,86 @@ class DeadLetters:
         self._broker = broker
         self._codec = codec or EventCodec()
         self._stream = stream.name
+        self._log = StoredLog(broker, stream.name)
 
     async def list(self, *, from_sequence: int = 1, count_max: int = PAGE_MESSAGES) -> list[DeadLetterRecord]:
         """At most `count_max` entries in the order of failing, from `from_sequence` on; bytes kept apart stay apart."""
         found: list[DeadLetterRecord] = []
         if count_max < 1:
             return found
-        async for record in self._records(from_sequence):
-            found.append(record)
-            if len(found) >= count_max:
-                break
+        async with aclosing(self._records(from_sequence)) as records:
+            async for record in records:
+                found.append(record)
+                if len(found) >= count_max:
+                    break
         return found
+
+    async def find(
+        self,
+        wanted: DeadLetterFilter = EVERYTHING,
+        *,
+        newest_first: bool = True,
+        after: int | None = None,
+        count_max: int = PAGE_MESSAGES,
+        on_look: OnLook | None = None,
+    ) -> DeadLetterPage:
+        """At most `count_max` entries that fit `wanted`, beyond the place `after` where the page before ended."""
+        found: list[DeadLetterRecord] = []
+        async with aclosing(self.scan(wanted, newest_first=newest_first, after=after, on_look=on_look)) as records:
+            async for record in records:
+                if len(found) >= count_max:
+                    return DeadLetterPage(found, found[-1].sequence if found else after)
+                found.append(record)
+        return DeadLetterPage(found, None)
+
+    async def scan(
+        self,
+        wanted: DeadLetterFilter = EVERYTHING,
+        *,
+        newest_first: bool = True,
+        after: int | None = None,
+        on_look: OnLook | None = None,
+    ) -> AsyncGenerator[DeadLetterRecord, None]:
+        """Every entry that fits `wanted`, one by one; read in pages, so that any number of them may be there.
+
+        Who stops before the end closes it (`contextlib.aclosing`). `on_look` is told of the place of every message that
+        was looked at, fitting or not.
+
+        What is put aside meanwhile is seen oldest first, and not seen newest first.
+        """
+        if newest_first:
+            messages = self._log.backwards(after)
+        else:
+            begin = 1 if after is None else after + 1
+            if wanted.since is not None:
+                begin = max(begin, await self._log.begin(wanted.since))
+            messages = self._log.forwards(begin)
+        async with aclosing(messages):
+            async for stored in messages:
+                if on_look is not None:
+                    on_look(stored.sequence)
+                if wanted.since is not None and stored.stored_at < wanted.since:
+                    if newest_first:
+                        return
+                    continue
+                record = self._record(stored)
+                if record is not None and wanted.fits(record.entry):
+                    yield record
+
+    async def get(self, sequence: int) -> DeadLetterRecord | None:
+        """One entry, bytes kept apart stay apart; None when there is none at `sequence`."""
+        stored = await self._log.read(sequence)
+        return None if stored is None else self._record(stored)
 
     async def show(self, sequence: int) -> DeadLetterRecord:
         """One entry with its original bytes. Raises `MessageBusError` when there is none at `sequence`."""
-        stored = await self._read(sequence)
-        record = None if stored is None else self._record(stored)
+        record = await self.get(sequence)
         if record is None:
             raise MessageBusError(f"there is no dead letter at {sequence}", {"sequence": sequence})
         apart = record.entry.payload_sequence
         if apart is None:
             return record
-        body = await self._read(apart)
+        body = await self._log.read(apart)
         if body is None:
             raise MessageBusError(
                 f"the bytes of dead letter {sequence} are gone from the stream", {"sequence": sequence, "body": apart}
@@ -193,15 +281,19 @@ class DeadLetters:
         headers = {name: value for name, value in entry.headers.items() if not name.lower().startswith("nats-")}
         message = OutgoingMessage(entry.topic, entry.payload, f"replay-{entry.event_id}", headers or None)
         delivery = DeliveryClass.AT_MOST_ONCE if entry.stream is None else DeliveryClass.AT_LEAST_ONCE
-        receipt = await self._broker.publish(message, delivery=delivery, timeout_s=STORE_TIMEOUT_S)
+        try:
+            receipt = await self._broker.publish(message, delivery=delivery, timeout_s=STORE_TIMEOUT_S)
+        except PayloadTooLargeError:
+            # The largest of messages leave no room for an id.
+            message = OutgoingMessage(entry.topic, entry.payload, None, headers or None)
+            receipt = await self._broker.publish(message, delivery=delivery, timeout_s=STORE_TIMEOUT_S)
         if not keep:
             await self.drop(sequence)
         return receipt
 
     async def drop(self, sequence: int) -> bool:
         """Erase one entry and the bytes kept apart for it; False when there was none."""
-        stored = await self._read(sequence)
-        record = None if stored is None else self._record(stored)
+        record = await self.get(sequence)
         if record is None:
             return False
         if record.entry.payload_sequence is not None:
@@ -212,20 +304,12 @@ class DeadLetters:
         """How many entries there are; reads them all."""
         return sum([1 async for _ in self._records(1)])
 
-    async def _records(self, from_sequence: int) -> AsyncIterator[DeadLetterRecord]:
-        while True:
-            page = await self._broker.read_stored(self._stream, from_sequence=from_sequence, count_max=PAGE_MESSAGES)
-            for stored in page:
+    async def _records(self, from_sequence: int) -> AsyncGenerator[DeadLetterRecord, None]:
+        async with aclosing(self._log.forwards(from_sequence)) as messages:
+            async for stored in messages:
                 record = self._record(stored)
                 if record is not None:
                     yield record
-            if not page:
-                return
-            from_sequence = page[-1].sequence + 1
-
-    async def _read(self, sequence: int) -> StoredMessage | None:
-        page = await self._broker.read_stored(self._stream, from_sequence=sequence, count_max=1)
-        return page[0] if page and page[0].sequence == sequence else None
 
     def _record(self, stored: StoredMessage) -> DeadLetterRecord | None:
         """The entry of a stored message; None for bytes kept apart and for what somebody else put there."""

@@ -182,6 +182,7 @@ class Route:
         if self._heartbeat is not None:
             await _cancel([self._heartbeat])
         await self._settlement.hand_back_all()
+        self._settlement.tell_kept_back(everything=True)
 
     async def _halt_source(self) -> None:
         for step in (self._source.halt, self._source.close):

@@ -11,6 +11,7 @@ from polaris.exceptions import MessageBusError
 from polaris.messaging._broker import Delivery
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import DeadLetterWriter, Failure
+from polaris.messaging._kept_back import KeptBack
 from polaris.messaging._redelivery import is_rejection
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
@@ -73,6 +74,7 @@ class Settlement:
         self._logger = logger
         self._observe = observe
         self._observe_drop = observe_drop
+        self._lines: KeptBack[tuple[str, DeadLetterReason | None]] = KeptBack(clock)
         self._accepted: dict[int, Accepted] = {}
         self._freed = asyncio.Event()
         # Of messages that failed and are not settled: the attempt that failed last, and the failures so far.
@@ -219,6 +221,7 @@ class Settlement:
         every_s = self._options.ack_wait_s / 3
         while True:
             await self._clock.sleep(every_s / 2)
+            self.tell_kept_back()
             now_s = self._clock.monotonic()
             for item in [item for item in self._accepted.values() if now_s - item.beat_s >= every_s / 2]:
                 if id(item) not in self._accepted:
@@ -229,6 +232,11 @@ class Settlement:
                 except Exception as error:  # boundary: whatever the driver raises, later heartbeats must go out
                     self._logger.debug("a heartbeat could not be sent", subscription=self.name, error=error)
                     break
+
+    def tell_kept_back(self, *, everything: bool = False) -> None:
+        """Log how many lines of a kind were kept back: messages are put aside by the thousand when they are."""
+        for (message, reason), count in self._lines.overdue(everything=everything):
+            self._logger.warning(message, kept_back=count, subscription=self.name, reason=reason)
 
     async def _finish(self, item: Accepted, settle: Callable[[], Awaitable[None]]) -> None:
         sent = False
@@ -257,8 +265,12 @@ class Settlement:
     def _log(
         self, message: str, delivery: Delivery, error: BaseException | None, reason: DeadLetterReason | None
     ) -> None:
+        kept_back = self._lines.admit((message, reason))
+        if kept_back is None:
+            return
         self._logger.warning(
             message,
+            kept_back=kept_back or None,
             subscription=self.name,
             topic=delivery.subject,
             sequence=delivery.sequence,

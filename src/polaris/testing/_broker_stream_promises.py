@@ -7,12 +7,16 @@ import asyncio
 import pytest
 
 from polaris.exceptions import (
+    InvalidTopicError,
+    InvalidValueError,
     MessageBusError,
     PayloadTooLargeError,
     PublishError,
 )
 from polaris.ids import new_id
 from polaris.messaging import (
+    MESSAGE_ID_HEADER,
+    DeliveryClass,
     OutgoingMessage,
     StreamSpec,
 )
@@ -23,6 +27,7 @@ from polaris.testing._broker_scratch import (
     fetch,
     scratch_stream,
     scratch_subject,
+    settle_down,
 )
 
 
@@ -123,4 +128,58 @@ class StreamPromises:
         assert [stored.sequence for stored in await broker.read_stored(name)] == [1, 3]
         consumer = await stream.consumer()
         assert [delivery.payload for delivery in await fetch(consumer, 2)] == [b"0", b"2"]
+        await consumer.close()
+
+    async def test_what_cannot_travel_is_refused(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        broker = stream.broker
+        for last in ("", "a b", "a..b", "a.", "a.*", "a.>", "a\nb"):
+            for delivery in DeliveryClass:
+                with pytest.raises(InvalidTopicError):
+                    await broker.publish(OutgoingMessage(stream.subject(last), b"x"), delivery=delivery)
+        for last in ("", "a b", "a..b", "a.>.b"):
+            with pytest.raises(InvalidTopicError):
+                await broker.subscribe(stream.subject(last), Inbox())
+        for name, value in (("a b", "x"), ("", "x"), ("a", "x\ny"), ("a", " x")):
+            with pytest.raises(InvalidValueError):
+                await broker.publish(OutgoingMessage(stream.subject(), b"x", None, {name: value}), delivery=STORED)
+        assert await broker.read_stored(stream.spec.name) == []
+
+    async def test_a_stored_message_carries_its_id_as_a_header(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"x", message_id="id-1")
+        (stored,) = await stream.broker.read_stored(stream.spec.name)
+        assert stored.headers[MESSAGE_ID_HEADER] == "id-1"
+
+    async def test_a_core_publish_is_not_deduplicated(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        for _ in range(2):
+            await stream.broker.publish(OutgoingMessage(stream.subject(), b"core", "same"))
+        await stream.publish(b"stored", message_id="same")
+        consumer = await stream.consumer()
+        assert [delivery.payload for delivery in await fetch(consumer, 3)] == [b"core", b"core", b"stored"]
+        await consumer.close()
+
+    async def test_the_first_settlement_of_a_delivery_counts(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        await stream.publish(b"x")
+        consumer = await stream.consumer()
+        (delivery,) = await fetch(consumer, 1)
+        await delivery.nak(delay_s=0.0)
+        await delivery.ack()
+        (again,) = await fetch(consumer, 1)
+        assert again.attempt == 2
+        await again.ack(confirm=True)
+        await consumer.close()
+
+    async def test_what_is_erased_while_it_is_out_needs_no_settlement(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        sequence = await stream.publish(b"x")
+        consumer = await stream.consumer()
+        (delivery,) = await fetch(consumer, 1)
+        assert await stream.broker.erase_stored(stream.spec.name, sequence)
+        await settle_down()
+        assert (await consumer.info()).ack_pending == 0
+        await delivery.nak(delay_s=0.0)
+        assert await consumer.fetch(1, wait_s=0.2) == []
         await consumer.close()

@@ -19,6 +19,7 @@ from polaris.messaging import (
     RedeliveryPolicy,
     Subscription,
 )
+from polaris.observability import capture_logs
 from polaris.testing import running_clock
 
 TOPIC = "polaris.telemetry.web"
@@ -202,3 +203,18 @@ async def test_secrets_in_errors_do_not_reach_an_entry() -> None:
         (record,) = await bus.dead_letters.list()
     assert "hunter2" not in record.entry.error_message
     assert record.entry.error_code == "ConnectionError"
+
+
+async def test_what_is_put_aside_by_the_hundred_is_logged_once_and_counted() -> None:
+    with capture_logs() as logs:
+        async with running_bus() as bus:
+            subscription = await bus.subscribe("polaris.telemetry.*", _ignore)
+            for _ in range(300):
+                await publish_raw(bus, "polaris.telemetry.web", b"noise")
+            await eventually(lambda: subscription.stats.dead_lettered == 300)
+    lines = [line["fields"] for line in logs if line["message"] == "a message is put aside"]
+    assert len(lines) <= 3
+    assert sum(1 + (line.get("kept_back") or 0) if "topic" in line else line["kept_back"] for line in lines) == 300
+
+
+async def _ignore(event: TelemetryEvent) -> None: ...

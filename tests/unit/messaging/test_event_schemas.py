@@ -183,7 +183,9 @@ BROKEN: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "value"), BROKEN, ids=[f"{name}-{path}-{str(value)[:24]!r}" for name, path, value in BROKEN]
+    ("name", "path", "value"),
+    BROKEN,
+    ids=[f"{name}-{path}-{'absent' if value is ABSENT else str(value)[:24]!r}" for name, path, value in BROKEN],
 )
 def test_what_is_broken_is_refused_by_the_schema_and_by_the_codec(name: str, path: str, value: Any) -> None:
     entry = EVENTS.find(name)

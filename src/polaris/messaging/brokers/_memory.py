@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.exceptions import (
@@ -17,6 +17,7 @@ from polaris.exceptions import (
 )
 from polaris.ids import new_id
 from polaris.messaging._broker import (
+    MESSAGE_ID_HEADER,
     Capabilities,
     ConnectionState,
     ConsumerSpec,
@@ -29,11 +30,12 @@ from polaris.messaging._broker import (
     StoredMessage,
     StreamSpec,
 )
-from polaris.messaging._patterns import check_name, has_wildcard, overlap
+from polaris.messaging._patterns import check_name, overlap
 from polaris.messaging.brokers._memory_core import MemorySubscription
 from polaris.messaging.brokers._memory_deliveries import CoreDelivery, MemoryConsumer, MemoryCoreSubscription
 from polaris.messaging.brokers._memory_hub import InMemoryHub
 from polaris.messaging.brokers._memory_streams import NO_HEADERS, MemoryStream
+from polaris.messaging.brokers._wire_rules import check_headers, check_pattern, check_subject, headers_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -121,11 +123,7 @@ class InMemoryMessageBroker:
         timeout_s: float = 5.0,
     ) -> Receipt:
         self._require_connection()
-        self._check(message)
-        stream = self.hub.stream_of(message.subject)
-        if delivery is _AT_LEAST_ONCE and stream is None:
-            raise PublishError(f"no stream stores {message.subject!r}; nothing was sent", {"topic": message.subject})
-        receipt = self._send(message, stream, delivery)
+        receipt = self._send(message, delivery)
         self._published += 1
         if self._published % YIELD_EVERY == 0:
             await asyncio.sleep(0)  # a publisher in a tight loop must let the receivers run
@@ -134,6 +132,7 @@ class InMemoryMessageBroker:
     async def subscribe(
         self, pattern: str, on_delivery: OnDelivery, *, group: str | None = None
     ) -> MemoryCoreSubscription:
+        check_pattern(pattern)
         if group is not None:
             check_name("group", group)
         self._require_connection()
@@ -143,6 +142,7 @@ class InMemoryMessageBroker:
         return MemoryCoreSubscription(self._forget, subscription)
 
     async def consumer(self, spec: ConsumerSpec) -> MemoryConsumer:
+        check_pattern(spec.pattern)
         check_name("stream", spec.stream)
         check_name("durable", spec.durable)
         self._require_connection()
@@ -158,6 +158,8 @@ class InMemoryMessageBroker:
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         check_name("stream", spec.name)
+        for pattern in spec.subjects:
+            check_pattern(pattern)
         self._require_connection()
         self.hub.ensure_stream(spec)
 
@@ -165,37 +167,23 @@ class InMemoryMessageBroker:
         self, stream: str, *, from_sequence: int = 1, count_max: int = 100
     ) -> Sequence[StoredMessage]:
         self._require_connection()
-        held = self._require_stream(stream)
-        held.enforce_bounds()
-        found: list[StoredMessage] = []
-        for sequence, record in held.records.items():
-            if len(found) >= count_max:
-                break
-            if sequence >= from_sequence:
-                found.append(
-                    StoredMessage(
-                        sequence=sequence,
-                        subject=record.subject,
-                        payload=record.payload,
-                        headers=record.headers,
-                        stored_at=record.stored_at,
-                    )
-                )
-        return found
+        return self._require_stream(stream).read(from_sequence, count_max)
 
     async def erase_stored(self, stream: str, sequence: int) -> bool:
         self._require_connection()
-        return self._require_stream(stream).erase(sequence)
+        held = self._require_stream(stream)
+        held.enforce_bounds()
+        return held.erase(sequence)
 
     async def request(self, message: OutgoingMessage, *, timeout_s: float) -> Delivery:
         self._require_connection()
-        self._check(message)
+        headers, _ = self._check(message, None)
         inbox = f"_INBOX.{new_id()}"
         reply: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
         self.hub.inboxes[inbox] = reply
         sleeper: asyncio.Future[None] | None = None
         try:
-            delivery = CoreDelivery(message.subject, message.payload, message.headers or NO_HEADERS, inbox)
+            delivery = CoreDelivery(message.subject, message.payload, headers, inbox)
             if not self.hub.fan_out(message.subject, delivery):
                 raise RequestTimeoutError(f"nobody listens on {message.subject!r}", {"topic": message.subject})
             sleeper = asyncio.ensure_future(self._clock.sleep(timeout_s))
@@ -221,12 +209,17 @@ class InMemoryMessageBroker:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
-    def _send(self, message: OutgoingMessage, stream: MemoryStream | None, delivery: DeliveryClass) -> Receipt:
+    def _send(self, message: OutgoingMessage, delivery: DeliveryClass) -> Receipt:
+        # JetStream knows the id by its header, which a core publish does not send.
+        message_id = message.message_id if delivery is _AT_LEAST_ONCE else None
+        headers, wire_bytes = self._check(message, message_id)
+        stream = self.hub.stream_of(message.subject)
         sequence: int | None = None
         duplicate = False
         if stream is not None:
-            sequence, duplicate = stream.store(message)
-        headers = message.headers or NO_HEADERS
+            sequence, duplicate = stream.store(message, headers, wire_bytes)
+        elif delivery is _AT_LEAST_ONCE:
+            raise PublishError(f"no stream stores {message.subject!r}; nothing was sent", {"topic": message.subject})
         self.hub.fan_out(message.subject, CoreDelivery(message.subject, message.payload, headers, None))
         if delivery is _AT_MOST_ONCE or stream is None:
             return Receipt(delivery=_AT_MOST_ONCE, message_id=message.message_id)
@@ -238,16 +231,27 @@ class InMemoryMessageBroker:
             duplicate=duplicate,
         )
 
-    def _check(self, message: OutgoingMessage) -> None:
-        size = len(message.payload)
-        if message.headers:
-            size += sum(len(name) + len(value) + 4 for name, value in message.headers.items())
-        if size > self._capabilities.payload_bytes_max:
-            raise PayloadTooLargeError(
-                message.subject, payload_bytes=size, payload_bytes_max=self._capabilities.payload_bytes_max
+    def _check(self, message: OutgoingMessage, message_id: str | None) -> tuple[Mapping[str, str], int]:
+        """Headers as they travel and the size with them; first all is looked at that can be refused before sending."""
+        check_subject(message.subject)
+        headers, size = NO_HEADERS, len(message.payload)
+        if message_id is not None:
+            headers = (
+                {**message.headers, MESSAGE_ID_HEADER: message_id}
+                if message.headers
+                else {MESSAGE_ID_HEADER: message_id}
             )
-        if has_wildcard(message.subject):
-            raise PublishError(f"{message.subject!r} is a pattern, not a subject", {"topic": message.subject})
+        elif message.headers:
+            headers = dict(message.headers)
+        if headers:
+            check_headers(headers)
+            size += headers_bytes(headers)
+        limit = self._capabilities.payload_bytes_max
+        if size > limit:
+            # Without headers of its own the message is as large as the caller sees it, whatever the id adds.
+            shown = len(message.payload) if len(message.payload) > limit else size
+            raise PayloadTooLargeError(message.subject, payload_bytes=shown, payload_bytes_max=limit)
+        return headers, size
 
     def _require_stream(self, name: str) -> MemoryStream:
         stream = self.hub.streams.get(name)

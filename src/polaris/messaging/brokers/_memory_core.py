@@ -28,7 +28,13 @@ class MemorySubscription:
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
+        self._busy = False
         self._task = asyncio.create_task(self._run(), name=f"memory-subscription {pattern}")
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and the callback does not run."""
+        return not self._pending and not self._busy
 
     def offer(self, delivery: Delivery) -> None:
         """Queue one message; at the bound it is dropped and counted."""
@@ -68,11 +74,13 @@ class MemorySubscription:
     async def _run(self) -> None:
         pending, arrived = self._pending, self._arrived
         while True:
+            self._busy = True
             while pending:
                 try:
                     await self._on_delivery(pending.popleft())
                 except Exception:  # boundary: a callback's failure must not end its subscription
                     _log.exception("the callback of subscription %s failed", self.pattern)
+            self._busy = False
             if self._ended:
                 return
             arrived.clear()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from polaris.clock import Clock
-from polaris.exceptions import SubscriptionError
+from polaris.exceptions import InvalidValueError, SubscriptionError
 from polaris.messaging._broker import ConsumerInfo, Delivery
 from polaris.messaging.brokers._memory_core import MemorySubscription
 from polaris.messaging.brokers._memory_streams import ConsumerPosition, Record, Waiters
@@ -42,9 +42,9 @@ class CoreDelivery:
 
 
 class StreamDelivery:
-    """A message of a consumer, to be settled on the connection it came by."""
+    """A message of a consumer, to be settled on the connection it came by. The first settlement counts."""
 
-    __slots__ = ("_position", "_record", "_require_connection", "attempt")
+    __slots__ = ("_position", "_record", "_require_connection", "_settled", "attempt")
 
     reply_to: str | None = None
 
@@ -54,6 +54,7 @@ class StreamDelivery:
         self._require_connection = require_connection
         self._position = position
         self._record = record
+        self._settled = False
         self.attempt = attempt
 
     @property
@@ -77,20 +78,29 @@ class StreamDelivery:
         return self._record.stored_at
 
     async def ack(self, *, confirm: bool = False) -> None:
-        self._require_connection()
-        self._position.settle(self._record.sequence)
+        if self._settles():
+            self._position.settle(self._record.sequence)
 
     async def nak(self, *, delay_s: float) -> None:
-        self._require_connection()
-        self._position.postpone(self._record.sequence, delay_s)
+        if self._settles():
+            self._position.postpone(self._record.sequence, delay_s)
 
     async def term(self) -> None:
-        self._require_connection()
-        self._position.settle(self._record.sequence)
+        if self._settles():
+            self._position.settle(self._record.sequence)
 
     async def in_progress(self) -> None:
+        if not self._settled:
+            self._require_connection()
+            self._position.postpone(self._record.sequence, self._position.spec.ack_wait_s)
+
+    def _settles(self) -> bool:
+        """Whether the settlement asked for is the first."""
+        if self._settled:
+            return False
         self._require_connection()
-        self._position.postpone(self._record.sequence, self._position.spec.ack_wait_s)
+        self._settled = True
+        return True
 
 
 class MemoryCoreSubscription:
@@ -120,6 +130,8 @@ class MemoryConsumer:
         position.attach()
 
     async def fetch(self, count_max: int, *, wait_s: float) -> Sequence[Delivery]:
+        if count_max < 1:
+            raise InvalidValueError("count_max", "a number from 1", count_max)
         deadline_s = self._clock.monotonic() + wait_s
         waiters = self._position.stream.waiters
         # Whoever fetches without end lets others run; and a cancellation takes effect here, before anything is taken.

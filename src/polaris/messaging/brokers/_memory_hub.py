@@ -27,6 +27,11 @@ class InMemoryHub:
         ] = {}
         self._turn = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether no core subscription has anything to hand over; consumers tell for themselves."""
+        return all(subscription.idle for subscription in self._subscriptions)
+
     def add(self, subscription: MemorySubscription) -> None:
         self._subscriptions.append(subscription)
         self._routes.clear()

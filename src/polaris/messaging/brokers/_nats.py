@@ -39,9 +39,10 @@ from polaris.messaging.brokers._nats_config import NATSConfig
 from polaris.messaging.brokers._nats_connection import NATSConnection
 from polaris.messaging.brokers._nats_consumer import NATSPullConsumer
 from polaris.messaging.brokers._nats_delivery import CoreDelivery
-from polaris.messaging.brokers._nats_protocol import check_pattern, check_subject, decode_headers, encode_headers
+from polaris.messaging.brokers._nats_protocol import decode_headers, encode_headers
 from polaris.messaging.brokers._nats_replies import NoReply, Reply
 from polaris.messaging.brokers._nats_subscription import NATSSubscription
+from polaris.messaging.brokers._wire_rules import check_pattern, check_subject
 
 YIELD_EVERY = 64
 """Core publishes in a row before other tasks, the sending one among them, get a turn."""

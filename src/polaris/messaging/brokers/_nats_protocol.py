@@ -11,15 +11,13 @@ Source: NATS client protocol (https://docs.nats.io/reference/reference-protocols
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from polaris.exceptions import InvalidTopicError, InvalidValueError
+from polaris.messaging.brokers._wire_rules import check_headers
 
 STATUS = "Status"
 """The key under which the status of a control message ("404", "503") stands beside its headers."""
@@ -29,35 +27,6 @@ NO_RESPONDERS = "503"
 CONTROL_LINE_BYTES_MAX = 64 * 1024
 HEADER_FIRST_LINE = b"NATS/1.0\r\n"
 _CRLF = b"\r\n"
-_SUBJECT = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+)*")
-_PATTERN = re.compile(r"[^\s.>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.>\x00-\x1f\x7f\ud800-\udfff]+)*(\.>)?|>")
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE = re.compile(
-    r"(?:[^\s\x00-\x1f\x7f\ud800-\udfff](?:[^\x00-\x1f\x7f\ud800-\udfff]*[^\s\x00-\x1f\x7f\ud800-\udfff])?)?"
-)
-
-
-def check_subject(subject: str) -> None:
-    """Raise `InvalidTopicError` unless a message can be published on `subject`."""
-    if not isinstance(subject, str) or not _is_subject(subject):
-        raise InvalidTopicError(
-            f"{subject!r:.200} is not a subject: tokens without spaces or wildcards, joined by dots"
-        )
-
-
-@lru_cache(maxsize=4_096)
-def _is_subject(subject: str) -> bool:
-    return _SUBJECT.fullmatch(subject) is not None
-
-
-def check_pattern(pattern: str) -> None:
-    """Raise `InvalidTopicError` unless one can subscribe to `pattern`: `*` is any token, a last `>` the rest."""
-    if (
-        not isinstance(pattern, str)
-        or _PATTERN.fullmatch(pattern) is None
-        or any("*" in part and len(part) > 1 for part in pattern.split("."))
-    ):
-        raise InvalidTopicError(f"{pattern!r:.200} is not a subject pattern")
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
@@ -66,14 +35,8 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     Raises `InvalidValueError` for a name that is not an HTTP token, and for a value that would not arrive unchanged:
     one with control characters, with white space at its ends, or that is no text.
     """
-    lines = ["NATS/1.0"]
-    for name, value in headers.items():
-        if not isinstance(name, str) or _HEADER_NAME.fullmatch(name) is None:
-            raise InvalidValueError("headers", "names of letters, digits and -_.!#$%&'*+^`|~", name)
-        if not isinstance(value, str) or _HEADER_VALUE.fullmatch(value) is None:
-            field = f"headers[{name}]"
-            raise InvalidValueError(field, "a text without control characters or white space at its ends", value)
-        lines.append(f"{name}: {value}")
+    check_headers(headers)
+    lines = ["NATS/1.0", *(f"{name}: {value}" for name, value in headers.items())]
     lines.append("\r\n")
     return "\r\n".join(lines).encode()
 
