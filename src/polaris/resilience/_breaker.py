@@ -53,6 +53,7 @@ class CircuitBreaker:
         self._listeners = tuple(listeners)
         self._lock = threading.Lock()
         self._state = CLOSED
+        self._state_text = CLOSED.value
         self._epoch = 1
         self._failures = 0
         self._window = _window_of(config)
@@ -164,7 +165,7 @@ class CircuitBreaker:
             now_s = self._now()
             if self._state is OPEN and now_s >= self._open_until:
                 self._move(HALF_OPEN, "break over", signals)
-            state, epoch, probe = self._state, self._epoch, 0
+            state, text, epoch, probe = self._state, self._state_text, self._epoch, 0
             admitted = state is CLOSED
             if state is HALF_OPEN and self._probe_permit(now_s, signals):
                 admitted = True
@@ -179,7 +180,7 @@ class CircuitBreaker:
             return epoch, probe
         if self._listeners:
             emit(self._listeners, BreakerRejected(self.name, state, retry_after))
-        raise CircuitBreakerOpenException(self.name, state=state.value, retry_after=retry_after)
+        raise CircuitBreakerOpenException(self.name, state=text, retry_after=retry_after)
 
     def _probe_permit(self, now_s: float, signals: list[Signal]) -> bool:
         """Whether one more probe may start; leases that have run out are taken back, oldest first."""
@@ -264,6 +265,7 @@ class CircuitBreaker:
         elif state is CLOSED:
             self._failed_breaks = 0
         # The epoch last: callers read it, then the state, without the lock; a new epoch with an old state would count.
+        self._state_text = state.value
         self._state = state
         self._epoch += 1
         if state is not former:

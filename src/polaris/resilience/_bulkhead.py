@@ -107,6 +107,7 @@ class Bulkhead:
             if self._active < self._limit:
                 self._active += 1
             else:
+                self._refuse_if_full(operation)
                 await self._wait_for_permit(operation)
             try:
                 return await inner(func, operation)
@@ -164,9 +165,11 @@ class Bulkhead:
                 self._active += 1
                 waiter.set_result(True)
 
-    async def _wait_for_permit(self, operation: str) -> None:
+    def _refuse_if_full(self, operation: str) -> None:
         if len(self._waiters) >= self.config.max_queued_calls or self._wait_s == 0:
             raise self._rejection(operation, "full")
+
+    async def _wait_for_permit(self, operation: str) -> None:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
         self._waiters[waiter] = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from polaris.exceptions import RateLimitExceededError
-from polaris.resilience._deadline import monotonic_s, remaining_s
+from polaris.resilience._deadline import current_deadline, monotonic_s, remaining_s
 from polaris.resilience._durations import Duration, count_of, duration_s
 from polaris.resilience._signals import Listener, RateLimited, emit
 from polaris.resilience._step import Operation, PolicyStep, Step, invoke
@@ -95,7 +95,8 @@ class RateLimiter:
             if self._tokens >= 1 - _ROUNDING and not self._waiters:
                 self._tokens -= 1
             else:
-                await self._wait_for_turn(operation)
+                self._refuse_if_late(operation)
+                await self._wait_for_turn()
             return await inner(func, operation)
 
         return run
@@ -111,13 +112,17 @@ class RateLimiter:
             self._tokens = min(self._burst, self._tokens + (now_s - self._filled_s) * self._rate_per_s)
         self._filled_s = now_s
 
-    async def _wait_for_turn(self, operation: str) -> None:
+    def _refuse_if_late(self, operation: str) -> None:
         wait_s = (len(self._waiters) + 1 - self._tokens) / self._rate_per_s
         if len(self._waiters) >= self.config.max_queued_calls:
             raise self._rejection(operation, "rate", wait_s)
+        if self._wait_max_s is None and current_deadline() is None:
+            return
         left_s = remaining_s()
         if (self._wait_max_s is not None and wait_s > self._wait_max_s) or (left_s is not None and wait_s >= left_s):
             raise self._rejection(operation, "wait", wait_s)
+
+    async def _wait_for_turn(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[turn] = None
         self._arm()
