@@ -6,6 +6,8 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from polaris import __version__
 from polaris.api import HttpServer, create_app, hosts_for
 from polaris.connectors import ConnectorSpec, ManagedSystemConnector
@@ -14,6 +16,7 @@ from polaris.di import DIContainer, ServiceLifetime
 from polaris.exceptions import ConfigurationError
 from polaris.ids import new_id
 from polaris.messaging import (
+    STANDARD_STREAMS,
     EmbeddedNATSConfig,
     EmbeddedNATSServer,
     LanedMessageBroker,
@@ -201,7 +204,8 @@ def bus(
 ) -> PolarisMessageBus:
     logging = LoggingMiddleware(StructuredLogger("polaris.bus"))
     chain = MiddlewareChain([logging, MetricsMiddleware(metrics), outcomes])
-    return PolarisMessageBus(broker, chain, collector=metrics, grace_s=settings.node.shutdown_grace_s)
+    streams = [msgspec.structs.replace(stream, replicas=settings.nats.replicas) for stream in STANDARD_STREAMS]
+    return PolarisMessageBus(broker, chain, streams=streams, collector=metrics, grace_s=settings.node.shutdown_grace_s)
 
 
 def ledger(store: PolarisDataStore) -> ActionLedger:

@@ -307,6 +307,8 @@ def _check_whole(settings: Settings, problems: list[str]) -> None:
         for server in nats.servers
         if not _is_address(server)
     )
+    if nats.replicas > 1 and not nats.servers:
+        problems.append("nats.replicas: is for a cluster, but the embedded server is one; name its nats.servers")
     if bool(nats.user) != bool(nats.password):
         problems.append("nats.user: user and password belong together; one of them is missing")
     for system_id, system in settings.systems.items():

@@ -50,6 +50,8 @@ class NatsSettings(Section, frozen=True):
     port: Port = 0
     """Port of the embedded server; 0 takes the one of the last run when it is free, otherwise any."""
     max_payload_bytes: Annotated[int, Meta(ge=65_536, le=67_108_864)] = 1_048_576
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    """How many servers of a cluster keep each stream; an odd number above 1 survives the loss of the minority."""
 
 
 class StoreSettings(Section, frozen=True):

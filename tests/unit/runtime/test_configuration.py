@@ -141,6 +141,7 @@ def test_options_of_a_connector_are_kept_as_they_are(tmp_path: Path) -> None:
         ('[nats]\nservers = ["http://h:1"]', "is no address"),
         ('[nats]\nservers = ["nats://h:1"]\nport = 4222', "embedded"),
         ('[nats]\nuser = "u"', "belong together"),
+        ("[nats]\nreplicas = 3", "is for a cluster"),
         ('[http]\nhost = "0.0.0.0"', "http.host"),
         (f'[systems."{"x" * 300}"]\nconnector = "host"', "cannot be an id"),
         ('[store]\nengine = "duckdb"', "store.engine"),
