@@ -5,9 +5,9 @@ The view's types load at once and are light; `create_app` and `HttpServer` load 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from polaris._lazy import lazy_names
 from polaris.api._live import LiveFeed, LiveSubscription
 from polaris.api._view import (
     ActionKey,
@@ -57,9 +57,4 @@ __all__ = [
     "ActionKey",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from polaris._lazy import lazy_names
 from polaris.messaging._broker import (
     MESSAGE_ID_HEADER,
     Capabilities,
@@ -167,15 +167,4 @@ _LAZY = {
     "asyncapi_document": "_asyncapi",
 }
 
-
-def __getattr__(name: str) -> object:
-    home = _LAZY.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"polaris.messaging.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

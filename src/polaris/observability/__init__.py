@@ -6,8 +6,9 @@ prometheus_client or OpenTelemetry.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from polaris._lazy import lazy_names
 
 if TYPE_CHECKING:
     from polaris._correlation import correlation_scope, current_correlation_id
@@ -104,15 +105,4 @@ _HOMES = {
     "trace_context": f"{_ROOM}._tracing",
 }
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

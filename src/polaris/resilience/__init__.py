@@ -6,8 +6,9 @@ Every name is loaded at its first use.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from polaris._lazy import lazy_names
 
 if TYPE_CHECKING:
     from polaris.resilience._adaptive_limit import AimdLimit, ConcurrencyLimit, GradientLimit
@@ -150,15 +151,4 @@ _HOMES = {
     "RetryScheduled": "_signals",
 }
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from polaris._lazy import lazy_names
+
 if TYPE_CHECKING:
     from polaris.runtime._configuration import effective_settings, load_settings, settings_schema
     from polaris.runtime._data_folder import DataFolder, NodeFile
@@ -22,12 +24,4 @@ _HOMES = {
     "NodeFile": "_data_folder",
 }
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    from importlib import import_module
-
-    return getattr(import_module(f"polaris.runtime.{home}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

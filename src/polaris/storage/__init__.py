@@ -5,9 +5,9 @@ The engines' drivers are imported when an engine is first asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from polaris._lazy import lazy_names
 from polaris.storage._backend import StorageBackend, StorageEngine, StorageModels, StorageTransaction, StoreHealth
 from polaris.storage._data_store import PolarisDataStore
 from polaris.storage._documents import Document, DocumentStorageBackend, Query
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from polaris.storage.backends.sqlite import SqliteEngine
 
 _ENGINES = {
-    "InMemoryEngine": "memory",
-    "InMemoryTimeSeriesBackend": "memory",
-    "InMemoryDocumentBackend": "memory",
-    "InMemoryGraphBackend": "memory",
-    "SqliteEngine": "sqlite",
+    "InMemoryEngine": "backends.memory",
+    "InMemoryTimeSeriesBackend": "backends.memory",
+    "InMemoryDocumentBackend": "backends.memory",
+    "InMemoryGraphBackend": "backends.memory",
+    "SqliteEngine": "backends.sqlite",
 }
 
 __all__ = [
@@ -90,9 +90,4 @@ __all__ = [
     "SqliteEngine",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    engine = _ENGINES.get(name)
-    if engine is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.backends.{engine}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _ENGINES)
