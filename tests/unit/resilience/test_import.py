@@ -27,6 +27,7 @@ def test_the_room_needs_the_standard_library_and_the_foundation_only() -> None:
     assert foreign == "[]"
     assert set(eval(rooms)) <= {
         "polaris._correlation",
+        "polaris._lazy",
         "polaris._redaction",
         "polaris.clock",
         "polaris.exceptions",
