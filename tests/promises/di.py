@@ -330,9 +330,9 @@ LIVING: tuple[Break, ...] = (
     Break(
         promise="cancelling one who waits leaves the build alone",
         file="di/_slots.py",
-        old="        await waiter.future\n",
-        new="        try:\n            await waiter.future\n        except asyncio.CancelledError:\n"
-        "            held.task.cancel()\n            raise\n",
+        old="            await waiter.future\n            return\n",
+        new="            try:\n                await waiter.future\n            except asyncio.CancelledError:\n"
+        "                held.task.cancel()\n                raise\n            return\n",
         caught_by=(f"{ONCE}::test_a_cancelled_build_hands_over_and_a_cancelled_waiter_changes_nothing",),
     ),
     Break(

@@ -54,6 +54,7 @@ BREAKING: tuple[Break, ...] = (
         elif state is CLOSED:
             self._failed_breaks = 0
         # The epoch last: callers read it, then the state, without the lock; a new epoch with an old state would count.
+        self._state_text = state.value
         self._state = state
         self._epoch += 1
 """,
@@ -63,6 +64,7 @@ BREAKING: tuple[Break, ...] = (
         else:
             self._epoch += 1
             self._failed_breaks = 0 if state is CLOSED else self._failed_breaks
+        self._state_text = state.value
         self._state = state
 """,
         caught_by=(f"{BREAKER}::test_a_call_that_comes_while_the_state_changes_counts_in_neither_epoch",),

@@ -30,7 +30,7 @@ Examples:
 """
 
 dlq_app = typer.Typer(
-    help="Messages that could not be handled: look at them, publish them once more, erase them.",
+    help="Messages put aside as undeliverable: list, show, replay, drop.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 import typing
@@ -111,14 +112,27 @@ def _resolve(text: str, call: Any, name: str, registry: EventRegistry) -> Any:
     names = {entry.event_class.__name__: entry.event_class for entry in registry}
     names["PolarisEvent"] = PolarisEvent
     known = {**names, **getattr(function, "__globals__", {})}
-    closure = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
     holder = types.SimpleNamespace(__annotations__={"event": text})
     try:
-        return typing.get_type_hints(holder, {**typing.__dict__, **known}, dict(closure))["event"]
+        return typing.get_type_hints(holder, {**typing.__dict__, **known}, _closure(function))["event"]
     except (NameError, SyntaxError, TypeError, AttributeError) as error:
         raise SubscriptionError(
             f"{name}: cannot resolve the annotation {text!r}; give event_type=... instead", {"annotation": text}
         ) from error
+
+
+def _closure(function: Any) -> dict[str, Any]:
+    """The names that a function takes from those around it; not those that are bound only later."""
+    cells = (
+        dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        if inspect.isfunction(function)
+        else {}
+    )
+    found = {}
+    for name, cell in cells.items():
+        with contextlib.suppress(ValueError):  # the cell is empty
+            found[name] = cell.cell_contents
+    return found
 
 
 def _members(annotation: Any) -> Sequence[Any]:

@@ -467,3 +467,15 @@ async def test_a_batch_handler_can_have_its_whole_batch_in_flight() -> None:
         await bus.subscribe("polaris.telemetry.*", handle, durable="w", batch_max=600, batch_linger_s=1.0)
         await eventually(lambda: sum(calls) == 600)
     assert calls == [600]
+
+
+async def test_a_handler_may_use_a_name_that_is_bound_after_it_has_subscribed() -> None:
+    seen: list[int] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        seen.append(subscription.stats.received)
+
+    async with running_bus() as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle)
+        await bus.publish_telemetry(telemetry())
+        await eventually(lambda: seen == [1])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from polaris.exceptions import MessageBusError
+from polaris.exceptions import BusConnectionError, MessageBusError
 from polaris.messaging._broker import ConsumerSpec, StreamSpec
 
 PREFIX = "$JS.API"
@@ -16,6 +18,12 @@ CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE_FOUND = 10037
 STREAM_NAME_IN_USE = 10058
 CONSUMER_EXISTS = 10148
+NO_SUITABLE_PEERS = 10005
+TEMPORARILY_UNAVAILABLE = 10008
+
+PATIENCE_S = 5.0
+ASK_AGAIN_S = 0.2
+"""Before a cluster that could not answer is asked once more; jittered."""
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 """Sends a question to the server and returns the answer, or raises a `MessageBusError`."""
@@ -29,29 +37,45 @@ _decode = msgspec.json.Decoder(Json).decode
 class JetStreamAPI:
     """Typed questions. What the server refuses raises `MessageBusError` with its words and codes.
 
-    `err_code` is the server's own stable number, hence the comparisons.
+    `err_code` is the server's own stable number, hence the comparisons. A cluster that has just been started, or whose
+    leader is being elected, refuses what it will do a moment later: it is asked again for up to `patience_s` seconds.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, *, patience_s: float = PATIENCE_S) -> None:
         self._ask = ask
+        self._patience_s = patience_s
 
     async def call(self, endpoint: str, body: Json | None = None, *, absent: tuple[int, ...] = ()) -> Json | None:
-        """Ask, and return the answer; None when the server refuses with one of the numbers in `absent`."""
-        raw = await self._ask(f"{PREFIX}.{endpoint}", b"" if body is None else _encode(body))
-        try:
-            answer = _decode(raw)
-        except msgspec.DecodeError as error:
-            raise MessageBusError(f"the answer to {endpoint} is not of JetStream", {"endpoint": endpoint}) from error
-        refusal = answer.get("error")
-        if refusal is None:
-            return answer
-        number = refusal.get("err_code", 0)
-        if number in absent:
-            return None
-        raise MessageBusError(
+        """Ask, and return the answer; None when the server refuses with one of the numbers in `absent`.
+
+        Raises `BusConnectionError` when the cluster is not available for longer than its patience.
+        """
+        question = b"" if body is None else _encode(body)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._patience_s
+        while True:
+            answer = await self._answer(endpoint, question)
+            refusal = answer.get("error")
+            if refusal is None:
+                return answer
+            number = refusal.get("err_code", 0)
+            if number in absent:
+                return None
+            if number not in (NO_SUITABLE_PEERS, TEMPORARILY_UNAVAILABLE) or loop.time() >= deadline_s:
+                break
+            await asyncio.sleep(ASK_AGAIN_S * random.uniform(0.5, 1.0))  # noqa: S311
+        kind = BusConnectionError if number == TEMPORARILY_UNAVAILABLE else MessageBusError
+        raise kind(
             f"JetStream refuses {endpoint}: {refusal.get('description', 'without a reason')}",
             {"endpoint": endpoint, "code": refusal.get("code"), "err_code": number},
         )
+
+    async def _answer(self, endpoint: str, question: bytes) -> Json:
+        raw = await self._ask(f"{PREFIX}.{endpoint}", question)
+        try:
+            return _decode(raw)
+        except msgspec.DecodeError as error:
+            raise MessageBusError(f"the answer to {endpoint} is not of JetStream", {"endpoint": endpoint}) from error
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Create the stream, or change what differs from `spec`; anything else about it stays as it is."""

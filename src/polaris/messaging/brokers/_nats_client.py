@@ -20,6 +20,7 @@ from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from polaris.messaging.brokers._nats_config import NATSConfig
+from polaris.messaging.brokers._nats_keys import read_credentials, read_seed
 from polaris.messaging.brokers._nats_protocol import FrameParser
 from polaris.resilience import Backoff
 
@@ -98,8 +99,15 @@ class HardenedClient(Client):
         self._abandoned = False
 
     async def open(self) -> None:
-        """Try to connect until it succeeds; the caller bounds and cancels it, then calls `close`."""
+        """Try to connect until it succeeds; the caller bounds and cancels it, then calls `close`.
+
+        Raises `ConfigurationError` for a key file that holds no key.
+        """
         config = self._config
+        if config.nkey is not None:
+            read_seed(config.nkey)
+        if config.credentials is not None:
+            read_credentials(config.credentials)
         # nats-py declares whole seconds, and takes fractions.
         optional: dict[str, Any] = {
             "connect_timeout": config.attempt_timeout_s,
@@ -272,6 +280,14 @@ class HardenedClient(Client):
         if wanted and not self._socket.encrypted:
             raise errors.SecureConnWantedError
         return bytes(super()._connect_command())
+
+    def _read_creds_user_jwt(self, creds: Any) -> bytearray:
+        """The token in a credentials file: of one without, nats-py's reader never comes back."""
+        return bytearray(read_credentials(creds).token)
+
+    def _read_creds_user_nkey(self, creds: Any) -> bytearray:
+        """The seed in a credentials file, read as it was when it was checked."""
+        return bytearray(read_credentials(creds).seed)
 
     async def _process_pong(self) -> None:
         """A `flush` that was cancelled or timed out has a late answer: nats-py's reader dies of it."""

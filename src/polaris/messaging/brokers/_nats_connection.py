@@ -23,7 +23,9 @@ _REFUSALS = ("authorization", "authentication", "nkey", "jwt")
 _PERMISSION_PUBLISH = 'permissions violation for publish to "'
 _PERMISSION_SUBSCRIBE = 'permissions violation for subscription to "'
 _TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
+_INFORMATION = ".INFO."
 _COMPLAINTS_KEPT = 32
+QUESTIONS = 3
 PAYLOAD_BYTES_ASSUMED = 1 << 20
 _CAN_SEND = (ConnectionState.CONNECTED, ConnectionState.DRAINING)
 
@@ -164,9 +166,14 @@ class NATSConnection:
     async def ask_server(self, subject: str, payload: bytes) -> bytes:
         """Ask JetStream's administration.
 
-        Raises `BusConnectionError` without an answer, `MessageBusError` without JetStream.
+        A question that changes nothing is repeated within `api_timeout_s`: a cluster without a leader lets it pass
+        unanswered. Raises `BusConnectionError` without an answer, `MessageBusError` without JetStream.
         """
-        answer = await self.ask(subject, payload, timeout_s=self.config.api_timeout_s)
+        questions = QUESTIONS if _INFORMATION in subject else 1
+        for _ in range(questions):
+            answer = await self.ask(subject, payload, timeout_s=self.config.api_timeout_s / questions)
+            if answer is not NoReply.TIMEOUT:
+                break
         if isinstance(answer, NoReply):
             raise BusConnectionError(f"no answer to {subject}: {answer.value}", {"subject": subject})
         if answer.nobody_listens:
