@@ -96,7 +96,8 @@ class CircuitBreaker:
         """This breaker round `inner`; see `Policy`."""
         timed = self._slow_s is not None
         windowed = self._window is not None
-        now = self._now
+        counted = self._window if isinstance(self._window, CountWindow) and not timed else None
+        lock, now = self._lock, self._now
 
         async def run(func: Callable[[], Awaitable[Any]], operation: str) -> Any:
             # The epoch first: if the state changes in between, the ticket is stale and its outcome counts nowhere.
@@ -109,6 +110,18 @@ class CircuitBreaker:
             except BaseException as error:  # boundary: every outcome is judged, none is kept
                 self._settle(epoch, probe, error, started_s)
                 raise
+            if counted is not None and not probe:
+                # Nearly every call comes this way, a good one among none but good ones: hence written out, and with the
+                # lock taken by hand, which costs half of a `with`.
+                lock.acquire()
+                try:
+                    plain = epoch == self._epoch and not counted.blemishes
+                    if plain:
+                        counted.ended += 1
+                finally:
+                    lock.release()
+                if plain:
+                    return result
             if windowed or probe or self._failures:
                 self._record(epoch, probe, False, started_s)
             return result
@@ -161,19 +174,23 @@ class CircuitBreaker:
     def _admit(self) -> tuple[int, int]:
         """A ticket for a call that came while the breaker was not closed: the epoch, and the probe's number or 0."""
         signals: list[Signal] = []
-        with self._lock:
+        probe = 0
+        self._lock.acquire()  # by hand: half the cost of a `with`, and a rejection must be cheap
+        try:
             now_s = self._now()
             if self._state is OPEN and now_s >= self._open_until:
                 self._move(HALF_OPEN, "break over", signals)
-            state, text, epoch, probe = self._state, self._state_text, self._epoch, 0
+            state, text, epoch = self._state, self._state_text, self._epoch
             admitted = state is CLOSED
             if state is HALF_OPEN and self._probe_permit(now_s, signals):
                 admitted = True
                 self._probe_number = probe = self._probe_number + 1
                 self._probes[probe] = now_s + self._lease_s
-            retry_after = self._open_until - now_s if state is OPEN else None
             if not admitted:
                 self._rejected_total += 1
+            retry_after = self._open_until - now_s if state is OPEN else None
+        finally:
+            self._lock.release()
         if signals:
             self._report(signals)
         if admitted:

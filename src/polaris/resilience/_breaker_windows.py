@@ -35,21 +35,22 @@ class OutcomeWindow(Protocol):
 class CountWindow:
     """The last `size` calls. Only those that failed or were slow are kept, by number: a good call is an addition."""
 
-    __slots__ = ("_blemishes", "_ended", "_size", "failed", "slow")
+    __slots__ = ("_size", "blemishes", "ended", "failed", "slow")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._blemishes: deque[tuple[int, bool, bool]] = deque()
-        self._ended = self.failed = self.slow = 0
+        self.blemishes: deque[tuple[int, bool, bool]] = deque()
+        """Number, failed, slow: of each such call in the window. Without any, a good call need only be counted."""
+        self.ended = self.failed = self.slow = 0
 
     @property
     def calls(self) -> int:
         """How many calls the window holds."""
-        return min(self._ended, self._size)
+        return min(self.ended, self._size)
 
     def record(self, failed: bool, slow: bool, now_s: float) -> None:
-        self._ended = number = self._ended + 1
-        blemishes = self._blemishes
+        self.ended = number = self.ended + 1
+        blemishes = self.blemishes
         if failed or slow:
             blemishes.append((number, failed, slow))
             self.failed += failed
@@ -64,8 +65,8 @@ class CountWindow:
         """Calls do not age here."""
 
     def clear(self) -> None:
-        self._blemishes.clear()
-        self._ended = self.failed = self.slow = 0
+        self.blemishes.clear()
+        self.ended = self.failed = self.slow = 0
 
 
 class TimeWindow:
