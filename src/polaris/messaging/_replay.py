@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 
 import msgspec
@@ -56,27 +56,33 @@ class Replay:
         report = self.report
         self._invoker.enter()
         try:
-            batch: list[DecodedEvent] = []
-            async for delivery in self._window(spec, until):
-                members = self._decode(delivery)
-                report.messages += 1
-                batch += members
-                while batch and (not self._invoker.takes_batch or len(batch) >= self._batch_max):
-                    size = self._batch_max if self._invoker.takes_batch else 1
-                    await self._call(delivery, batch[:size])
-                    del batch[:size]
-                if not batch:
-                    report.last_sequence = delivery.sequence
-                last = delivery
-            if batch:
-                await self._call(last, batch)
-                report.last_sequence = last.sequence
+            async with aclosing(self._window(spec, until)) as window:
+                await self._hand_over(window)
         except Exception as error:  # boundary: the handler is foreign code; its error says how far it came
             error.add_note(f"replayed {report.events} events, the last whole message was number {report.last_sequence}")
             raise
         finally:
             self._invoker.leave()
         return report
+
+    async def _hand_over(self, window: AsyncIterator[Delivery]) -> None:
+        """Call the handler: with each event, or with `batch_max` at a time and the rest at the end."""
+        report = self.report
+        size = self._batch_max if self._invoker.takes_batch else 1
+        batch: list[DecodedEvent] = []
+        last: Delivery | None = None
+        async for delivery in window:
+            last = delivery
+            report.messages += 1
+            batch += self._decode(delivery)
+            while len(batch) >= size:
+                await self._call(delivery, batch[:size])
+                del batch[:size]
+            if not batch:
+                report.last_sequence = delivery.sequence
+        if batch and last is not None:
+            await self._call(last, batch)
+            report.last_sequence = last.sequence
 
     async def _call(self, delivery: Delivery, events: Sequence[DecodedEvent]) -> None:
         await self._invoker.call(delivery, events)
@@ -94,7 +100,7 @@ class Replay:
         self.report.skipped += len(events) - len(wanted)
         return wanted
 
-    async def _window(self, spec: ConsumerSpec, until: datetime | None) -> AsyncIterator[Delivery]:
+    async def _window(self, spec: ConsumerSpec, until: datetime | None) -> AsyncGenerator[Delivery, None]:
         """The deliveries of the window, each once and in order.
 
         When the connection is lost, or a message does not come in order, a new position is made behind the last one

@@ -225,11 +225,13 @@ async def test_what_the_handler_raises_ends_the_replay_and_says_how_far_it_came(
         if number_of(event) == 3:
             raise ArithmeticError("diverged")
 
-    async with running_bus() as bus:
+    hub = InMemoryHub(clock=running_clock())
+    async with running_bus(hub) as bus:
         for number in range(1, 6):
             await bus.publish_telemetry(telemetry(number))
         with pytest.raises(ArithmeticError) as caught:
             await bus.replay("polaris.telemetry.*", handle)
+        assert [position.attached for position in hub.streams["POLARIS_TELEMETRY"].positions.values()] == [0]
         assert caught.value.__notes__ == ["replayed 2 events, the last whole message was number 2"]
         assert await bus.dead_letters.list() == []
 
