@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.docs.test_pages_run import CONCEPTS, wrong_with
+from tests.docs.test_pages_run import DOCS, wrong_with
 
 from polaris.domain import MetricValue, Quality
 
-PAGE = CONCEPTS / "events-and-schemas.md"
+PAGE = DOCS / "concepts" / "events-and-schemas.md"
 
 
 def test_every_block_of_the_page_runs_and_prints_what_the_page_says(tmp_path: Path) -> None:

@@ -16,8 +16,13 @@ from pathlib import Path
 
 import pytest
 
-CONCEPTS = Path(__file__).resolve().parents[2] / "docs" / "concepts"
-PAGES = ["dependency-injection.md", "resilience.md", "exceptions.md"]
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = [
+    "concepts/dependency-injection.md",
+    "concepts/resilience.md",
+    "concepts/exceptions.md",
+    "how-to/subscribe.md",
+]
 
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<text>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 END_OF_BLOCK = "\x1e"
@@ -68,7 +73,7 @@ def wrong_with(page: Path, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_of_the_page_runs_and_prints_what_the_page_says(name: str, tmp_path: Path) -> None:
-    wrong = wrong_with(CONCEPTS / name, tmp_path)
+    wrong = wrong_with(DOCS / name, tmp_path)
     assert wrong == [], "\n".join(wrong)
 
 
