@@ -50,7 +50,7 @@ test: $(VENV)/.installed-dev
 	@tools/debian-packages
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python tools/build_page.py --check
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup --durations 25
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 15
 
 page: $(VENV)/.installed-dev
 	$(BIN)/python tools/build_page.py

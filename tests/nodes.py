@@ -162,7 +162,12 @@ class NodeUnderTest:
 
     def left_behind(self) -> list[str]:
         """What a node started and still runs."""
-        return [" ".join(one.cmdline()[:2]) for one in self._family if runs(one)]
+        left: list[str] = []
+        for one in self._family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ends, or is a zombie, between the two looks
+                if runs(one):
+                    left.append(" ".join(one.cmdline()[:2]))
+        return left
 
     async def gone(self) -> None:
         """Wait until nothing that a node started runs any more."""

@@ -13,6 +13,7 @@ from tests.faults import store_child
 from polaris.storage import PolarisDataStore, SqliteEngine, TimeRange
 
 ROUNDS = 10
+BATCHES_MAX = 400
 
 
 async def _ingest_and_kill(path: Path, first: int, after_lines: int) -> list[str]:
@@ -78,9 +79,11 @@ async def test_another_process_reads_while_this_one_writes(tmp_path: Path) -> No
         number = 0
         try:
             while not answer.done():
-                number += 1
-                await store.time_series.store_many("m", store_child.batch(number))
-                await asyncio.sleep(0.002)
+                # Paced and bounded: each read takes in all that there is, and must not fall ever further behind.
+                if number < BATCHES_MAX:
+                    number += 1
+                    await store.time_series.store_many("m", store_child.batch(number))
+                await asyncio.sleep(0.01)
             said = (await answer).decode().split()
         finally:
             if process.returncode is None and not answer.done():

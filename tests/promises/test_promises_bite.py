@@ -35,7 +35,7 @@ def broken_copy(broken: Break, folder: Path) -> None:
 def test_a_broken_promise_is_noticed(broken: Break, tmp_path: Path) -> None:
     broken_copy(broken, tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    options = ["-q", "-rA", "--no-header", "--timeout=40", *(f"-pno:{plugin}" for plugin in NOT_NEEDED)]
+    options = ["-q", "-rA", "--no-header", "--timeout=15", *(f"-pno:{plugin}" for plugin in NOT_NEEDED)]
     command = [sys.executable, "-m", "pytest", *options, *broken.caught_by]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1, f"the tests did not fail\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
