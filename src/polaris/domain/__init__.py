@@ -11,7 +11,7 @@ from polaris.domain._events import (
     TelemetryEvent,
 )
 from polaris.domain._frozen import FrozenDict
-from polaris.domain._registry import EVENTS, EventRegistry, EventType, event_type
+from polaris.domain._registry import EVENTS, EventKind, EventRegistry, EventType, event_type
 from polaris.domain._schemas import event_schema, event_schemas
 from polaris.domain._states import HealthStatus, MetricScalar, MetricValue, Quality, SystemState
 from polaris.domain._versions import Upcaster
@@ -34,6 +34,7 @@ __all__ = [
     "ExecutionResultEvent",
     "HealthEvent",
     "ConfigChangedEvent",
+    "EventKind",
     "EventRegistry",
     "EventType",
     "EVENTS",

@@ -15,7 +15,7 @@ from polaris.clock import utc_now
 from polaris.domain._actions import AdaptationAction, ExecutionResult
 from polaris.domain._checks import METRICS_MAX, check_id, check_text, check_tree, utc
 from polaris.domain._frozen import EMPTY, FrozenDict, frozen
-from polaris.domain._registry import event_type
+from polaris.domain._registry import EventKind, event_type
 from polaris.domain._states import UNIT_CHARS_MAX, HealthStatus, Id, MetricValue, Quality, SystemState, Timestamp, Unit
 from polaris.exceptions import InvalidValueError
 from polaris.ids import new_id
@@ -56,14 +56,14 @@ class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             check_id("source", self.source)
 
 
-@event_type("polaris.telemetry")
+@event_type("polaris.telemetry", kind=EventKind.TELEMETRY)
 class TelemetryEvent(PolarisEvent, frozen=True, omit_defaults=True):
     """A managed system reports its state."""
 
     system_state: SystemState
 
 
-@event_type("polaris.telemetry.batch")
+@event_type("polaris.telemetry.batch", kind=EventKind.TELEMETRY)
 class TelemetryBatch(PolarisEvent, frozen=True, omit_defaults=True):
     """Many samples of one managed system in columns: `metrics[name][i]` was read at `timestamps[i]`; None is missing.
 

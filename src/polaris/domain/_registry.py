@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,12 +21,22 @@ EVENT_TYPE_NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)+")
 VERSION_MAX = 999_999
 
 
+class EventKind(enum.StrEnum):
+    """What losing an event means; the bus chooses by it where it must choose."""
+
+    CONTROL = "control"
+    """Every single one counts: it is never dropped for another, and who publishes it learns what became of it."""
+    TELEMETRY = "telemetry"
+    """A reading of the present: when there is no room for all, the newest are worth most."""
+
+
 class EventType(msgspec.Struct, frozen=True):
-    """The name and version under which an event class travels."""
+    """The name and version under which an event class travels, and its kind."""
 
     name: str
     version: int
     event_class: type[PolarisEvent]
+    kind: EventKind = EventKind.CONTROL
 
     @property
     def schema_uri(self) -> str:
@@ -46,14 +57,21 @@ class EventRegistry:
         self._by_class: dict[type[PolarisEvent], EventType] = {}
         self._older: dict[tuple[str, int], OlderVersion] = {}
 
-    def register(self, event_class: type[PolarisEvent], name: str, *, version: int = 1) -> EventType:
+    def register(
+        self,
+        event_class: type[PolarisEvent],
+        name: str,
+        *,
+        version: int = 1,
+        kind: EventKind = EventKind.CONTROL,
+    ) -> EventType:
         """Let `event_class` travel as `name`, a dotted lower-case name such as `acme.order.shipped`.
 
         Raises `ConfigurationError` when the name or the class is taken by another; nothing is registered then.
         """
         _check_name(name)
         _check_version("version", version)
-        entry = EventType(name, version, event_class)
+        entry = EventType(name, version, event_class, EventKind(kind))
         for known in (self.find(name), self._by_class.get(event_class)):
             if known is not None and known != entry:
                 message = f"event type {name!r} for {event_class.__qualname__} clashes with {known.name!r} for "
@@ -153,11 +171,13 @@ EVENTS = EventRegistry()
 """The default registry: the events of POLARIS and everything decorated with `event_type`."""
 
 
-def event_type(name: str, *, version: int = 1, registry: EventRegistry | None = None) -> Callable[[type[E]], type[E]]:
-    """Class decorator: register an event class under its name and version on the wire."""
+def event_type(
+    name: str, *, version: int = 1, kind: EventKind = EventKind.CONTROL, registry: EventRegistry | None = None
+) -> Callable[[type[E]], type[E]]:
+    """Class decorator: register an event class under its name and version on the wire, with its kind."""
 
     def register(event_class: type[E]) -> type[E]:
-        (EVENTS if registry is None else registry).register(event_class, name, version=version)
+        (EVENTS if registry is None else registry).register(event_class, name, version=version, kind=kind)
         return event_class
 
     return register
