@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from functools import lru_cache
 from random import Random
 
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0
+_prefix = ""
 
 # Identifiers are not secrets, and the system's own source costs a call of the kernel for each.
 _random = Random()  # noqa: S311
@@ -34,24 +34,25 @@ def new_id() -> str:
     Ids made by one process sort in the order of the calls, also within a millisecond and when the wall clock goes
     back; 48 random bits per id keep ids of several processes apart. Safe from any thread and after a fork.
     """
-    global _last_ms, _counter  # noqa: PLW0603 - the counter is the point
+    global _last_ms, _counter, _prefix  # noqa: PLW0603 - the counter is the point
     with _lock:
         now_ms = time.time_ns() // 1_000_000
         if now_ms > _last_ms:
             _last_ms = now_ms
             _counter = _random.getrandbits(25)  # the top bit stays free, so that counting up cannot overflow soon
+            _prefix = _head(now_ms, _counter >> 14)
         else:
             _counter += 1
-            if _counter >> _COUNTER_BITS:
-                _last_ms += 1
-                _counter = 0
-        milliseconds, counter = _last_ms, _counter
-    head = _head(milliseconds)
-    return f"{head}{counter >> 14:03x}-{0x8000 | counter & 0x3FFF:04x}-{_random.getrandbits(48):012x}"
+            if not _counter & 0x3FFF:
+                if _counter >> _COUNTER_BITS:
+                    _last_ms += 1
+                    _counter = 0
+                _prefix = _head(_last_ms, _counter >> 14)
+        prefix, low = _prefix, 0x8000 | _counter & 0x3FFF
+    return prefix + "%x-%012x" % (low, _random.getrandbits(48))  # noqa: UP031 - a third quicker than an f-string
 
 
-@lru_cache(maxsize=16)
-def _head(milliseconds: int) -> str:
-    """What all ids of a millisecond begin with: the time and the version."""
+def _head(milliseconds: int, high: int) -> str:
+    """What ids of a millisecond begin with: the time, the version, and the head of the counter."""
     text = f"{milliseconds:012x}"
-    return f"{text[:8]}-{text[8:]}-7"
+    return f"{text[:8]}-{text[8:]}-7{high:03x}-"

@@ -44,7 +44,9 @@ class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     source: Id = SOURCE_DEFAULT
 
     def __post_init__(self) -> None:
-        check_id("event_id", self.event_id)
+        event_id = self.event_id
+        if not (event_id.__class__ is str and len(event_id) == 36 and event_id.isascii() and event_id.isprintable()):
+            check_id("event_id", event_id)
         if self.timestamp.__class__ is not datetime or self.timestamp.tzinfo is not UTC:
             force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
         correlation_id = self.correlation_id

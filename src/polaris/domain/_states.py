@@ -175,7 +175,9 @@ class SystemState(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.timestamp.__class__ is not datetime or self.timestamp.tzinfo is not UTC:
             force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
         metrics = self.metrics
-        if metrics is not EMPTY:
+        if metrics.__class__ is dict and _are_plain(metrics):
+            force_setattr(self, "metrics", FrozenDict(metrics))
+        elif metrics is not EMPTY:
             force_setattr(self, "metrics", _checked_metrics(metrics))
         if self.health_status.__class__ is not HealthStatus:
             force_setattr(self, "health_status", _health(self.health_status))
@@ -198,8 +200,16 @@ def _health(status: object) -> HealthStatus:
         raise InvalidValueError("health_status", "one of " + ", ".join(HealthStatus), status) from error
 
 
+def _are_plain(metrics: dict[str, MetricValue]) -> bool:
+    """Whether all are readings under their own names, as nearly always: then there is nothing else to check."""
+    for name, metric in metrics.items():
+        if metric.__class__ is not MetricValue or name != metric.name:
+            return False
+    return 0 < len(metrics) <= METRICS_MAX
+
+
 def _checked_metrics(metrics: object) -> FrozenDict[str, MetricValue]:
-    if isinstance(metrics, (list, tuple)):
+    if type(metrics) is not dict and isinstance(metrics, (list, tuple)):
         keyed = {metric.name: metric for metric in metrics if isinstance(metric, MetricValue)}
         if len(keyed) != len(metrics):
             raise InvalidValueError("metrics", "metric values with distinct names", metrics)
