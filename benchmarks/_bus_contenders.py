@@ -1,370 +1,75 @@
-"""What takes part in the benchmark of the bus: who publishes, who subscribes, and how they report."""
+"""Who takes part in the benchmark of the bus, table by table.
+
+A server cuts off a subscriber for whom more than 64 MiB wait: what a round sends over core NATS stays below that,
+unless its subscriber is known to be as quick as its publisher.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from typing import NamedTuple
 
-import msgspec
-from _harness import say
 
-from polaris.domain import HealthStatus, MetricValue, SystemState, TelemetryBatch, TelemetryEvent
-from polaris.messaging import (
-    DeliveryClass,
-    InMemoryMessageBroker,
-    LoggingMiddleware,
-    MessageMiddleware,
-    MetricsMiddleware,
-    NATSConfig,
-    NATSMessageBroker,
-    PolarisMessageBus,
-)
-from polaris.observability import LoggingConfig, MetricsCollector, StructuredLogger
+class Contender(NamedTuple):
+    """Who takes part, how many times the events it gets (a round should take a while), and where it is written."""
 
-SUBJECT = "polaris.telemetry.bench"
-LABELS = {
-    "raw": "nats-py raw bytes",
-    "hand": "nats-py, typed by hand (msgspec)",
-    "faststream": "FastStream typed (pydantic)",
-    "faststream-full": "FastStream typed + Prometheus + OpenTelemetry",
-    "polaris": "POLARIS typed, no middleware",
-    "polaris-full": "POLARIS typed, full chain",
-    "polaris-memory": "POLARIS typed, full chain, broker in memory, nothing stored (one process)",
-    "polaris-many": "POLARIS typed, full chain, 100 events a message, batch handler",
-    "polaris-columns": "POLARIS typed, full chain, 100 samples a TelemetryBatch",
-    "polaris-states": "POLARIS typed, full chain, 100 samples a TelemetryBatch, read as 100 states",
-    "polaris-stored": "POLARIS typed, full chain, 100 events a message, JetStream, acknowledged both ways",
+    label: str
+    times: float
+    module: str
+
+
+RECEIVED = {
+    "libnats": Contender("C libnats, raw bytes", 10, "libnats"),
+    "raw": Contender("nats-py, raw bytes", 4, "_bus_hand"),
+    "hand": Contender("nats-py, typed by hand (msgspec)", 3, "_bus_hand"),
+    "hand-headers": Contender("nats-py, full chain by hand, ids in headers", 2, "_bus_hand"),
+    "hand-chain": Contender("nats-py, full chain by hand, CloudEvents", 2, "_bus_hand"),
+    "faststream": Contender("FastStream, typed (pydantic)", 1, "_bus_faststream"),
+    "faststream-full": Contender("FastStream, full chain", 0.5, "_bus_faststream"),
+    "polaris": Contender("POLARIS, typed", 2, "_bus_polaris"),
+    "polaris-full": Contender("POLARIS, full chain", 2, "_bus_polaris"),
 }
-PUBLISH_WINDOW = 256
-BATCH = 100
-BATCHED = ("polaris-many", "polaris-columns", "polaris-states", "polaris-stored")
-PACE = 1_000.0
-STORED_SENDERS = 16
-SHAPES = ("many", "columns", "states", "stored", "slow")
-
-
-def state() -> SystemState:
-    names = ("cpu", "memory", "response_time", "request_rate", "workers")
-    metrics = {name: MetricValue(name, 0.25 + index, "s") for index, name in enumerate(names)}
-    return SystemState("bench", datetime.now(UTC), metrics, HealthStatus.HEALTHY)
-
-
-class Meter:
-    """Counts what arrives and reports once everything has."""
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
-        self.count = 0
-        self.begun = 0.0
-        self.begun_cpu = 0.0
-        self.latencies: list[float] = []
-        self.done = asyncio.Event()
-
-    def add(self, number: int = 1) -> None:
-        if self.count == 0:
-            self.begun, self.begun_cpu = time.perf_counter(), time.process_time()
-        self.count += number
-        if self.count >= self.wanted:
-            self.done.set()
-
-    def time(self, event: Any) -> None:
-        """Note how old the event is: both processes read the clock of the same machine."""
-        self.latencies.append((datetime.now(UTC) - event.timestamp).total_seconds())
-        self.add()
-
-    async def report(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.done.wait(), 60)
-        seconds, cpu = time.perf_counter() - self.begun, time.process_time() - self.begun_cpu
-        ordered = sorted(self.latencies[len(self.latencies) // 10 :])  # the first tenth warms up
-        latency = {"p50": ordered[len(ordered) // 2], "p99": ordered[len(ordered) * 99 // 100]} if ordered else {}
-        say(received=self.count, seconds=seconds, cpu=cpu, **latency)
-
-
-class Sender:
-    """Ready on entry; reports on exit what the sending cost."""
-
-    async def __aenter__(self) -> None:
-        say(ready=True)
-        self.begun_cpu = time.process_time()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        say(cpu=time.process_time() - self.begun_cpu)
-
-
-async def at_pace(events: int, per_second: float) -> AsyncIterator[int]:
-    """Count at an even pace."""
-    due = time.perf_counter()
-    for number in range(events):
-        due += 1 / per_second
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        yield number
-
-
-# --- nats-py ---
-
-
-async def subscribe_nats(url: str, events: int, decode: Callable[[bytes], object]) -> None:
-    import nats
-
-    meter = Meter(events)
-    connection = await nats.connect(url)
-
-    async def on_message(message: Any) -> None:
-        decode(message.data)
-        meter.add()
-
-    await connection.subscribe(SUBJECT, cb=on_message, pending_msgs_limit=-1, pending_bytes_limit=-1)
-    await connection.flush()
-    say(ready=True)
-    await meter.report()
-    await connection.close()
-
-
-async def publish_nats(url: str, events: int, encode: Callable[[], bytes]) -> None:
-    import nats
-
-    connection = await nats.connect(url)
-    async with Sender():
-        for number in range(events):
-            await connection.publish(SUBJECT, encode())
-            if number % PUBLISH_WINDOW == 0:
-                await connection.flush()
-        await connection.flush()
-    await connection.close()
-
-
-async def raw_sub(url: str, events: int) -> None:
-    await subscribe_nats(url, events, len)
-
-
-async def raw_pub(url: str, events: int) -> None:
-    payload = msgspec.json.encode({"system_state": state()})
-    await publish_nats(url, events, lambda: payload)
-
-
-async def hand_sub(url: str, events: int) -> None:
-    await subscribe_nats(url, events, msgspec.json.Decoder(TelemetryEvent).decode)
-
-
-async def hand_pub(url: str, events: int) -> None:
-    encoder, sample = msgspec.json.Encoder(), state()
-    await publish_nats(url, events, lambda: encoder.encode(TelemetryEvent(sample)))
-
-
-# --- FastStream ---
-
-
-def faststream_broker(url: str, *, full: bool) -> Any:
-    import logging
-
-    from faststream.nats import NatsBroker
-
-    middlewares: list[Any] = []
-    if full:
-        from faststream.nats.opentelemetry import NatsTelemetryMiddleware
-        from faststream.nats.prometheus import NatsPrometheusMiddleware
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
-        from prometheus_client import CollectorRegistry
-
-        middlewares = [
-            NatsPrometheusMiddleware(registry=CollectorRegistry()),
-            NatsTelemetryMiddleware(tracer_provider=TracerProvider(sampler=TraceIdRatioBased(0.01))),
-        ]
-    return NatsBroker(url, middlewares=middlewares, logger=None, log_level=logging.CRITICAL)
-
-
-def pydantic_event() -> Any:
-    from pydantic import BaseModel
-
-    class Metric(BaseModel):
-        name: str
-        value: float | None = None
-        unit: str | None = None
-
-    class State(BaseModel):
-        system_id: str
-        timestamp: datetime
-        metrics: dict[str, Metric]
-        health_status: str = "unknown"
-
-    class Event(BaseModel):
-        event_id: str
-        timestamp: datetime
-        correlation_id: str | None = None
-        source: str = "polaris"
-        system_state: State
-
-    return Event
-
-
-async def faststream_sub(url: str, events: int, *, full: bool, timed: bool = False) -> None:
-    meter = Meter(events)
-    broker = faststream_broker(url, full=full)
-    event_class = pydantic_event()
-
-    async def handle(event: Any) -> None:
-        if timed:
-            meter.time(event)
-        else:
-            meter.add()
-
-    handle.__annotations__["event"] = event_class
-    broker.subscriber(SUBJECT, pending_msgs_limit=-1, pending_bytes_limit=-1)(handle)
-    await broker.start()
-    say(ready=True)
-    await meter.report()
-    await broker.stop()
-
-
-async def faststream_pub(url: str, events: int, *, full: bool) -> None:
-    broker = faststream_broker(url, full=full)
-    event_class = pydantic_event()
-    await broker.start()
-    event = event_class.model_validate_json(msgspec.json.encode(TelemetryEvent(state())))
-    async with Sender():
-        for _ in range(events):
-            await broker.publish(event, SUBJECT)
-    await broker.stop()
-
-
-async def faststream_slow_pub(url: str, events: int) -> None:
-    broker = faststream_broker(url, full=True)
-    event_class = pydantic_event()
-    plain = json.loads(msgspec.json.encode(TelemetryEvent(state())))
-    await broker.start()
-    async with Sender():
-        async for _ in at_pace(events, PACE):
-            await broker.publish(event_class(**plain | {"timestamp": datetime.now(UTC)}), SUBJECT)
-    await broker.stop()
-
-
-# --- POLARIS ---
-
-
-def middlewares(*, full: bool) -> list[MessageMiddleware]:
-    if not full:
-        return []
-    logger = StructuredLogger("bench", LoggingConfig(level="info"))
-    return [LoggingMiddleware(logger), MetricsMiddleware(MetricsCollector())]
-
-
-def polaris_bus(url: str, *, full: bool) -> PolarisMessageBus:
-    return PolarisMessageBus(NATSMessageBroker(NATSConfig(servers=(url,))), middlewares(full=full))
-
-
-async def polaris_sub(url: str, events: int, *, full: bool, shape: str = "one") -> None:
-    meter = Meter(events)
-    bus = polaris_bus(url, full=full)
-    await bus.start()
-
-    async def handle(event: TelemetryEvent) -> None:
-        meter.add()
-
-    async def handle_timed(event: TelemetryEvent) -> None:
-        meter.time(event)
-
-    async def handle_many(events: list[TelemetryEvent]) -> None:
-        meter.add(len(events))
-
-    async def handle_columns(event: TelemetryBatch) -> None:
-        meter.add(len(event.timestamps))
-
-    async def handle_states(event: TelemetryBatch) -> None:
-        meter.add(len(list(event.states())))
-
-    handlers: dict[str, Any] = {
-        "one": handle,
-        "slow": handle_timed,
-        "columns": handle_columns,
-        "states": handle_states,
-    }
-    delivery = DeliveryClass.AT_LEAST_ONCE if shape == "stored" else DeliveryClass.AT_MOST_ONCE
-    await bus.subscribe(SUBJECT, handlers.get(shape, handle_many), delivery=delivery)
-    say(ready=True)
-    await meter.report()
-    await bus.stop()
-
-
-async def polaris_pub(url: str, events: int, *, full: bool, shape: str = "one") -> None:
-    bus = polaris_bus(url, full=full)
-    await bus.start()
-    sample = state()
-    core = DeliveryClass.AT_MOST_ONCE
-    async with Sender():
-        if shape == "one":
-            for _ in range(events):
-                await bus.publish(SUBJECT, TelemetryEvent(sample), delivery=core)
-        elif shape == "slow":
-            async for _ in at_pace(events, PACE):
-                await bus.publish(SUBJECT, TelemetryEvent(sample), delivery=core)
-        elif shape in ("columns", "states"):
-            for _ in range(events // BATCH):
-                await bus.publish(SUBJECT, TelemetryBatch.from_states([sample] * BATCH), delivery=core)
-        elif shape == "many":
-            for _ in range(events // BATCH):
-                await bus.publish_many([TelemetryEvent(sample) for _ in range(BATCH)], delivery=core)
-        else:
-            await publish_stored(bus, events // BATCH)
-    await bus.stop()
-
-
-async def publish_stored(bus: PolarisMessageBus, messages: int) -> None:
-    """A few senders, each waiting for the stream's confirmation before its next message."""
-    sample, remaining = state(), iter(range(messages))
-
-    async def send() -> None:
-        for _ in remaining:
-            await bus.publish_many([TelemetryEvent(sample) for _ in range(BATCH)])
-
-    await asyncio.gather(*(send() for _ in range(STORED_SENDERS)))
-
-
-async def polaris_memory(events: int) -> tuple[float, float]:
-    """Events per second and CPU seconds of publisher and subscriber in one event loop."""
-    bus = PolarisMessageBus(InMemoryMessageBroker(), middlewares(full=True), streams=())
-    await bus.start()
-    meter = Meter(events)
-
-    async def handle(event: TelemetryEvent) -> None:
-        meter.add()
-
-    await bus.subscribe(SUBJECT, handle, delivery=DeliveryClass.AT_MOST_ONCE)
-    sample = state()
-    began, began_cpu = time.perf_counter(), time.process_time()
-    for _ in range(events):
-        await bus.publish(SUBJECT, TelemetryEvent(sample), delivery=DeliveryClass.AT_MOST_ONCE)
-    await meter.done.wait()
-    rate, cpu = events / (time.perf_counter() - began), time.process_time() - began_cpu
-    await bus.stop()
-    return rate, cpu
-
-
-Role = Callable[[str, int], Awaitable[None]]
-SUBSCRIBERS: dict[str, Role] = {
-    "raw": raw_sub,
-    "hand": hand_sub,
-    "faststream": partial(faststream_sub, full=False),
-    "faststream-full": partial(faststream_sub, full=True),
-    "faststream-slow": partial(faststream_sub, full=True, timed=True),
-    "polaris": partial(polaris_sub, full=False),
-    **{f"polaris-{shape}": partial(polaris_sub, full=True, shape=shape) for shape in SHAPES},
-    "polaris-full": partial(polaris_sub, full=True),
+BATCHED = {
+    "polaris-many-100": Contender("publish_many, 100 events a message, batch handler", 4, "_bus_polaris"),
+    "polaris-many-512": Contender("publish_many, 512 events a message, batch handler", 4, "_bus_polaris"),
+    "polaris-columns": Contender("100 samples a TelemetryBatch, handled as columns", 15, "_bus_polaris"),
+    "polaris-states": Contender("100 samples a TelemetryBatch, read as 100 states", 10, "_bus_polaris"),
 }
-PUBLISHERS: dict[str, Role] = {
-    "raw": raw_pub,
-    "hand": hand_pub,
-    "faststream": partial(faststream_pub, full=False),
-    "faststream-full": partial(faststream_pub, full=True),
-    "faststream-slow": faststream_slow_pub,
-    "polaris": partial(polaris_pub, full=False),
-    **{f"polaris-{shape}": partial(polaris_pub, full=True, shape=shape) for shape in SHAPES},
-    "polaris-full": partial(polaris_pub, full=True),
+PROTOTYPES = {
+    "prototype": Contender("the prototype, raw bytes", 6, "_bus_prototype"),
+    "polaris-lean": Contender("POLARIS, full chain, nats-py without its reading and flushing", 2, "_bus_polaris"),
+    "polaris-lean-many": Contender("the same, 100 events a message, batch handler", 4, "_bus_polaris"),
+    "polaris-prototype": Contender("POLARIS, full chain, on the prototype", 2, "_bus_polaris"),
 }
+STORED = {
+    "libnats-store": Contender("C libnats, raw, 4096 in flight", 5, "libnats"),
+    "nats-py-256": Contender("nats-py, raw, 256 in flight", 1, "_bus_stored"),
+    "nats-py-4096": Contender("nats-py, raw, 4096 in flight", 1, "_bus_stored"),
+    "polaris-many": Contender("POLARIS publish_many, 100 events a message", 8, "_bus_polaris"),
+    "polaris-telemetry-64": Contender("POLARIS publish_telemetry, 64 tasks, one system", 2, "_bus_polaris"),
+    "polaris-telemetry-256": Contender("POLARIS publish_telemetry, 256 tasks, one system", 3, "_bus_polaris"),
+    "polaris-telemetry-256x256": Contender("POLARIS publish_telemetry, 256 tasks, a system each", 1, "_bus_polaris"),
+}
+CONSUMED = {
+    "libnats-fetch": Contender("C libnats, raw, fetch 1024", 1, "libnats"),
+    "nats-py-pull": Contender("nats-py, raw, fetch 1024", 1, "_bus_stored"),
+    "faststream-pull": Contender("FastStream, full chain, pull 1024", 0.25, "_bus_faststream"),
+    "polaris-single": Contender("POLARIS, full chain, durable, single handler", 1, "_bus_polaris"),
+    "polaris-batch": Contender("POLARIS, full chain, durable, batch handler", 1, "_bus_polaris"),
+    "polaris-batches": Contender("the same, 100 events a message", 5, "_bus_polaris"),
+}
+BOTH_WAYS = {
+    "polaris-stored": Contender("POLARIS, 100 events a message, acknowledged both ways", 5, "_bus_polaris"),
+}
+LATENCY = {
+    "raw-paced": Contender("nats-py, raw bytes", 1, "_bus_hand"),
+    "hand-paced": Contender("nats-py, full chain by hand, CloudEvents", 1, "_bus_hand"),
+    "faststream-paced": Contender("FastStream, full chain", 1, "_bus_faststream"),
+    "polaris-paced": Contender("POLARIS, full chain", 1, "_bus_polaris"),
+    "polaris-stored-paced": Contender("POLARIS, full chain, publish_telemetry, stored", 1, "_bus_polaris"),
+}
+MEMORY = {
+    "polaris": Contender("POLARIS, full chain, in-memory broker", 2, "_bus_polaris"),
+    "faststream": Contender("FastStream, full chain, broker for tests", 0.2, "_bus_faststream"),
+}
+FILLERS = {"polaris-batches": "fill-batches"}
+NATIVE = {"libnats": ("pub", "sub"), "libnats-store": ("store", ""), "libnats-fetch": ("", "fetch")}

@@ -1,0 +1,251 @@
+"""POLARIS as a contender: typed, with its full chain, in batches, stored, in memory, and on the prototype."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from _bus_common import PACE, SAMPLED, SUBJECT, Meter, Role, Sender, at_pace, sample, tracer
+from _harness import await_release, say
+from _protocol_prototype import LeanNATSMessageBroker, PrototypeBroker
+
+from polaris.domain import TelemetryBatch, TelemetryEvent
+from polaris.messaging import (
+    STANDARD_STREAMS,
+    DeliveryClass,
+    InMemoryMessageBroker,
+    LoggingMiddleware,
+    MessageBroker,
+    MessageMiddleware,
+    MetricsMiddleware,
+    NATSConfig,
+    NATSMessageBroker,
+    PolarisMessageBus,
+    TracingMiddleware,
+)
+from polaris.observability import LoggingConfig, MetricsCollector, StructuredLogger
+
+STORED_SENDERS = 16
+WARM_UP = 500
+CORE = DeliveryClass.AT_MOST_ONCE
+STORED = DeliveryClass.AT_LEAST_ONCE
+
+MakeBroker = Callable[[str], MessageBroker]
+
+
+def full_chain() -> list[MessageMiddleware]:
+    """What stands beside the correlation that the bus brings itself: 1 % of the traces, logging at info, metrics."""
+    logger = StructuredLogger("bench", LoggingConfig(level="info"))
+    return [TracingMiddleware(tracer(), SAMPLED), LoggingMiddleware(logger), MetricsMiddleware(MetricsCollector())]
+
+
+def nats_broker(url: str) -> MessageBroker:
+    return NATSMessageBroker(NATSConfig(servers=(url,)))
+
+
+def lean_broker(url: str) -> MessageBroker:
+    return LeanNATSMessageBroker(NATSConfig(servers=(url,)))
+
+
+def prototype_broker(url: str) -> MessageBroker:
+    return PrototypeBroker(url)
+
+
+def bus_of(url: str, *, full: bool = True, stored: bool = True, broker: MakeBroker = nats_broker) -> PolarisMessageBus:
+    """A bus; unless something is stored, without streams: the server would keep what goes over core NATS too."""
+    chain = full_chain() if full else []
+    return PolarisMessageBus(broker(url), chain, streams=STANDARD_STREAMS if stored else ())
+
+
+# --- Core NATS ---
+
+
+async def sub(
+    url: str, events: int, *, full: bool = True, shape: str = "one", broker: MakeBroker = nats_broker
+) -> None:
+    meter = Meter(events)
+    stored = shape in ("stored", "stored-paced")
+
+    async def handle(event: TelemetryEvent) -> None:
+        meter.add()
+
+    async def note_age(event: TelemetryEvent) -> None:
+        meter.time(event.timestamp.timestamp())
+
+    async def handle_many(events: list[TelemetryEvent]) -> None:
+        meter.add(len(events))
+
+    async def handle_columns(event: TelemetryBatch) -> None:
+        meter.add(len(event.timestamps))
+
+    async def handle_states(event: TelemetryBatch) -> None:
+        meter.add(len(list(event.states())))
+
+    handlers: dict[str, Any] = {
+        "one": handle,
+        "paced": note_age,
+        "stored-paced": note_age,
+        "columns": handle_columns,
+        "states": handle_states,
+    }
+    async with bus_of(url, full=full, stored=stored, broker=broker) as bus:
+        await bus.subscribe(SUBJECT, handlers.get(shape, handle_many), delivery=STORED if stored else CORE)
+        say(ready=True)
+        await meter.report()
+
+
+async def pub(
+    url: str, events: int, *, full: bool = True, shape: str = "one", batch: int = 100, broker: MakeBroker = nats_broker
+) -> None:
+    state = sample()
+    stored = shape == "stored-paced"
+    async with bus_of(url, full=full, stored=stored, broker=broker) as bus, Sender(events):
+        if shape == "one":
+            for _ in range(events):
+                await bus.publish(SUBJECT, TelemetryEvent(state), delivery=CORE)
+        elif shape == "paced":
+            async for _ in at_pace(events, PACE):
+                await bus.publish(SUBJECT, TelemetryEvent(state), delivery=CORE)
+        elif shape == "stored-paced":
+            async for _ in at_pace(events, PACE):
+                await bus.publish_telemetry(TelemetryEvent(state))
+        elif shape == "columns":
+            for _ in range(events // batch):
+                await bus.publish(SUBJECT, TelemetryBatch.from_states([state] * batch), delivery=CORE)
+        else:
+            for _ in range(events // batch):
+                await bus.publish_many([TelemetryEvent(state) for _ in range(batch)], delivery=CORE)
+
+
+# --- JetStream ---
+
+
+async def store_many(url: str, events: int, *, batch: int = 100) -> None:
+    """A few senders, each waiting for the stream's confirmation before its next message."""
+    state, remaining = sample(), iter(range(events // batch))
+    async with bus_of(url) as bus:
+
+        async def send() -> None:
+            for _ in remaining:
+                await bus.publish_many([TelemetryEvent(state) for _ in range(batch)])
+
+        async with Sender(events):
+            await asyncio.gather(*(send() for _ in range(STORED_SENDERS)))
+
+
+async def store_telemetry(url: str, events: int, *, tasks: int, systems: int = 1) -> None:
+    """`publish_telemetry` from many tasks, of one system or each of its own."""
+    states = [sample() for _ in range(systems)]
+    if systems > 1:
+        import msgspec
+
+        states = [msgspec.structs.replace(state, system_id=f"bench-{n}") for n, state in enumerate(states)]
+    remaining = iter(range(events))
+    async with bus_of(url) as bus:
+
+        async def send(number: int) -> None:
+            state = states[number % systems]
+            for _ in remaining:
+                await bus.publish_telemetry(TelemetryEvent(state))
+
+        async with Sender(events):
+            await asyncio.gather(*(send(number) for number in range(tasks)))
+
+
+async def store_single(url: str, events: int) -> None:
+    """Events one a message, for consumers to read."""
+    state, remaining = sample(), iter(range(events))
+    async with bus_of(url, full=False) as bus:
+
+        async def send() -> None:
+            for _ in remaining:
+                await bus.publish(SUBJECT, TelemetryEvent(state))
+
+        async with Sender(events):
+            await asyncio.gather(*(send() for _ in range(256)))
+
+
+async def consume(url: str, events: int, *, many: bool, durable: str) -> None:
+    """Handle what the stream holds, acknowledging each message after its handler."""
+    meter = Meter(events)
+
+    async def handle(event: TelemetryEvent) -> None:
+        meter.add()
+
+    async def handle_many(events: list[TelemetryEvent]) -> None:
+        meter.add(len(events))
+
+    async with bus_of(url) as bus:
+        say(ready=True)
+        await asyncio.to_thread(await_release)
+        meter.begin()
+        await bus.subscribe(SUBJECT, handle_many if many else handle, durable=durable)
+        await meter.report()
+
+
+# --- In memory ---
+
+
+async def in_memory(events: int) -> tuple[float, float]:
+    """Events a second and CPU seconds of publisher and subscriber in one event loop, which is warm."""
+    state, meter = sample(), Meter(WARM_UP)
+
+    async def handle(event: TelemetryEvent) -> None:
+        meter.add()
+
+    async with PolarisMessageBus(InMemoryMessageBroker(), full_chain(), streams=()) as bus:
+
+        async def move(number: int) -> None:
+            nonlocal meter
+            meter = Meter(number)
+            for _ in range(number):
+                await bus.publish(SUBJECT, TelemetryEvent(state), delivery=CORE)
+            await meter.done.wait()
+
+        await bus.subscribe(SUBJECT, handle, delivery=CORE)
+        await move(WARM_UP)
+        began, began_cpu = time.perf_counter(), time.process_time()
+        await move(events)
+        return events / (time.perf_counter() - began), time.process_time() - began_cpu
+
+
+RECEIVERS: dict[str, Role] = {
+    "polaris": partial(sub, full=False),
+    "polaris-full": sub,
+    "polaris-many-100": partial(sub, shape="many"),
+    "polaris-many-512": partial(sub, shape="many"),
+    "polaris-columns": partial(sub, shape="columns"),
+    "polaris-states": partial(sub, shape="states"),
+    "polaris-lean": partial(sub, broker=lean_broker),
+    "polaris-lean-many": partial(sub, broker=lean_broker, shape="many"),
+    "polaris-prototype": partial(sub, broker=prototype_broker),
+    "polaris-paced": partial(sub, shape="paced"),
+    "polaris-stored-paced": partial(sub, shape="stored-paced"),
+    "polaris-stored": partial(sub, shape="stored"),
+    "polaris-single": partial(consume, many=False, durable="single"),
+    "polaris-batch": partial(consume, many=True, durable="batch"),
+    "polaris-batches": partial(consume, many=True, durable="batches"),
+}
+SENDERS: dict[str, Role] = {
+    "polaris": partial(pub, full=False),
+    "polaris-full": pub,
+    "polaris-many-100": partial(pub, shape="many"),
+    "polaris-many-512": partial(pub, shape="many", batch=512),
+    "polaris-columns": partial(pub, shape="columns"),
+    "polaris-states": partial(pub, shape="columns"),
+    "polaris-lean": partial(pub, broker=lean_broker),
+    "polaris-lean-many": partial(pub, broker=lean_broker, shape="many"),
+    "polaris-prototype": partial(pub, broker=prototype_broker),
+    "polaris-paced": partial(pub, shape="paced"),
+    "polaris-stored-paced": partial(pub, shape="stored-paced"),
+    "polaris-stored": store_many,
+    "polaris-many": store_many,
+    "polaris-telemetry-64": partial(store_telemetry, tasks=64),
+    "polaris-telemetry-256": partial(store_telemetry, tasks=256),
+    "polaris-telemetry-256x256": partial(store_telemetry, tasks=256, systems=256),
+    "fill-single": store_single,
+    "fill-batches": store_many,
+}
