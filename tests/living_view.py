@@ -17,13 +17,16 @@ from polaris.api import (
     ActionRecord,
     Aggregates,
     AggregationName,
+    BusView,
     Check,
     ComponentView,
     LiveFeed,
     NodeFacts,
     NodeRates,
+    PublishedView,
     SampleUpdate,
     Series,
+    SubscriptionView,
     SystemView,
     Verdict,
 )
@@ -186,6 +189,18 @@ class LivingView:
 
     def render_metrics(self) -> tuple[bytes, str]:
         return b"# HELP up Whether it runs.\n# TYPE up gauge\nup 1\n", "text/plain; version=0.0.4; charset=utf-8"
+
+    def bus(self) -> BusView:
+        readings = PublishedView(kind="telemetry", published=9, confirmed=5, waiting=1, dropped={"buffer_full": 3})
+        store = SubscriptionView(
+            name="store-telemetry",
+            pattern="polaris.telemetry.>",
+            delivery="at_least_once",
+            paused=False,
+            in_flight=2,
+            counts={"received": 7, "handled": 5, "missed": 0},
+        )
+        return BusView(state="connected", published=(readings,), subscriptions=(store,))
 
     def asyncapi(self) -> Mapping[str, Any] | None:
         return self.document

@@ -30,6 +30,9 @@ ASK_AT_ONCE = 64
 TEMPORARILY_UNAVAILABLE = 10008
 RELAY_TASK = "nats-cluster-relay"
 LAME_DUCK_GRACE_S = 1.0
+HANGS_UP = "Closing existing clients"
+STARTS = "Starting nats-server"
+"""What servers write to their logs."""
 _HOST = "127.0.0.1"
 _NOWHERE = f"{_HOST}:1"
 """Where nobody listens: what servers tell each other of a third one must not lead past the relays."""
@@ -175,7 +178,7 @@ class NATSCluster:
     """
 
     def __init__(self, folder: Path) -> None:
-        ports = _free_ports(2 * len(NAMES))
+        ports = free_ports(2 * len(NAMES))
         self._nodes = {name: _Node(name, folder / name, ports.pop(), ports.pop()) for name in NAMES}
         self._relays = {
             (one, other): Relay(self._nodes[other].route_port) for one in NAMES for other in NAMES if one != other
@@ -250,8 +253,12 @@ class NATSCluster:
             node.signal(signal.SIGCONT)
 
     def enter_lame_duck_mode(self, name: str) -> None:
-        """SIGUSR2 it: it tells its clients to go, and ends by itself after a second or more."""
+        """SIGUSR2 it: it tells its clients to go within a second or so, hangs up on them after another, and ends."""
         self._nodes[name].signal(signal.SIGUSR2)
+
+    def hangs_up(self, name: str) -> bool:
+        """Whether its present run, in lame duck mode, has begun to close what clients it has left."""
+        return HANGS_UP in (self._nodes[name].folder / "server.log").read_text().rpartition(STARTS)[2]
 
     async def ended(self, name: str) -> int:
         """Wait until it has ended by itself; the code it ended with."""
@@ -435,7 +442,8 @@ async def _ignore(_: Exception) -> None:
     """Who asks hears of it by the missing answer."""
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback on which nobody listens, and that no outgoing connection takes."""
     found: list[int] = []
     for port in random.sample(_PORTS, 64):
         with socket.socket() as probe:

@@ -25,6 +25,15 @@ def current_correlation_id() -> str | None:
     return _correlation_id.get()
 
 
+def legal_correlation_id(correlation_id: str | None) -> str:
+    """The id to run under: the given one, cut and cleaned, else the surrounding one, else a new one."""
+    if not correlation_id:
+        return _correlation_id.get() or new_correlation_id()
+    if len(correlation_id) <= CORRELATION_ID_CHARS_MAX and correlation_id.isprintable():
+        return correlation_id
+    return "".join(one if one.isprintable() else "_" for one in correlation_id[:CORRELATION_ID_CHARS_MAX])
+
+
 class correlation_scope:  # noqa: N801 - used like a function
     """Run the body under a correlation id and restore the former one afterwards, whatever happens.
 

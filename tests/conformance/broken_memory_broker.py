@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from polaris.messaging import _patterns
-from polaris.messaging._broker import MESSAGE_ID_HEADER, DeliveryClass
+from polaris.messaging._broker import MESSAGE_ID_HEADER, AckPolicy, ConsumerSpec, DeliveryClass
 from polaris.messaging.brokers import _memory, _memory_hub
 from polaris.messaging.brokers._memory import InMemoryMessageBroker
 from polaris.messaging.brokers._memory_core import MemorySubscription
@@ -105,7 +105,18 @@ def core_receipts_promise_too_much(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("test_a_listener_hears_the_state_change")
 def listeners_are_not_told(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(InMemoryMessageBroker, "on_state", lambda self, listener: None)
+    patch.setattr(InMemoryMessageBroker, "on_state", lambda self, listener: lambda: None)
+
+
+@breaks("test_a_listener_that_was_removed_hears_nothing")
+def listeners_stay(patch: pytest.MonkeyPatch) -> None:
+    original = InMemoryMessageBroker.on_state
+
+    def on_state(self: InMemoryMessageBroker, listener: Any) -> Any:
+        original(self, listener)
+        return lambda: None
+
+    patch.setattr(InMemoryMessageBroker, "on_state", on_state)
 
 
 @breaks("test_without_a_connection_everything_is_refused")
@@ -290,6 +301,79 @@ def giving_up_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamDelivery, "term", _nothing)
 
 
+@breaks("test_a_message_delivered_as_often_as_allowed_never_comes_again")
+def a_message_given_up_is_new_again(patch: pytest.MonkeyPatch) -> None:
+    original = ConsumerPosition._give_up
+
+    def give_up(self: ConsumerPosition, sequence: int, deliveries: int) -> None:
+        if deliveries > 1:
+            self._next_sequence = sequence
+        original(self, sequence, deliveries)
+
+    patch.setattr(ConsumerPosition, "_give_up", give_up)
+
+
+@breaks("test_that_a_message_is_given_up_is_announced_once")
+def giving_up_is_silent(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(InMemoryHub, "announce", lambda self, subject, payload: None)
+
+
+@breaks("test_with_ack_all_a_settlement_covers_everything_before_it")
+def a_settlement_covers_one_message(patch: pytest.MonkeyPatch) -> None:
+    def settle(self: ConsumerPosition, number: int, sequence: int) -> None:
+        self._unsettled.pop(sequence, None)
+
+    patch.setattr(ConsumerPosition, "_settle_up_to", settle)
+
+
+@breaks("test_with_ack_all_what_is_handed_back_comes_again_and_settles_nothing")
+def handing_back_settles_what_came_before(patch: pytest.MonkeyPatch) -> None:
+    original = ConsumerPosition.hand_back
+
+    def hand_back(self: ConsumerPosition, sequence: int, number: int, delay_s: float) -> None:
+        if self.spec.ack is AckPolicy.ALL:
+            self._settle_up_to(number - 1, sequence - 1)
+        original(self, sequence, number, delay_s)
+
+    patch.setattr(ConsumerPosition, "hand_back", hand_back)
+
+
+@breaks("test_with_ack_none_delivered_is_settled")
+def none_means_each(patch: pytest.MonkeyPatch) -> None:
+    original = MemoryStream.position
+
+    def position(self: MemoryStream, spec: Any) -> Any:
+        known = self.positions.get(spec.durable)
+        if spec.ack is AckPolicy.NONE and (known is None or known.spec.ack is AckPolicy.EACH):
+            spec = msgspec.structs.replace(spec, ack=AckPolicy.EACH)
+        return original(self, spec)
+
+    patch.setattr(MemoryStream, "position", position)
+
+
+@breaks("test_a_position_keeps_its_ack_policy")
+def any_ack_policy_will_do(patch: pytest.MonkeyPatch) -> None:
+    original = MemoryStream.position
+
+    def position(self: MemoryStream, spec: Any) -> Any:
+        if spec.durable in self.positions:
+            self.positions[spec.durable].spec = spec
+        return original(self, spec)
+
+    patch.setattr(MemoryStream, "position", position)
+
+
+@breaks("test_deliveries_are_numbered_over_all_clients_without_a_gap")
+def each_client_counts_for_itself(patch: pytest.MonkeyPatch) -> None:
+    original = ConsumerPosition.attach
+
+    def attach(self: ConsumerPosition) -> None:
+        original(self)
+        self._delivered = 0
+
+    patch.setattr(ConsumerPosition, "attach", attach)
+
+
 @breaks("test_a_consumer_goes_on_where_another_client_left_it")
 def closing_forgets_the_position(patch: pytest.MonkeyPatch) -> None:
     original = ConsumerPosition.detach
@@ -319,9 +403,13 @@ def positions_are_kept_for_ever(patch: pytest.MonkeyPatch) -> None:
 @breaks("test_two_consumers_each_get_everything")
 def all_consumers_are_one(patch: pytest.MonkeyPatch) -> None:
     original = MemoryStream.position
-    patch.setattr(
-        MemoryStream, "position", lambda self, spec: original(self, msgspec.structs.replace(spec, durable="only"))
-    )
+
+    def position(self: MemoryStream, spec: ConsumerSpec) -> ConsumerPosition:
+        only = original(self, msgspec.structs.replace(spec, durable="only"))
+        only.spec = spec
+        return only
+
+    patch.setattr(MemoryStream, "position", position)
 
 
 @breaks("test_a_consumer_says_what_waits")

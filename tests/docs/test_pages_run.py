@@ -22,6 +22,8 @@ PAGES = [
     "concepts/resilience.md",
     "concepts/exceptions.md",
     "how-to/subscribe.md",
+    "how-to/follow-the-connection.md",
+    "how-to/publish.md",
 ]
 
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<text>.*?)^```$)?", re.MULTILINE | re.DOTALL)

@@ -18,9 +18,11 @@ from pathlib import Path
 import nats
 import pytest
 import pytest_asyncio
+from nats.js.api import ConsumerConfig
 from tests.commands import Polaris, end_of
 from tests.nodes import NodeUnderTest, a_node, eventually_true
 
+from polaris.domain import SystemState, TelemetryEvent
 from polaris.messaging import DEAD_LETTER_STREAM, DeadLetters, EventCodec
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -191,6 +193,40 @@ def test_a_replayed_entry_goes_out_as_it_was_and_becomes_a_new_entry_when_it_fai
     gone = polaris("dlq", "replay", str(sequence), "--json")
     assert (gone.code, gone.json) == (4, {"sequence": sequence, "outcome": "missing"})
     assert polaris("dlq", "drop", str(again)).code == 0
+
+
+def test_what_the_server_gave_up_for_another_client_is_listed_and_replayed(
+    polaris: Polaris, node: NodeUnderTest
+) -> None:
+    topic = "polaris.telemetry.boiler"
+    event = EventCodec().encode(TelemetryEvent(SystemState("boiler", datetime.now(UTC))))
+
+    async def give_up() -> None:
+        client = await nats.connect(str(node.file.bus_url), token=node.file.bus_token)
+        try:
+            jetstream = client.jetstream()
+            await jetstream.publish(topic, event, headers={"Nats-Msg-Id": "b1"})
+            limited = ConsumerConfig(durable_name="logger", max_deliver=1, filter_subject=topic)
+            consumer = await jetstream.pull_subscribe(topic, "logger", "POLARIS_TELEMETRY", config=limited)
+            (message,) = await consumer.fetch(1)
+            await message.nak()
+            with pytest.raises(nats.errors.TimeoutError):
+                await consumer.fetch(1, timeout=0.2)
+        finally:
+            await client.close()
+
+        async def is_there() -> bool:
+            return len(await entries_of(node, topic)) == 1
+
+        await eventually_true(is_there, "the dead letter is there")
+
+    asyncio.run(give_up())
+    ended = polaris("dlq", "list", "--reason", "given_up", "--subscription", "logger")
+    assert ended.rows[1][2:5] == [topic, "logger", "given_up"]
+    replayed = polaris("dlq", "replay", "--reason", "given_up", "--yes", "--json").json
+    assert (replayed["outcome"], replayed["duplicate"]) == ("replayed", False)
+    assert stored_telemetry(node, topic) == [event, event]
+    assert asyncio.run(entries_of(node, topic)) == []
 
 
 def test_a_kept_entry_replayed_twice_is_stored_once(polaris: Polaris, node: NodeUnderTest) -> None:

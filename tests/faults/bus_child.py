@@ -1,4 +1,4 @@
-"""What the fault tests of the bus run in processes of their own: `bus_child.py consume|slow|flood URL ...`.
+"""What the fault tests of the bus run in processes of their own: `bus_child.py consume|settle|slow|flood URL ...`.
 
 The token of the server is the first line on standard input.
 """
@@ -18,6 +18,7 @@ import psutil
 from polaris.clock import utc_now
 from polaris.domain import AdaptationAction, AdaptationEvent, MetricValue, SystemState, TelemetryEvent
 from polaris.messaging import (
+    AckPolicy,
     DeduplicationMiddleware,
     LanedMessageBroker,
     NATSConfig,
@@ -77,6 +78,21 @@ async def consume(url: str, token: str, folder: Path) -> None:
                 await bus.subscribe("polaris.telemetry.*", handle, durable="worker", ack_wait_s=ACK_WAIT_S)
                 say(ready=True)
                 await asyncio.Event().wait()
+
+
+async def settle(url: str, token: str, folder: Path) -> None:
+    """As `consume`, without a memory of what was handled, and with one acknowledgement for many messages."""
+    with (folder / "handled").open("ab", buffering=0) as handled:
+
+        async def handle(event: TelemetryEvent) -> None:
+            handled.write(event.event_id.encode() + b"\n")
+
+        async with PolarisMessageBus(broker(url, token)) as bus:
+            await bus.subscribe(
+                "polaris.telemetry.*", handle, durable="worker", ack=AckPolicy.ALL, ack_wait_s=ACK_WAIT_S
+            )
+            say(ready=True)
+            await asyncio.Event().wait()
 
 
 async def slow(url: str, token: str, count: int) -> None:
@@ -169,7 +185,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     command, address, *rest = sys.argv[1:]
     token = sys.stdin.readline().strip()
-    if command == "consume":
-        asyncio.run(consume(address, token, Path(rest[0])))
+    if command in {"consume", "settle"}:
+        asyncio.run({"consume": consume, "settle": settle}[command](address, token, Path(rest[0])))
     else:
         asyncio.run({"slow": slow, "flood": flood}[command](address, token, int(rest[0])))

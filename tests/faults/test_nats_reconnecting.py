@@ -15,6 +15,7 @@ from polaris.messaging import ConnectionState, EmbeddedNATSServer, NATSConfig, N
 AWAY_S = size(3, 60)
 CLIENTS = 12
 WAIT_S = 0.2
+ROUNDS_S = 1.5
 STEP_S = 0.02
 DRIVER_GIVES_UP = 60
 """Attempts after which nats-py by itself forgets a server."""
@@ -71,3 +72,36 @@ async def test_clients_try_for_ever_and_not_in_step(server: EmbeddedNATSServer, 
     assert [broker.reconnects for broker in clients] == [1] * len(clients)
     for broker in clients:
         await broker.disconnect()
+
+
+async def test_a_server_that_is_back_does_not_wait_for_those_that_are_not(server: EmbeddedNATSServer) -> None:
+    relays = [Relay(server.port) for _ in range(4)]
+    for relay in relays:
+        await relay.open()
+    broker = NATSMessageBroker(
+        NATSConfig(
+            servers=tuple(f"nats://127.0.0.1:{relay.port}" for relay in relays),
+            token=server.token,
+            reconnect_time_wait=WAIT_S,
+            reconnect_time_wait_max_s=WAIT_S,
+        )
+    )
+    await broker.connect()
+    try:
+        for relay in relays:
+            relay.sever()
+            relay.attempts_s.clear()
+        await asyncio.sleep(ROUNDS_S)
+        # All of them in every round, and one wait a round: each is tried as often as if it were the only one.
+        attempts = [len(relay.attempts_s) for relay in relays]
+        assert min(attempts) > ROUNDS_S / WAIT_S / 2
+        assert max(attempts) - min(attempts) <= 1
+        assert max(attempts) <= ROUNDS_S / (WAIT_S / 2) + 2
+        relays[2].heal()
+        async with asyncio.timeout(2.0):
+            while broker.state is not ConnectionState.CONNECTED:
+                await asyncio.sleep(0.005)
+    finally:
+        await broker.disconnect()
+        for relay in relays:
+            relay.close()

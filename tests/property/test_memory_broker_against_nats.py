@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from polaris.exceptions import PolarisException
 from polaris.ids import new_id
 from polaris.messaging import (
+    AckPolicy,
     ConsumerSpec,
     Delivery,
     DeliveryClass,
@@ -29,14 +31,18 @@ from polaris.messaging import (
     Start,
     StreamSpec,
 )
+from polaris.messaging._broker import GIVEN_UP_PREFIX
 
 ACK_WAIT_S = 0.5
 REST_S = 0.7
 EMPTY_S = 0.03
 CONFIRMED_S = 2.0
-CONSUMERS = {"all": "{0}.>", "some": "{0}.a.*", "one": "{0}.b", "shared": "{0}.>"}
+CONSUMERS = {"all": "{0}.>", "some": "{0}.a.*", "one": "{0}.b", "shared": "{0}.>", "few": "{0}.>"}
+CONSUMERS.update({"upto": "{0}.>", "part": "{0}.a.*", "loose": "{0}.>"})
 DURABLES = {"shared": "all"}
 """Attached as another one, whose position it shares."""
+OPTIONS: dict[str, dict[str, Any]] = {"few": {"deliveries_max": 2}}
+OPTIONS.update({"upto": {"ack": AckPolicy.ALL}, "part": {"ack": AckPolicy.ALL}, "loose": {"ack": AckPolicy.NONE}})
 CORE, STORED = DeliveryClass.AT_MOST_ONCE, DeliveryClass.AT_LEAST_ONCE
 
 Step = tuple[Any, ...]
@@ -94,7 +100,7 @@ class Side:
         await self.broker.disconnect()
 
     async def _attach(self, name: str) -> None:
-        await self.attach(name, CONSUMERS[name])
+        await self.attach(name, CONSUMERS[name], **OPTIONS.get(name, {}))
 
     async def attach(self, name: str, pattern: str = "{0}.>", **options: Any) -> None:
         options = {"ack_wait_s": ACK_WAIT_S, "in_flight_max": 4, **options}
@@ -141,7 +147,8 @@ class Side:
     def _seen(self, delivery: Delivery) -> Any:
         subject = delivery.subject.removeprefix(self.prefix)
         assert delivery.stored_at is not None
-        return (delivery.sequence, delivery.attempt, subject, delivery.payload, sorted(delivery.headers.items()))
+        headers = sorted(delivery.headers.items())
+        return (delivery.sequence, delivery.attempt, delivery.number, subject, delivery.payload, headers)
 
     def _chosen(self, number: int) -> Delivery | None:
         return self.taken[-1 - number] if number < len(self.taken) else None
@@ -182,7 +189,7 @@ class Side:
 
     async def do_info(self, consumer: str) -> object:
         info = await self.consumers[consumer].info()
-        return (info.pending, info.ack_pending, info.redelivered)
+        return (info.pending, info.ack_pending, info.redelivered, info.ack_floor)
 
     async def do_reattach(self, consumer: str) -> None:
         await self.consumers[consumer].close()
@@ -319,7 +326,7 @@ def test_too_old_messages_are_gone_from_stream_and_consumers_alike(server: Serve
 
     found = both(server, scenario, max_age_s=0.8, duplicate_window_s=60.0)
     # An id is not remembered for longer than messages are kept.
-    assert found == [(1, 2, 0), [], (0, 0, 0), (0, 0, 0), [], [], (4, False, "i1", STORED)]
+    assert found == [(1, 2, 0, 0), [], (0, 0, 0, 2), (0, 0, 0, 0), [], [], (4, False, "i1", STORED)]
 
 
 def test_an_id_is_remembered_for_the_window_from_its_first_use(server: Server) -> None:
@@ -377,6 +384,120 @@ def test_nothing_new_is_handed_out_at_the_bound_of_deliveries_in_flight_but_what
     assert found[1] == []
     assert [seen[:2] for seen in found[3]] == [(3, 2)]
     assert [seen[0] for seen in found[6]] == [5]
+
+
+def test_a_message_is_given_up_when_it_would_come_once_more_and_so_announced(server: Server) -> None:
+    async def scenario(side: Side) -> list[object]:
+        told: list[object] = []
+
+        async def on_delivery(delivery: Delivery) -> None:
+            advisory = json.loads(delivery.payload)
+            told.append((advisory["type"], advisory["consumer"], advisory["stream_seq"], advisory["deliveries"]))
+
+        await side.broker.subscribe(f"{GIVEN_UP_PREFIX}{side.spec.name}.*", on_delivery)
+        for _ in range(3):
+            await side.do(("store", "b", 1, None))
+        found: list[object] = []
+        steps: list[Step] = [("fetch", "few", 2), ("nak", 1), ("fetch", "few", 1), ("nak", 0), ("info", "few")]
+        # The first is given up when the third is handed out; the second too, after its last delivery.
+        steps += [("fetch", "few", 1), ("info", "few"), ("ack", 0), ("nak", 2), ("info", "few")]
+        steps += [("fetch", "few", 1), ("nak", 0), ("fetch", "few", 1), ("info", "few"), ("fetch", "few", 1)]
+        for step in [*steps, ("ack", 0), ("erase", 1), ("info", "few")]:
+            found.append(await side.do(step))
+            await asyncio.sleep(0.01)
+            found.append(list(told))
+        return found
+
+    found = both(server, scenario)
+    assert found[-1] == [("io.nats.jetstream.advisory.v1.max_deliver", "few", number, 2) for number in (1, 2)]
+
+
+def test_one_settlement_covers_what_came_before_unless_it_comes_too_late(server: Server) -> None:
+    async def scenario(side: Side) -> list[object]:
+        for _ in range(9):
+            await side.do(("store", "b", 1, None))
+        await side.attach("up", ack=AckPolicy.ALL, in_flight_max=7)
+        found: list[object] = [[seen[:3] for seen in await side.do_fetch("up", 9)], await side.do(("info", "up"))]
+        third, fourth, fifth, sixth, seventh = side.taken[2:7]
+        # The fourth comes again as the eighth delivery, and what settles it is ahead of the others.
+        for settle in (third.ack, lambda: fourth.nak(delay_s=0.0), side.taken[1].term, third.in_progress):
+            await settle()
+            found.append(await side.do(("info", "up")))
+        found.append([seen[:3] for seen in await side.do_fetch("up", 1)])
+        await side.taken[-1].ack(confirm=True)
+        found.append(await side.do(("info", "up")))
+        for late in (fifth.ack, sixth.term, lambda: seventh.nak(delay_s=0.0)):
+            await late()
+            found.append(await side.do(("info", "up")))
+        await side.do(("erase", 6))
+        await asyncio.sleep(REST_S)
+        found.append([seen[:3] for seen in await side.do_fetch("up", 9)])
+        found.append(await side.do(("info", "up")))
+        await side.taken[-1].term()
+        return [*found, await side.do(("info", "up"))]
+
+    found = both(server, scenario)
+    assert found[0] == [(number, 1, number) for number in range(1, 8)]
+    # Pending, unsettled, delivered more than once, and the floor.
+    assert found[2:6] == [(2, 4, 0, 3)] * 4
+    assert found[6] == [(4, 2, 8)]
+    assert found[7:11] == [(2, 3, 0, 4)] * 4
+    assert found[11] == [(5, 2, 9), (7, 2, 10), (8, 1, 11), (9, 1, 12)]
+    assert found[13] == (0, 0, 0, 9)
+
+
+def test_a_message_that_is_erased_takes_those_before_it_with_it_where_settlements_do(server: Server) -> None:
+    async def scenario(side: Side) -> list[object]:
+        for _ in range(5):
+            await side.do(("store", "b", 1, None))
+        found: list[object] = []
+        for name, ack in (("up", AckPolicy.ALL), ("alone", AckPolicy.EACH)):
+            await side.attach(name, ack=ack)
+            found.append([seen[0] for seen in await side.do_fetch(name, 4)])
+        await side.do(("erase", 5))
+        await side.do(("erase", 3))
+        await asyncio.sleep(0.1)
+        return [*found, await side.do(("info", "up")), await side.do(("info", "alone"))]
+
+    assert both(server, scenario)[2:] == [(0, 1, 0, 3), (0, 3, 0, 0)]
+
+
+def test_delivered_is_settled_where_nothing_is_acknowledged(server: Server) -> None:
+    async def scenario(side: Side) -> list[object]:
+        for _ in range(9):
+            await side.do(("store", "b", 1, None))
+        await side.attach("free", ack=AckPolicy.NONE, in_flight_max=2)
+        found: list[object] = [[seen[:3] for seen in await side.do_fetch("free", 6)], await side.do(("info", "free"))]
+        for settlement in ("ack", "confirm", "nak", "later", "term", "beat"):
+            found.append(await side.do((settlement, 0)))
+        await asyncio.sleep(REST_S)
+        await side.attach("free", ack=AckPolicy.NONE, in_flight_max=2)
+        return [*found, [seen[:3] for seen in await side.do_fetch("free", 9)], await side.do(("info", "free"))]
+
+    found = both(server, scenario)
+    assert found[0] == [(number, 1, number) for number in range(1, 7)]
+    assert found[1] == (3, 0, 0, 6)
+    assert found[2:8] == [None] * 6
+    assert found[8:] == [[(number, 1, number) for number in range(7, 10)], (0, 0, 0, 9)]
+
+
+def test_a_position_keeps_its_ack_policy(server: Server) -> None:
+    async def scenario(side: Side) -> list[object]:
+        told: list[object] = []
+        for had in AckPolicy:
+            for wanted in AckPolicy:
+                await side.attach(f"had_{had.value}", ack=had)
+                try:
+                    await side.attach(f"had_{had.value}", ack=wanted)
+                except PolarisException as error:
+                    told.append((type(error).__name__, error.message, wanted in error.message))
+                else:
+                    told.append(had is wanted)
+        return told
+
+    found = both(server, scenario)
+    assert found.count(True) == 3
+    assert found.count(False) == 0
 
 
 def test_a_forgotten_position_begins_anew_and_a_kept_one_goes_on(server: Server) -> None:

@@ -35,7 +35,16 @@ from polaris.api._parameters import (
     seconds,
 )
 from polaris.api._stream import Streams
-from polaris.api._view import ActionKey, ActionRecord, AggregationName, NodeFacts, NodeView, SystemView, Verdict
+from polaris.api._view import (
+    ActionKey,
+    ActionRecord,
+    AggregationName,
+    BusView,
+    NodeFacts,
+    NodeView,
+    SystemView,
+    Verdict,
+)
 from polaris.clock import Clock
 from polaris.domain import EVENTS, EventRegistry, event_schema
 from polaris.domain._schemas import EventVersion, event_versions
@@ -214,6 +223,10 @@ async def _components(context: Context, _: Arguments) -> ComponentsAnswer:
     return ComponentsAnswer(components=tuple(context.view.components()))
 
 
+async def _bus(context: Context, _: Arguments) -> BusView:
+    return context.view.bus()
+
+
 async def _dependencies(context: Context, arguments: Arguments) -> DependenciesAnswer:
     count = arguments["limit"]
     edges = await context.view.dependencies(limit=count + 1)
@@ -343,6 +356,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "/api/v1/components", "components", "The parts of the node and how they do.", _components, ComponentsAnswer
+    ),
+    Endpoint(
+        "/api/v1/bus",
+        "bus",
+        "What becomes of what the node publishes and receives: confirmed, waiting, dropped for which reason.",
+        _bus,
+        BusView,
     ),
     Endpoint(
         "/api/v1/dependencies",

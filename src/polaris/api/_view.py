@@ -119,6 +119,17 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class SampleBooks(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the samples are that the node took of a system: `sampled == confirmed + waiting + dropped`."""
+
+    sampled: int
+    confirmed: int
+    """On file with the bus."""
+    waiting: int
+    dropped: int
+    """Never to reach the bus: the buffer was full, the bus refused them, or the node stopped before."""
+
+
 class SystemView(msgspec.Struct, frozen=True, kw_only=True):
     """One managed system with its latest state.
 
@@ -137,6 +148,8 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Reading] = {}
     metadata: dict[str, Any] = {}
     supported_actions: tuple[str, ...] = ()
+    samples: SampleBooks | None = None
+    """Since the node began; None for a system that it does not sample."""
 
     @classmethod
     def of(cls, system_id: str, connector: str, state: SystemState | None, **fields: Any) -> SystemView:
@@ -155,6 +168,40 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
                 "metadata": redact_fields(state.metadata) if state.metadata else {},
             }
         return cls(system_id=system_id, connector=connector, **{**facts, **fields})
+
+
+class PublishedView(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the events of a kind that the node published: `published == confirmed + waiting + dropped`."""
+
+    kind: str
+    """`telemetry` or `control`."""
+    published: int
+    confirmed: int
+    waiting: int
+    dropped: dict[str, int] = {}
+    """By reason; each was an error to whoever published it, and may have been published again."""
+
+
+class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the node's subscriptions, with its counts since it began."""
+
+    name: str
+    pattern: str
+    delivery: str
+    paused: bool
+    in_flight: int
+    """Messages taken from the broker and not settled yet."""
+    counts: dict[str, int]
+    """By name, such as received, handled, failed, dead_lettered, missed and lost."""
+
+
+class BusView(msgspec.Struct, frozen=True, kw_only=True):
+    """The bus as the node uses it."""
+
+    state: str
+    """Of the connection: connected, reconnecting, ..."""
+    published: tuple[PublishedView, ...] = ()
+    subscriptions: tuple[SubscriptionView, ...] = ()
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -282,6 +329,10 @@ class NodeView(Protocol):
 
     def components(self) -> Sequence[ComponentView]:
         """Every part of the node, in a stable order."""
+        ...
+
+    def bus(self) -> BusView:
+        """What becomes of everything that goes through the bus."""
         ...
 
     def render_metrics(self) -> tuple[bytes, str]:

@@ -45,7 +45,11 @@ Subscriber = Annotated[
 ]
 Reason = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--reason", help="undecodable, unknown_type, refused, exhausted or abandoned.", show_default=False),
+    typer.Option(
+        "--reason",
+        help="undecodable, unknown_type, refused, exhausted, abandoned or given_up.",
+        show_default=False,
+    ),
 ]
 Since = Annotated[
     Optional[str],  # noqa: UP045

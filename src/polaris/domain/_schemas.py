@@ -129,6 +129,10 @@ def cloudevent(version: EventVersion, data: Mapping[str, Any], *, data_optional:
             },
             "traceparent": {**text, "description": "W3C Trace Context 3.2."},
             "tracestate": {**text, "description": "W3C Trace Context 3.3."},
+            "sequence": {
+                **text,
+                "description": "Orders the events of a publisher on a topic; POLARIS numbers telemetry.",
+            },
             "data": dict(data),
         },
         "required": ["specversion", "type", "id", "source", *(() if data_optional else ("data",))],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from polaris._lazy import lazy_names
 from polaris.messaging._broker import (
     MESSAGE_ID_HEADER,
+    AckPolicy,
     Capabilities,
     ConnectionState,
     ConsumerInfo,
@@ -23,12 +24,14 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging._bus import PolarisMessageBus
 from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, NextHandler
-from polaris.messaging._cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, DecodedEvent, EventCodec, Undecodable
+from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._content_encoding import unpacked
 from polaris.messaging._context import MessageContext, MessageDirection, PayloadEncoding
 from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterFilter, DeadLetterReason
 from polaris.messaging._dead_letters import DeadLetterPage, DeadLetterRecord, DeadLetters
 from polaris.messaging._handlers import EventHandler
+from polaris.messaging._outage import OutageBuffer, WhenFull
+from polaris.messaging._publish_account import PublishAccount
 from polaris.messaging._redelivery import RedeliveryPolicy
 from polaris.messaging._requests import RequestFailure
 from polaris.messaging._streams import (
@@ -51,6 +54,7 @@ from polaris.messaging._subjects import (
     topic_pattern,
 )
 from polaris.messaging._subscription import Subscription, SubscriptionOptions, SubscriptionStats
+from polaris.messaging._wire_format import BATCH_CONTENT_TYPE, CONTENT_TYPE, WireFormat
 from polaris.messaging.middleware import (
     CircuitBreakerMiddleware,
     CompressionMiddleware,
@@ -81,8 +85,12 @@ __all__ = [
     "SubscriptionOptions",
     "SubscriptionStats",
     "RedeliveryPolicy",
+    "OutageBuffer",
+    "WhenFull",
+    "PublishAccount",
     "Receipt",
     "DeliveryClass",
+    "AckPolicy",
     "EventHandler",
     "MessageContext",
     "MessageDirection",
@@ -135,6 +143,7 @@ __all__ = [
     "DeadLetterPage",
     "RequestFailure",
     "EventCodec",
+    "WireFormat",
     "DecodedEvent",
     "Undecodable",
     "unpacked",

@@ -14,7 +14,7 @@ from polaris.domain._schemas import EventVersion, cloudevent, components, event_
 from polaris.exceptions import ConfigurationError, InvalidValueError
 from polaris.messaging._asyncapi_examples import EXAMPLES
 from polaris.messaging._broker import MESSAGE_ID_HEADER, DeliveryClass, StreamSpec
-from polaris.messaging._cloudevents import BATCH_CONTENT_TYPE, BATCH_EVENTS_MAX, CONTENT_TYPE, EventCodec
+from polaris.messaging._cloudevents import BATCH_EVENTS_MAX, EventCodec
 from polaris.messaging._patterns import covers
 from polaris.messaging._streams import STANDARD_STREAMS
 from polaris.messaging._subjects import (
@@ -26,6 +26,7 @@ from polaris.messaging._subjects import (
     TELEMETRY_PREFIX,
     check_topic,
 )
+from polaris.messaging._wire_format import BATCH_CONTENT_TYPE, CONTENT_TYPE
 
 API_VERSION = "1.0.0"
 NATS_BINDING = {"nats": {"bindingVersion": "0.1.0"}}

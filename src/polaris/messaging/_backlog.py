@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
 
+class Row(Protocol[T]):
+    """What a backlog keeps its items in; a deque, or something that gives them in another order."""
+
+    def __len__(self) -> int: ...
+
+    def append(self, item: T, /) -> None: ...
+
+    def popleft(self) -> T: ...
+
+
 class Backlog(Generic[T]):
-    """First in, first out, for any number of workers of one event loop.
+    """First in, first out (unless the `row` says otherwise), for any number of workers of one event loop.
 
     As `asyncio.Queue` without bound (the source has one) and without what is not needed here, at a third of its cost,
     because every message passes it. A worker that is cancelled while it waits takes nothing with it.
@@ -18,8 +28,8 @@ class Backlog(Generic[T]):
 
     __slots__ = ("_items", "_waiting")
 
-    def __init__(self) -> None:
-        self._items: deque[T] = deque()
+    def __init__(self, row: Row[T] | None = None) -> None:
+        self._items: Row[T] = deque() if row is None else row
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:

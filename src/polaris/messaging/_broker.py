@@ -17,6 +17,11 @@ import msgspec
 from polaris.exceptions import InvalidValueError
 
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
+GIVEN_UP_PREFIX = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
+"""What brokers announce when a consumer with a limit gives a message up; stream and consumer follow."""
+NOBODY_STORES = "no_stream"
+"""The `reason` in the context of a `PublishError` when no stream stored the message: there is none, or it has no leader
+now."""
 
 
 class DeliveryClass(enum.StrEnum):
@@ -26,6 +31,18 @@ class DeliveryClass(enum.StrEnum):
     """Core NATS: handed to whoever listens now."""
     AT_LEAST_ONCE = "at_least_once"
     """JetStream: stored and acknowledged before `publish` returns, redelivered until settled."""
+
+
+class AckPolicy(enum.StrEnum):
+    """What a settlement of a consumer covers."""
+
+    EACH = "each"
+    """The message alone: every message is settled by itself."""
+    ALL = "all"
+    """The message and every one before it in the stream: one settlement for many. For one client at a time, which must
+    settle nothing before it is done with everything that came earlier."""
+    NONE = "none"
+    """Delivered is settled: nothing comes again, and what fails is lost."""
 
 
 class ConnectionState(enum.StrEnum):
@@ -115,18 +132,31 @@ class ConsumerSpec(msgspec.Struct, frozen=True, kw_only=True):
     stream: str
     durable: str
     pattern: str
+    ack: AckPolicy = AckPolicy.EACH
+    """What a settlement covers. A position that exists keeps its policy: asking for another one is refused."""
     ack_wait_s: float = 30.0
     """Without a settlement or a heartbeat for this long, a delivery comes again."""
     in_flight_max: int = 1024
-    """Deliveries handed out and not settled, over all processes that share the consumer."""
+    """Deliveries handed out and not settled, over all processes that share the consumer. Not for `AckPolicy.NONE`."""
     start: Start = Start.ALL
     """Where the position begins if it has to be made."""
     inactive_s: float | None = None
     """Forget the position after this long without anybody attached; None keeps it for ever."""
+    deliveries_max: int | None = None
+    """After so many deliveries a message never comes again on this consumer, settled or not; None sets no limit.
+
+    The broker gives it up when it would be delivered once more, and says so on `GIVEN_UP_PREFIX` + "stream.durable":
+    JSON with `stream`, `consumer`, `stream_seq` and `deliveries`, at most once.
+    """
 
 
 class Delivery(Protocol):
-    """One received message. Of a core subscription the settlements do nothing; `attempt` is then always 1."""
+    """One received message.
+
+    Of a core subscription, or a consumer with `AckPolicy.NONE`, the settlements do nothing; `attempt` is then always 1.
+    With `AckPolicy.ALL`, `ack` and `term` settle everything up to this message, `nak` and `in_progress` this one alone;
+    a settlement that is behind the last one, by its place in the stream or by its `number`, does nothing.
+    """
 
     @property
     def subject(self) -> str: ...
@@ -150,6 +180,14 @@ class Delivery(Protocol):
     @property
     def sequence(self) -> int | None:
         """Its position in the stream; None for a core delivery."""
+        ...
+
+    @property
+    def number(self) -> int | None:
+        """Which delivery of its consumer it is, over all clients, redeliveries included, from 1; None for a core one.
+
+        Who is alone on a consumer misses something when a number is not the one after the last.
+        """
         ...
 
     @property
@@ -211,6 +249,10 @@ class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True):
     ack_pending: int
     """Delivered and not yet settled."""
     redelivered: int
+    ack_floor: int = 0
+    """Everything of the stream up to this sequence is settled, or was never for this consumer."""
+    delivered: int = 0
+    """Everything of the stream up to this sequence was handed out, or was never for this consumer."""
 
 
 class PullConsumer(Protocol):
@@ -259,8 +301,11 @@ class MessageBroker(Protocol):
     @property
     def state(self) -> ConnectionState: ...
 
-    def on_state(self, listener: StateListener) -> None:
-        """Call `listener` at every change of state; one that raises is reported and changes nothing."""
+    def on_state(self, listener: StateListener) -> Callable[[], None]:
+        """Call `listener` at every change of state, until what is returned is called; that is idempotent.
+
+        One that raises is reported and changes nothing.
+        """
         ...
 
     async def connect(self) -> None:
@@ -310,7 +355,9 @@ class MessageBroker(Protocol):
     ) -> Sequence[StoredMessage]:
         """At most `count_max` messages of the stream, in order, from `from_sequence` on; no position is moved.
 
-        An empty sequence means that there is nothing at or after it. Raises `MessageBusError` for an unknown stream.
+        An empty sequence means that there is nothing at or after it. What was stored before the call is found. What was
+        erased before it is not, except that of several messages read from a stream with replicas some may have been
+        erased a moment ago; a single message (`count_max` 1) is there. Raises `MessageBusError` for an unknown stream.
         """
         ...
 

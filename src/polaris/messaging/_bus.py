@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
 from polaris.clock import SYSTEM_CLOCK, Clock
-from polaris.domain import EVENTS, EventRegistry, PolarisEvent, TelemetryBatch, TelemetryEvent
+from polaris.domain import EVENTS, EventKind, EventRegistry, PolarisEvent, TelemetryBatch, TelemetryEvent
 from polaris.exceptions import (
-    BusConnectionError,
     ConfigurationError,
-    InvalidValueError,
-    PolarisException,
-    SubscriptionError,
 )
-from polaris.messaging._broker import ConnectionState, DeliveryClass, MessageBroker, Receipt, Start, StreamSpec
+from polaris.messaging._acks import AckPolicies
+from polaris.messaging._broker import (
+    AckPolicy,
+    ConnectionState,
+    DeliveryClass,
+    MessageBroker,
+    Receipt,
+    Start,
+    StreamSpec,
+)
 from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, MiddlewareFunction
 from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._coalescing import LINGER_S
+from polaris.messaging._connection_metrics import show_connections
 from polaris.messaging._dead_letters import DeadLetters
 from polaris.messaging._handlers import EventTypes, Handler, bind_handler
 from polaris.messaging._inbound import Inbound, Position
+from polaris.messaging._life import Life
+from polaris.messaging._outage import OutageBuffer
 from polaris.messaging._outbound import Outbound
+from polaris.messaging._publish_account import PublishAccount, new_books
 from polaris.messaging._publisher import Publisher
 from polaris.messaging._redelivery import RedeliveryPolicy
 from polaris.messaging._replay import ReplayReport
 from polaris.messaging._requests import check_requestable
+from polaris.messaging._sequences import Numbering
 from polaris.messaging._streams import STANDARD_STREAMS
 from polaris.messaging._subjects import check_pattern, check_topic, topic_of
-from polaris.messaging._subscription import OrderKey, Subscription, SubscriptionOptions
-from polaris.messaging.middleware._correlation import CorrelationMiddleware
+from polaris.messaging._subscription import OrderKey, Subscription, options_for
+from polaris.messaging._wire_format import WireFormat
+from polaris.messaging.middleware._correlation import with_correlation
 from polaris.resilience import CircuitBreaker
 
 if TYPE_CHECKING:
@@ -40,7 +50,6 @@ if TYPE_CHECKING:
 PUBLISH_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 5.0
 GRACE_S = 10.0
-IN_FLIGHT_MAX = 256
 
 
 class PolarisMessageBus:
@@ -61,9 +70,16 @@ class PolarisMessageBus:
             `polaris.dead_letter.>`, or nothing can be put aside.
         registry: the event types that can travel; one of your own has `EVENTS` for its parent.
         redelivery: for subscriptions that do not say otherwise.
+        ack_policies: for the subscriptions to events of a kind (telemetry, if they get nothing else) that do not say
+            otherwise and can have them; `AckPolicy.EACH` for a kind that is not mentioned. `AckPolicy.NONE` is not for
+            control events.
+        wire_format: how this bus writes events; it reads both forms, whatever it writes. Dead letters are JSON always.
+        outage: how much may wait to be published while the broker is away, and what must go when there is more.
+        telemetry_linger_s: the latency that `publish_telemetry` may add to gather more events in a message, up to 1 s;
+            only under load, see there. 0 adds none.
         grace_s: how long running handlers may take to finish when a subscription ends.
-        collector: counts dead letters, redeliveries and what waits for consumers. (Messages are counted by
-            `MetricsMiddleware`.)
+        collector: counts dead letters, redeliveries, what waits for consumers and what became of what was published.
+            (Messages are counted by `MetricsMiddleware`.)
         logger, clock: for tests and for those who want them elsewhere.
     """
 
@@ -75,55 +91,74 @@ class PolarisMessageBus:
         streams: Sequence[StreamSpec] = STANDARD_STREAMS,
         registry: EventRegistry = EVENTS,
         redelivery: RedeliveryPolicy | None = None,
+        ack_policies: Mapping[EventKind, AckPolicy] | None = None,
+        wire_format: WireFormat = WireFormat.JSON,
+        outage: OutageBuffer | None = None,
+        telemetry_linger_s: float = LINGER_S,
         grace_s: float = GRACE_S,
         collector: MetricsCollector | None = None,
         logger: StructuredLogger | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if logger is None:
-            from polaris.observability import StructuredLogger
-
-            logger = StructuredLogger("polaris.messaging")
-        if not grace_s >= 0:
-            raise InvalidValueError("grace_s", "seconds, at least 0", grace_s)
-        if registry.find("polaris.dead_letter") is None:
-            raise ConfigurationError("the bus has events of its own: use EventRegistry(parent=EVENTS)")
-        correlation = CorrelationMiddleware()
-        if isinstance(middleware_chain, MiddlewareChain):
-            chain = middleware_chain.within(correlation)
-        else:
-            chain = MiddlewareChain([correlation, *(middleware_chain or ())])
+        _check(registry)
+        chain = with_correlation(middleware_chain)
         self.broker = broker
         self.streams = tuple(streams)
         self._registry = registry
         self._redelivery = redelivery or RedeliveryPolicy()
+        self._ack_policies = AckPolicies(ack_policies, registry)
         self._codec = EventCodec(registry)
-        self._outbound = Outbound(broker, self._codec, Publisher(broker, self.streams, clock=clock), chain)
+        written = self._codec if wire_format is WireFormat.JSON else EventCodec(registry, wire_format=wire_format)
+        self._books = new_books(collector)
+        self._outbound = Outbound(
+            broker,
+            written,
+            Publisher(broker, self.streams, outage=outage or OutageBuffer(), clock=clock),
+            chain,
+            books=self._books,
+            numbering=Numbering(clock.now().timestamp()),
+            linger_s=telemetry_linger_s,
+        )
         self._inbound = Inbound(
             broker,
             self._codec,
+            written,
             chain,
             self.streams,
             grace_s=grace_s,
             collector=collector,
-            logger=logger,
+            logger=_logger() if logger is None else logger,
             clock=clock,
         )
-        self._grace_s = grace_s
-        self._started = False
-        self._ending: asyncio.Task[None] | None = None
+        self._life = Life(broker, self.streams, self._inbound, self._outbound, grace_s=grace_s)
+        if collector is not None:
+            show_connections(broker, collector, clock=clock)
 
     # Life.
 
     @property
     def started(self) -> bool:
         """Whether the bus may be used."""
-        return self._started
+        return self._life.started
 
     @property
     def state(self) -> ConnectionState:
         """Where the connection to the broker stands."""
         return self.broker.state
+
+    def on_state(self, listener: Callable[[ConnectionState], None]) -> Callable[[], None]:
+        """Call `listener`, which must not block, at every change of `state` until what is returned is called."""
+        return self.broker.on_state(listener)
+
+    @property
+    def published(self) -> Mapping[EventKind, PublishAccount]:
+        """What became of the events that were published here, by their kind: the account of this moment."""
+        return {kind: book.account() for kind, book in self._books.items()}
+
+    @property
+    def subscriptions(self) -> Sequence[Subscription]:
+        """Those that have not ended, in the order in which they began."""
+        return self._inbound.subscriptions
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -136,57 +171,18 @@ class PolarisMessageBus:
         Raises `BusConnectionError`, or `ConfigurationError` when the broker cannot keep what the streams promise; the
         broker is disconnected then.
         """
-        if self._started:
-            return
-        try:
-            await self.broker.connect()
-            if self.streams and not self.broker.capabilities.redelivers:
-                raise ConfigurationError(
-                    f"{type(self.broker).__name__} cannot deliver again what was not handled, which streams promise; "
-                    "use another broker, or streams=()"
-                )
-            for stream in self.streams:
-                await self.broker.ensure_stream(stream)
-        except BaseException:  # boundary: nothing may stay connected after a failed start
-            await self.broker.disconnect()
-            raise
-        self._started = True
+        await self._life.start()
 
     async def stop(self) -> None:
         """End all subscriptions, then disconnect. Idempotent.
 
         Running handlers get the grace period; what was accepted and not finished is handed back to the broker.
         """
-        await self._end(finish_all=False)
+        await self._life.end(finish_all=False)
 
     async def drain(self) -> None:
         """As `stop`, but everything that was accepted is handled first, within the grace period."""
-        await self._end(finish_all=True)
-
-    async def _end(self, *, finish_all: bool) -> None:
-        begins_it = self._ending is None
-        if self._ending is None:
-            if not self._started:
-                return
-            self._ending = asyncio.create_task(self._wind_up(finish_all), name="polaris-bus-end")
-        try:
-            # The end goes on when the one who waits for it is cancelled.
-            await asyncio.shield(self._ending)
-        except PolarisException as error:
-            if begins_it:
-                raise
-            raise copy.copy(error) from error.__cause__
-
-    async def _wind_up(self, finish_all: bool) -> None:
-        try:
-            # Handlers may publish until the last of them has ended.
-            await self._inbound.stop(finish_all=finish_all)
-            await self._outbound.finish(timeout_s=self._grace_s)
-        finally:
-            self._started = False
-            self._ending = None
-            await self.broker.disconnect()
-            await self._outbound.finish(timeout_s=self._grace_s)
+        await self._life.end(finish_all=True)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -216,7 +212,7 @@ class PolarisMessageBus:
         `BusConnectionError`, and what a middleware raises. Raises `UnconfirmedPublishError` when it may be stored: safe
         to repeat.
         """
-        self._require_started()
+        self._life.require_started()
         return await self._outbound.publish(topic, event, delivery, headers, timeout_s)
 
     async def publish_telemetry(
@@ -225,10 +221,11 @@ class PolarisMessageBus:
         """Publish on `polaris.telemetry.<system_id>`, at least once; see `publish`.
 
         While a message of the system is on its way, the next events of the system gather and leave together in the
-        CloudEvents batch format; the receipt is that of the message. An event on an idle topic leaves at once. So an
+        CloudEvents batch format; the receipt is that of the message. An event on an idle topic leaves at once; while
+        many publish on one topic, those that gather wait up to `telemetry_linger_s` for as many as came last time. An
         event published again may be stored again in other company: consumers know it by its id.
         """
-        self._require_started()
+        self._life.require_started()
         return await self._outbound.publish_coalesced(topic_of(event), event, timeout_s)
 
     async def publish_many(
@@ -248,7 +245,7 @@ class PolarisMessageBus:
         raised at the end. Publishing the same events again is safe: what was stored as the same message is stored once,
         and consumers know events by their id.
         """
-        self._require_started()
+        self._life.require_started()
         return await self._outbound.publish_many(list(events), topic, delivery, timeout_s)
 
     async def request(self, topic: str, event: PolarisEvent, timeout: float = REQUEST_TIMEOUT_S) -> PolarisEvent:
@@ -257,7 +254,7 @@ class PolarisMessageBus:
         Raises `RequestTimeoutError` (at once when nobody listens), `RequestFailedError` when the handler failed,
         `MessageBusError` for a topic that a stream stores, and as `publish` does.
         """
-        self._require_started()
+        self._life.require_started()
         check_requestable(check_topic(topic), self._inbound.stream_of(topic))
         return await self._outbound.request(topic, event, timeout)
 
@@ -272,6 +269,7 @@ class PolarisMessageBus:
         group: str | None = None,
         durable: str | None = None,
         delivery: DeliveryClass | None = None,
+        ack: AckPolicy | None = None,
         start: Start | None = None,
         concurrency: int = 1,
         in_flight_max: int | None = None,
@@ -284,6 +282,7 @@ class PolarisMessageBus:
         breaker: CircuitBreaker | None = None,
         conflate: bool = False,
         stale_after_s: float | None = None,
+        detect_gaps: bool = False,
     ) -> Subscription:
         """Call `handler` with the events of a topic or pattern; when this returns, the interest is registered.
 
@@ -301,6 +300,12 @@ class PolarisMessageBus:
         - neither: of this subscription alone; it begins with what is published from now on and is forgotten five
           minutes after its end.
 
+        `ack` says what an acknowledgement covers (`AckPolicy`); None takes what the bus has for the kind of the events.
+        With `ALL`, what fails is tried again in its place before what comes after it, and after a crash up to
+        `in_flight_max` handled messages come again. It is for one who is alone on a position: not for a `group`, more
+        than one handler at once, `ordered_by` or `conflate`. With `NONE` the guarantee is at most once; what cannot be
+        decoded is put aside all the same.
+
         `ordered_by` keeps order where `concurrency` would lose it: "topic" handles the messages of a topic (a managed
         system) one after the other, a function of the event those of a key, others beside them. It holds within this
         process, through failures too: what fails is tried again before what comes after it, or put aside. Not for batch
@@ -314,22 +319,23 @@ class PolarisMessageBus:
         stored longer ago than `stale_after_s`. What is passed over is settled and counted, in the subscription's stats
         and as polaris_messages_dropped_total; one who keeps up drops nothing.
 
+        `detect_gaps` counts the telemetry events that were published and did not come (lost on core NATS, or removed
+        from the stream at one of its bounds before they were read), in the subscription's stats and as
+        polaris_sequence_missed_total. It needs a subscriber who sees everything: not for groups, nor for a durable
+        position that several processes share.
+
         `start` says where a new position begins instead (see `Start`). `in_flight_max`: None takes 256, or two batches
         of a batch handler if that is more. See `SubscriptionOptions` for the other arguments.
 
         Raises `InvalidTopicError`, `SubscriptionError`, `InvalidValueError`, `BusConnectionError`.
         """
-        self._require_started()
-        if self._ending is not None:
-            raise BusConnectionError("the bus is ending")
+        self._life.require_going_on()
         bound = bind_handler(handler, event_type, self._registry)
-        if ordered_by is not None and bound.takes_batch:
-            raise SubscriptionError(f"{bound.name} takes batches, which are in order as they are", {"topic": topic})
-        if in_flight_max is None:
-            in_flight_max = max(IN_FLIGHT_MAX, 2 * batch_max) if bound.takes_batch else IN_FLIGHT_MAX
-        options = SubscriptionOptions(
-            concurrency=concurrency,
+        options = options_for(
+            bound,
+            group=group,
             in_flight_max=in_flight_max,
+            concurrency=concurrency,
             ack_wait_s=ack_wait_s,
             handler_timeout_s=handler_timeout_s,
             batch_max=batch_max,
@@ -339,12 +345,14 @@ class PolarisMessageBus:
             breaker=breaker,
             conflate=conflate,
             stale_after_s=stale_after_s,
+            detect_gaps=detect_gaps,
         )
         return await self._inbound.subscribe(
             check_pattern(topic),
             bound,
             options,
             Position(delivery, group, durable, start),
+            self._ack_policies.wish(ack, bound.types),
         )
 
     async def replay(
@@ -368,10 +376,17 @@ class PolarisMessageBus:
         Raises `SubscriptionError` when no single stream stores what the topic matches, `InvalidTopicError`,
         `InvalidValueError` for a naive `until`, `BusConnectionError`.
         """
-        self._require_started()
+        self._life.require_started()
         bound = bind_handler(handler, event_type, self._registry)
         return await self._inbound.replay(check_pattern(topic), bound, start, until, batch_max)
 
-    def _require_started(self) -> None:
-        if not self._started:
-            raise BusConnectionError("the bus is not started")
+
+def _logger() -> StructuredLogger:
+    from polaris.observability import StructuredLogger
+
+    return StructuredLogger("polaris.messaging")
+
+
+def _check(registry: EventRegistry) -> None:
+    if registry.find("polaris.dead_letter") is None:
+        raise ConfigurationError("the bus has events of its own: use EventRegistry(parent=EVENTS)")

@@ -2,9 +2,10 @@
 
 A message says by its first byte what it is: `{` one event (application/cloudevents+json), `[` many
 (application/cloudevents-batch+json), so no header is needed and any NATS client with a JSON library can take part.
-`type` is the registered name without a version, `dataschema` carries the version; `correlationid`, `traceparent` and
-`tracestate` are the extensions in use. `data` holds the event's own fields. Data of older versions are upcast before
-they are decoded (`EventRegistry.upcast`). Unknown attributes and fields are read over.
+MessagePack (`_wire_format`) begins with bytes that JSON cannot begin with.
+`type` is the registered name without a version, `dataschema` carries the version; `correlationid`, `traceparent`,
+`tracestate` and `sequence` are the extensions in use. `data` holds the event's own fields. Data of older versions are
+upcast before they are decoded (`EventRegistry.upcast`). Unknown attributes and fields are read over.
 
 One struct per event type describes the whole envelope with typed `data`, so that one pass of msgspec does all the work;
 the types are joined in one union that msgspec tells apart by `type`.
@@ -36,9 +37,8 @@ from polaris.domain import (
 from polaris.exceptions import ConfigurationError, InvalidValueError, MessageDecodeError, UnknownEventTypeError
 from polaris.messaging._envelopes import data_class, incoming_class, outgoing_class
 from polaris.messaging._upcasting import OfOtherVersion, check_version, current_payload, newer_note
+from polaris.messaging._wire_format import WireFormat, array_head, as_json, is_msgpack, is_msgpack_array
 
-CONTENT_TYPE = "application/cloudevents+json"
-BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
 BATCH_EVENTS_MAX = 10_000
 
 _ERROR_CHARS_MAX = 256
@@ -61,6 +61,8 @@ class DecodedEvent(NamedTuple):
     event_type: str
     traceparent: str | None = None
     tracestate: str | None = None
+    sequence: object = None
+    """As it came: of telemetry from POLARIS its number, see `Numbering`."""
 
 
 class Undecodable(NamedTuple):
@@ -97,11 +99,12 @@ class _Wire:
 
     def encode(
         self,
-        encoder: msgspec.json.Encoder,
+        encode: Callable[[Any], bytes],
         event: PolarisEvent,
         correlation_id: str | None,
         traceparent: str | None,
         tracestate: str | None,
+        sequence: str | None,
     ) -> bytes:
         data = self._data
         if self._get is None:
@@ -110,7 +113,7 @@ class _Wire:
             body = data(self._get(event))
         else:
             body = data(*self._get(event))
-        return encoder.encode(
+        return encode(
             self._outgoing(
                 event.event_id,
                 event.source,
@@ -120,6 +123,7 @@ class _Wire:
                 correlation_id or event.correlation_id or UNSET,
                 traceparent or UNSET,
                 tracestate or UNSET,
+                sequence or UNSET,
             )
         )
 
@@ -141,7 +145,9 @@ class _Wire:
                 correlation_id=correlation_id,
                 source=found.source,
             )
-            return DecodedEvent(event, self.entry.name, found.traceparent or None, found.tracestate or None)
+            return DecodedEvent(
+                event, self.entry.name, found.traceparent or None, found.tracestate or None, found.sequence
+            )
         if self._get is None:
             values: tuple[Any, ...] = ()
         else:
@@ -158,23 +164,27 @@ class _Wire:
                 source=found.source,
                 **dict(zip(self._names, values, strict=True)),
             )
-        return DecodedEvent(event, self.entry.name, found.traceparent or None, found.tracestate or None)
+        return DecodedEvent(event, self.entry.name, found.traceparent or None, found.tracestate or None, found.sequence)
 
 
 class EventCodec:
     """Encodes and decodes the event types of a registry; types registered later are taken up when they first appear.
 
-    Safe to share between tasks and threads.
+    It writes `wire_format` and reads both. Safe to share between tasks and threads.
     """
 
-    def __init__(self, registry: EventRegistry = EVENTS) -> None:
+    def __init__(self, registry: EventRegistry = EVENTS, *, wire_format: WireFormat = WireFormat.JSON) -> None:
+        self.wire_format = WireFormat(wire_format)
         self._registry = registry
-        self._encoder = msgspec.json.Encoder()
+        packs = self.wire_format is WireFormat.MSGPACK
+        self._encode = msgspec.msgpack.Encoder().encode if packs else msgspec.json.Encoder().encode
         self._by_class: dict[type[PolarisEvent], _Wire] = {}
         self._by_envelope: dict[type[Any], _Wire] = {}
         self._one: msgspec.json.Decoder[Any] | None = None
         self._many: msgspec.json.Decoder[Any] | None = None
+        self._of_msgpack: tuple[msgspec.msgpack.Decoder[Any], msgspec.msgpack.Decoder[Any]] | None = None
         self._raw = msgspec.json.Decoder(list[msgspec.Raw])
+        self._raw_packed = msgspec.msgpack.Decoder(list[msgspec.Raw])
         self._head = msgspec.json.Decoder(_Head)
 
     def require(self, event_class: type[PolarisEvent]) -> EventType:
@@ -191,25 +201,29 @@ class EventCodec:
         correlation_id: str | None = None,
         traceparent: str | None = None,
         tracestate: str | None = None,
+        sequence: str | None = None,
     ) -> bytes:
-        """One event as structured JSON. `correlation_id` goes before the event's own.
+        """One event in structured mode. `correlation_id` goes before the event's own.
 
         Raises `UnknownEventTypeError` for an unregistered type and `InvalidValueError` when JSON cannot carry a value.
         """
         wire = self._by_class.get(type(event)) or self._wire(type(event))
         try:
-            return wire.encode(self._encoder, event, correlation_id, traceparent, tracestate)
+            return wire.encode(self._encode, event, correlation_id, traceparent, tracestate, sequence)
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise InvalidValueError("event", f"a {wire.entry.name} that JSON can carry", event, cause=error) from error
 
-    @staticmethod
-    def join(encoded: Sequence[bytes]) -> bytes:
-        """Events encoded singly as one message in the JSON batch format."""
+    def join(self, encoded: Sequence[bytes]) -> bytes:
+        """Events encoded singly as one message in the batch format."""
+        if self.wire_format is WireFormat.MSGPACK:
+            return array_head(len(encoded)) + b"".join(encoded)
         return b"[" + b",".join(encoded) + b"]"
 
     @staticmethod
     def is_batch(payload: bytes) -> bool:
-        """Whether the message is in the JSON batch format, judged by its first byte that is no space."""
+        """Whether the message is in a batch format, judged by its first byte that is no space."""
+        if is_msgpack(payload):
+            return is_msgpack_array(payload)
         return payload[:1] == b"[" or (payload[:1] != b"{" and _BATCH.match(payload) is not None)
 
     def decode(self, payload: bytes, *, received_at: datetime | None = None) -> DecodedEvent:
@@ -221,7 +235,8 @@ class EventCodec:
         try:
             if self._one is None:
                 self._build()
-            found = self._one.decode(payload)  # type: ignore[union-attr] # built above
+            decoder = self._packed()[0] if is_msgpack(payload) else self._one
+            found = decoder.decode(payload)  # type: ignore[union-attr] # built above
             return self._by_envelope[type(found)].event(found, received_at)
         except Exception as error:  # boundary: foreign bytes, read with the validation code of foreign event types
             failure = self._explain(payload, error)
@@ -234,13 +249,14 @@ class EventCodec:
     ) -> Sequence[DecodedEvent | Undecodable]:
         """The members of a batch, in order; one that is no valid event comes as `Undecodable` in its place.
 
-        Raises `MessageDecodeError` when the message is no JSON array, or holds more than 10 000 members.
+        Raises `MessageDecodeError` when the message is no array, or holds more than 10 000 members.
         """
         stamp = received_at or utc_now()
         try:
             if self._many is None:
                 self._build()
-            found = self._many.decode(payload)  # type: ignore[union-attr] # built above
+            decoder = self._packed()[1] if is_msgpack(payload) else self._many
+            found = decoder.decode(payload)  # type: ignore[union-attr] # built above
             if len(found) <= BATCH_EVENTS_MAX:
                 wires = self._by_envelope
                 return [wires[type(one)].event(one, stamp) for one in found]
@@ -250,7 +266,7 @@ class EventCodec:
 
     def _split(self, payload: bytes) -> list[msgspec.Raw]:
         try:
-            members = self._raw.decode(payload)
+            members = (self._raw_packed if is_msgpack(payload) else self._raw).decode(payload)
         except Exception as error:  # boundary: foreign bytes
             raise _refusal(error) from error
         if len(members) > BATCH_EVENTS_MAX:
@@ -270,6 +286,8 @@ class EventCodec:
         """
         if isinstance(error, (msgspec.ValidationError, InvalidValueError, OfOtherVersion)):
             try:
+                if is_msgpack(payload):
+                    payload = as_json(payload)
                 head = self._head.decode(payload)
             except Exception:  # boundary: foreign bytes
                 return _refusal(error)
@@ -310,7 +328,15 @@ class EventCodec:
         self._by_class[event_class] = wire
         self._by_envelope[wire.incoming] = wire
         self._one = self._many = None
+        self._of_msgpack = None
         return wire
+
+    def _packed(self) -> tuple[msgspec.msgpack.Decoder[Any], msgspec.msgpack.Decoder[Any]]:
+        """The decoders of one event and of a batch, for those who get MessagePack."""
+        if self._of_msgpack is None:
+            union = Union[tuple(self._by_envelope)]  # type: ignore[valid-type] # noqa: UP007 # built at run time
+            self._of_msgpack = msgspec.msgpack.Decoder(union), msgspec.msgpack.Decoder(list[union])  # type: ignore[valid-type]
+        return self._of_msgpack
 
     def _build(self) -> None:
         for entry in self._registry:

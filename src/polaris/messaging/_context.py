@@ -72,6 +72,8 @@ class MessageContext(msgspec.Struct):
     """On publish: it is a request."""
     encoding: PayloadEncoding | None = None
     """On publish: applied to the payload before it is sent."""
+    sequence: str | None = None
+    """On publish of a telemetry event: its number among those of its topic."""
 
     @property
     def events(self) -> tuple[PolarisEvent, ...]:

@@ -25,6 +25,8 @@ class DeadLetterReason(enum.StrEnum):
     """The handler failed at every permitted delivery."""
     ABANDONED = "abandoned"
     """It was delivered as often as permitted and never settled: whoever took it died of it, or hung."""
+    GIVEN_UP = "given_up"
+    """The broker gave it up: a consumer of another client has a limit of deliveries, and did not settle it in time."""
 
 
 @event_type("polaris.dead_letter")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.exceptions import (
@@ -17,7 +17,6 @@ from polaris.exceptions import (
     UnknownEventTypeError,
 )
 from polaris.messaging._broker import (
-    Delivery,
     DeliveryClass,
     MessageBroker,
     OutgoingMessage,
@@ -53,6 +52,28 @@ class Failure(NamedTuple):
         return cls(DeadLetterReason.UNKNOWN_TYPE if unknown else DeadLetterReason.UNDECODABLE, error)
 
 
+class Original(Protocol):
+    """What is kept of a message; every `Delivery` has it."""
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def payload(self) -> bytes: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+    @property
+    def sequence(self) -> int | None: ...
+
+    @property
+    def stored_at(self) -> datetime | None: ...
+
+
 class DeadLetterWriter:
     """Stores what could not be handled. The caller settles the original only after `store` returned."""
 
@@ -63,7 +84,7 @@ class DeadLetterWriter:
 
     async def store(
         self,
-        delivery: Delivery,
+        delivery: Original,
         failure: Failure,
         *,
         subscription: str,
@@ -115,7 +136,7 @@ class DeadLetterWriter:
         return await self._broker.publish(message, delivery=DeliveryClass.AT_LEAST_ONCE, timeout_s=STORE_TIMEOUT_S)
 
     def _entry(
-        self, delivery: Delivery, failure: Failure, subscription: str, stream: str | None, payload: bytes
+        self, delivery: Original, failure: Failure, subscription: str, stream: str | None, payload: bytes
     ) -> DeadLetter:
         now = self._clock.now()
         error = failure.error
@@ -139,7 +160,7 @@ class DeadLetterWriter:
         )
 
     @staticmethod
-    def _identity(delivery: Delivery, subscription: str, stream: str | None, part: str) -> str | None:
+    def _identity(delivery: Original, subscription: str, stream: str | None, part: str) -> str | None:
         if stream is None or delivery.sequence is None:
             return None
         stored = delivery.stored_at.isoformat() if delivery.stored_at is not None else ""

@@ -57,6 +57,7 @@ def outgoing_class(entry: EventType, data: type[Any]) -> type[Any]:
             ("correlationid", Any, UNSET),
             ("traceparent", Any, UNSET),
             ("tracestate", Any, UNSET),
+            ("sequence", Any, UNSET),
             ("specversion", str, "1.0"),
             ("dataschema", str, entry.schema_uri),
             ("datacontenttype", str, "application/json"),
@@ -81,6 +82,8 @@ def incoming_class(entry: EventType, data: type[Any]) -> type[Any]:
             ("correlationid", _OPTIONAL_TEXT, UNSET),
             ("traceparent", _OPTIONAL_TEXT, UNSET),
             ("tracestate", _OPTIONAL_TEXT, UNSET),
+            # Foreign publishers number as they like; a form that is not ours says nothing and harms nothing.
+            ("sequence", Any, UNSET),
         ],
         tag_field="type",
         tag=entry.name,

@@ -8,10 +8,21 @@ from typing import Any
 
 from polaris.clock import Clock
 from polaris.exceptions import CircuitBreakerOpenException
-from polaris.resilience import CircuitBreaker
+from polaris.resilience import CircuitBreaker, CircuitBreakerState
 
 WAIT_S_MAX = 1.0
 """How long to wait at the most before the breaker is asked again: somebody may have closed it by hand."""
+
+
+class ProbeFailed(Exception):
+    """A call that was to show whether the dependency is back has failed with `error`, and the breaker is open again.
+
+    Nothing was learnt about its message: it waits on, and none of its tries is used up.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Guard:
@@ -33,24 +44,34 @@ class Guard:
     async def call(self, function: Callable[[], Awaitable[Any]], name: str) -> Any:
         """Call the function under the breaker, as soon as that admits it.
 
-        Raises what the function raises, and the breaker's rejection once the subscription ends.
+        Raises what the function raises, `ProbeFailed` around it if the call was a probe that opened the breaker once
+        more, and the breaker's rejection once the subscription ends.
         """
         while True:
-            begun = False
+            begun = probes = False
 
             async def begin() -> Any:
-                nonlocal begun
-                begun = True
+                nonlocal begun, probes
+                begun, probes = True, self._breaker.state is not CircuitBreakerState.CLOSED
                 return await function()
 
             try:
                 return await self._breaker.execute(begin, name)
             except CircuitBreakerOpenException as rejection:
-                # The function may have met an open breaker of its own.
+                # Begun, the function has met an open breaker of its own.
+                if begun and self._opened_by(probes):
+                    raise ProbeFailed(rejection) from rejection
                 if begun or self._ended.is_set():
                     raise
                 wait_s = WAIT_S_MAX if rejection.retry_after is None else min(WAIT_S_MAX, rejection.retry_after)
+            except Exception as error:  # boundary: what handlers raise, told apart and raised again
+                if self._opened_by(probes):
+                    raise ProbeFailed(error) from error
+                raise
             await self._wait(wait_s)
+
+    def _opened_by(self, probe: bool) -> bool:
+        return probe and self._breaker.state is CircuitBreakerState.OPEN
 
     async def _wait(self, wait_s: float) -> None:
         waiting = {asyncio.ensure_future(self._clock.sleep(wait_s)), asyncio.ensure_future(self._ended.wait())}

@@ -10,8 +10,9 @@ from polaris.messaging._broker import Delivery
 from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import Failure
-from polaris.messaging._guard import Guard
+from polaris.messaging._guard import Guard, ProbeFailed
 from polaris.messaging._invocation import Invoker
+from polaris.messaging._sequences import GapDetector
 from polaris.messaging._settlement import Accepted, Settlement
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
 
@@ -23,6 +24,8 @@ Found: TypeAlias = Sequence[DecodedEvent | Undecodable] | Failure
 """What a message holds, or why it will not be handled at all."""
 Member: TypeAlias = tuple[int, DecodedEvent]
 """An event of a message and its place in it."""
+Failed: TypeAlias = tuple[Accepted, BaseException]
+"""A message that must come again, and why."""
 
 
 class Handling:
@@ -32,7 +35,8 @@ class Handling:
     or is put aside; it is done with only once the dead letter is stored. Bytes that are no event are put aside at once.
     The members of a batch message end one by one, the message when the last of them has.
 
-    `repeats` tells how often a message was tried again without another delivery.
+    `repeats` tells how often a message was tried again without another delivery; `gaps` is shown the number of every
+    event that came.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Handling:
         guard: Guard | None,
         answer: Answer,
         repeats: Callable[[Accepted], int],
+        gaps: GapDetector | None = None,
     ) -> None:
         self._name = settlement.name
         self._invoker = invoker
@@ -56,7 +61,8 @@ class Handling:
         self._guard = guard
         self._answer = answer
         self._repeats = repeats
-        self._durable = settlement.stream is not None
+        self._gaps = gaps
+        self._durable = settlement.settles
         self._partial: dict[int, set[int]] = {}
 
     def decode(self, item: Accepted) -> Found:
@@ -65,6 +71,10 @@ class Handling:
             found = self._invoker.decode(item.delivery)
         except MessageDecodeError as error:
             return Failure.of_decoding(error)
+        if self._gaps is not None:
+            for member in found:
+                if isinstance(member, DecodedEvent):
+                    self._gaps.observe(item.delivery.subject, member.sequence)
         if self._durable and item.delivery.attempt > self._options.redelivery.deliveries_max:
             attempts = item.delivery.attempt - 1
             message = f"delivered {attempts} times to {self._name} and never settled"
@@ -89,9 +99,9 @@ class Handling:
                     done.add(index)
                 else:
                     worst = error
-                    if self._options.ordered_by is not None:
+                    if self._options.ordered_by is not None or self._settlement.cumulative:
                         break
-        if worst is not None and sequence is not None:
+        if worst is not None and sequence is not None and self._durable:
             if len(self._partial) >= PARTIAL_MAX:
                 del self._partial[next(iter(self._partial))]
             self._partial[sequence] = done
@@ -107,7 +117,11 @@ class Handling:
             return None
         delivery = item.delivery
         try:
-            result = await self._call(delivery, [member], delivery.attempt + self._repeats(item))
+            attempt = delivery.attempt + self._repeats(item)
+            if self._guard is None:
+                result = await self._invoker.call(delivery, (member,), attempt=attempt)
+            else:
+                result = await self._call(delivery, [member], attempt)
         except Exception as error:  # boundary: handlers are foreign code; what they raise decides about the message
             self._stats.failed += 1
             if delivery.reply_to is not None:
@@ -120,7 +134,14 @@ class Handling:
     async def _call(self, delivery: Delivery, events: Sequence[DecodedEvent], attempt: int) -> Any:
         if self._guard is None:
             return await self._invoker.call(delivery, events, attempt=attempt)
-        return await self._guard.call(lambda: self._invoker.call(delivery, events, attempt=attempt), self._name)
+        try:
+            return await self._guard.call(lambda: self._invoker.call(delivery, events, attempt=attempt), self._name)
+        except ProbeFailed as probe:
+            if self._durable:
+                raise
+            error = probe.error
+        # What comes once cannot wait for another try.
+        raise error
 
     async def _judge(
         self, item: Accepted, error: BaseException, member: DecodedEvent, index: int | None
@@ -133,65 +154,82 @@ class Handling:
         )
 
     def _is_final(self, item: Accepted, error: BaseException) -> bool:
-        policy = self._options.redelivery
+        if not self._durable or isinstance(error, ProbeFailed):
+            return False
         repeats = self._repeats(item)
         failures = self._settlement.failures_with(item, error, repeats)
-        return self._durable and policy.gives_up(failures, item.delivery.attempt + repeats, error)
+        return self._options.redelivery.gives_up(failures, item.delivery.attempt + repeats, error)
 
-    async def handle_batch(self, batch: Sequence[tuple[Accepted, Found]]) -> None:
-        """Handle the events of several messages in one call, and settle the messages."""
+    async def handle_batch(self, batch: Sequence[tuple[Accepted, Found]]) -> list[Failed]:
+        """Handle the events of several messages in one call, and settle the messages but those that must come again."""
         ready: list[tuple[Accepted, list[Member]]] = []
+        again: list[Failed] = []
         for item, found in batch:
             if isinstance(found, Failure):
-                await self._settlement.put_aside(item, found)
+                failed = await self._settlement.put_aside(item, found)
+                if failed is not None:
+                    again.append((item, failed))
                 continue
             wanted: list[Member] = []
-            failed: BaseException | None = None
+            failed = None
             for index, member in enumerate(found):
                 if isinstance(member, Undecodable):
                     refusal = Failure.of_decoding(member.error)
                     failed = await self._settlement.store(item, refusal, member.payload, f"{index}") or failed
                 elif self._invoker.wants(member):
                     wanted.append((index, member))
-            if failed is not None or not wanted:
-                await self._settlement.settle(item, failed)
+            if failed is not None:
+                again.append((item, failed))
+            elif not wanted:
+                await self._settlement.settle(item, None)
             else:
                 ready.append((item, wanted))
         if ready:
-            await self._call_batch(ready)
+            again += await self._call_batch(ready)
+        return again
 
-    async def _call_batch(self, ready: Sequence[tuple[Accepted, list[Member]]]) -> None:
+    async def _call_batch(self, ready: Sequence[tuple[Accepted, list[Member]]]) -> list[Failed]:
         """One call for all; when it fails, messages with no further chance are tried alone, the rest comes again."""
         events = [found for _, members in ready for _, found in members]
+        first = ready[0][0]
         try:
-            first = ready[0][0].delivery
-            await self._call(first, events, first.attempt)
+            await self._call(first.delivery, events, first.delivery.attempt + self._repeats(first))
         except Exception as error:  # boundary: as in _try_member
             self._stats.failed += len(events)
+            again: list[Failed] = []
             for item, members in ready:
                 if not self._is_final(item, error):
-                    await self._settlement.settle(item, error)
+                    again.append((item, error))
                 elif len(ready) > 1:
-                    await self._call_batch([(item, members)])
-                elif len(members) > 1:
-                    await self._call_members(item, members)
-                else:
-                    await self._settlement.put_aside(item, _failure(error))
-            return
+                    again += await self._call_batch([(item, members)])
+                elif (unstored := await self._last_chance(item, members, error)) is not None:
+                    again.append((item, unstored))
+            return again
         for item, _ in ready:
             await self._settlement.settle(item, None)
+        return []
 
-    async def _call_members(self, item: Accepted, members: Sequence[Member]) -> None:
+    async def _last_chance(
+        self, item: Accepted, members: Sequence[Member], error: BaseException
+    ) -> BaseException | None:
         """The events of a message with no further chance, each alone: a bad one takes no good one with it."""
+        repeats = self._repeats(item)
+        if len(members) == 1:
+            return await self._settlement.put_aside(item, _failure(error, repeats))
         unstored: BaseException | None = None
         for index, member in members:
             try:
-                await self._call(item.delivery, [member], item.delivery.attempt)
+                await self._call(item.delivery, [member], item.delivery.attempt + repeats)
+            except ProbeFailed as probe:
+                self._stats.failed += 1
+                unstored = probe
             except Exception as error:  # boundary: as in _try_member
                 self._stats.failed += 1
                 payload = self._codec.encode(member.event)
-                unstored = await self._settlement.store(item, _failure(error), payload, f"{index}") or unstored
-        await self._settlement.settle(item, unstored)
+                unstored = await self._settlement.store(item, _failure(error, repeats), payload, f"{index}") or unstored
+        if unstored is None:
+            await self._settlement.settle(item, None)
+        return unstored
 
 
 def _failure(error: BaseException, repeats: int = 0) -> Failure:

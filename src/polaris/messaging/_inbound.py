@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from polaris.clock import Clock
 from polaris.exceptions import SubscriptionError
 from polaris.ids import new_id
+from polaris.messaging._acks import AckWish
 from polaris.messaging._broker import (
+    AckPolicy,
     ConsumerInfo,
     ConsumerSpec,
     Delivery,
@@ -23,7 +25,9 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging._chain import MiddlewareChain
 from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._cumulative import Cumulative
 from polaris.messaging._dead_letters import DeadLetterWriter
+from polaris.messaging._given_up import GivenUpWatch
 from polaris.messaging._handlers import BoundHandler
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._replay import ACK_WAIT_S as REPLAY_ACK_WAIT_S
@@ -32,6 +36,7 @@ from polaris.messaging._replay import INACTIVE_S as REPLAY_INACTIVE_S
 from polaris.messaging._replay import Replay, ReplayReport
 from polaris.messaging._requests import Responder
 from polaris.messaging._router import Route
+from polaris.messaging._sequences import GapDetector
 from polaris.messaging._settlement import Settlement
 from polaris.messaging._sources import PulledSource, PushedSource, Source
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX, covers, overlap, topic_pattern
@@ -87,6 +92,7 @@ class Inbound:
         self,
         broker: MessageBroker,
         codec: EventCodec,
+        answers: EventCodec,
         chain: MiddlewareChain,
         streams: Sequence[StreamSpec],
         *,
@@ -103,11 +109,21 @@ class Inbound:
         self._collector = collector
         self._logger = logger
         self._clock = clock
-        self._responder = Responder(broker, codec, logger=logger)
+        self._responder = Responder(broker, answers, logger=logger)
         self._dead_letters: DeadLetterWriter | None = None
-        if self.stream_of(DEAD_LETTER_PREFIX + ">") is not None:
+        self._given_up: GivenUpWatch | None = None
+        dead_letter_stream = self.stream_of(DEAD_LETTER_PREFIX + ">")
+        if dead_letter_stream is not None:
             self._dead_letters = DeadLetterWriter(broker, codec, clock=clock)
+            (spec,) = (stream for stream in streams if stream.name == dead_letter_stream)
+            self._given_up = GivenUpWatch(broker, codec, streams, spec, collector=collector, logger=logger, clock=clock)
         self._routes: list[Route] = []
+        self._subscriptions: list[Subscription] = []
+
+    @property
+    def subscriptions(self) -> Sequence[Subscription]:
+        """Those that have not ended."""
+        return [one for one in self._subscriptions if one.active]
 
     def stream_of(self, pattern: str) -> str | None:
         """The stream that stores everything the pattern matches, or None."""
@@ -116,18 +132,28 @@ class Inbound:
                 return stream.name
         return None
 
+    async def start(self) -> None:
+        """Begin to put aside what the broker gives up for consumers of other clients; a broker that refuses is let."""
+        if self._given_up is not None:
+            await self._given_up.start()
+
     async def subscribe(
         self,
         pattern: str,
         handler: BoundHandler,
         options: SubscriptionOptions,
         position: Position,
+        wish: AckWish,
     ) -> Subscription:
         stream = self._stream_for(pattern, position)
         name = position.name(pattern, handler, core=stream is None)
+        ack = wish.granted(options, core=stream is None, group=position.group, delivery=position.delivery)
+        if ack is AckPolicy.ALL and any(route.active and route.name == name for route in self._routes):
+            raise SubscriptionError("one who settles all that came before is alone on a position", {"durable": name})
         stats = SubscriptionStats()
-        source = self._source(pattern, name, options, stats, stream, position)
-        given = DeliveryClass.AT_MOST_ONCE if stream is None else DeliveryClass.AT_LEAST_ONCE
+        source = self._source(pattern, name, options, stats, stream, position, ack)
+        once = stream is None or ack is AckPolicy.NONE
+        given = DeliveryClass.AT_MOST_ONCE if once else DeliveryClass.AT_LEAST_ONCE
         invoker = Invoker(
             handler,
             self._chain,
@@ -136,22 +162,12 @@ class Inbound:
             delivery=given,
             timeout_s=options.handler_timeout_s,
             stats=stats,
-        )
-        settlement = Settlement(
-            name,
-            options,
-            stats,
-            stream=stream,
-            dead_letters=self._dead_letters,
-            clock=self._clock,
-            logger=self._logger,
-            observe=self._delivery_observer(name, durable=stream is not None),
-            observe_drop=self._drop_observer(name),
+            shared=stream is not None,
         )
         route = Route(
             source,
             invoker,
-            settlement,
+            self._settlement(name, options, stats, stream, ack, source),
             options,
             stats,
             codec=self._codec,
@@ -159,11 +175,14 @@ class Inbound:
             logger=self._logger,
             grace_s=self._grace_s,
             answer=self._responder.answer,
+            gaps=self._gap_detector(name, stats) if options.detect_gaps else None,
         )
         await route.start()
         self._routes = [known for known in self._routes if known.active]
         self._routes.append(route)
-        return Subscription(pattern, name, given, route)
+        subscription = Subscription(pattern, name, given, route)
+        self._subscriptions = [*self.subscriptions, subscription]
+        return subscription
 
     async def replay(
         self, pattern: str, handler: BoundHandler, start: Start, until: datetime | None, batch_max: int
@@ -193,6 +212,8 @@ class Inbound:
 
     async def stop(self, *, finish_all: bool) -> None:
         """End all routes at the same time; one that fails does not keep the others from ending."""
+        if self._given_up is not None:
+            await self._given_up.stop()
         routes, self._routes = self._routes, []
         outcomes = await asyncio.gather(
             *(route.stop(finish_all=finish_all) for route in routes), return_exceptions=True
@@ -209,6 +230,7 @@ class Inbound:
         stats: SubscriptionStats,
         stream: str | None,
         position: Position,
+        ack: AckPolicy,
     ) -> Source:
         if stream is None:
             group = None if position.group is None else _legal_name(position.group)
@@ -218,12 +240,39 @@ class Inbound:
             durable=name,
             pattern=pattern,
             ack_wait_s=options.ack_wait_s,
-            in_flight_max=max(UNSETTLED_MAX, 4 * options.in_flight_max),
+            ack=ack,
+            # Where nothing can be settled before what is elsewhere has come here, there must be room for it here.
+            in_flight_max=options.in_flight_max
+            if ack is AckPolicy.ALL
+            else max(UNSETTLED_MAX, 4 * options.in_flight_max),
             start=position.start or (Start.NEW if position.unnamed else Start.ALL),
             inactive_s=UNNAMED_INACTIVE_S if position.unnamed else None,
         )
         observe = self._consumer_observer(name)
         return PulledSource(self._broker, spec, clock=self._clock, logger=self._logger, stats=stats, observe=observe)
+
+    def _settlement(
+        self,
+        name: str,
+        options: SubscriptionOptions,
+        stats: SubscriptionStats,
+        stream: str | None,
+        ack: AckPolicy,
+        source: Source,
+    ) -> Settlement:
+        return Settlement(
+            name,
+            options,
+            stats,
+            stream=stream,
+            ack=ack,
+            cumulative=Cumulative(source.info) if ack is AckPolicy.ALL else None,
+            dead_letters=self._dead_letters,
+            clock=self._clock,
+            logger=self._logger,
+            observe=self._delivery_observer(name, durable=stream is not None),
+            observe_drop=self._drop_observer(name),
+        )
 
     def _stream_for(self, pattern: str, position: Position) -> str | None:
         delivery, durable = position.delivery, position.durable
@@ -237,6 +286,14 @@ class Inbound:
             hint = f"it reaches into {', '.join(touched)}; subscribe to each" if touched else "no stream stores it"
             raise SubscriptionError(f"{pattern!r} cannot be delivered at least once: {hint}", {"topic": pattern})
         return stream
+
+    def _gap_detector(self, name: str, stats: SubscriptionStats) -> GapDetector:
+        if self._collector is None:
+            return GapDetector(stats)
+        instruments = self._collector.instruments
+        return GapDetector(
+            stats, on_missed=instruments.sequence_missed(name).inc, on_late=instruments.sequence_late(name).inc
+        )
 
     def _delivery_observer(self, name: str, *, durable: bool) -> Callable[[Delivery, str | None], None] | None:
         if self._collector is None:

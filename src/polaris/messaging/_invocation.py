@@ -7,6 +7,7 @@ import inspect
 import itertools
 from collections.abc import Sequence
 from contextvars import ContextVar
+from types import CoroutineType
 from typing import Any
 
 from polaris.exceptions import DeadlineExceededError, MessageBusError
@@ -41,6 +42,7 @@ class Invoker:
         delivery: DeliveryClass,
         timeout_s: float | None,
         stats: SubscriptionStats,
+        shared: bool = True,
     ) -> None:
         self.takes_batch = handler.takes_batch
         self._handler = handler
@@ -50,7 +52,6 @@ class Invoker:
         self._timeout_s = timeout_s
         self._stats = stats
         # What is stored is handled once by all who share the position; what is pushed, once by each who listens.
-        shared = delivery is DeliveryClass.AT_LEAST_ONCE
         self._receiver = subscription if shared else f"{subscription} {next(_numbers)}"
         self._bytes_max = DECOMPRESSED_BYTES_MAX
         for middleware in chain.middlewares:
@@ -140,7 +141,7 @@ class Invoker:
             self._stats.skipped += 1
             return None
         result = handler.call(context.event, context) if handler.takes_context else handler.call(context.event)
-        if inspect.isawaitable(result):
+        if type(result) is CoroutineType or inspect.isawaitable(result):
             result = await result
         self._stats.handled += 1
         context.result = result

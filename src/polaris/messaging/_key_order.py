@@ -55,10 +55,13 @@ class KeyOrder(Generic[T]):
         """How often the item was tried again so far."""
         return self._places[id(item)].repeats
 
-    def repeat_later(self, item: T, delay_s: float) -> None:
-        """Make the item, which was tried, ready once more after `delay_s` seconds; those behind it go on waiting."""
+    def repeat_later(self, item: T, delay_s: float, *, counts: bool = True) -> None:
+        """Make the item, which was tried, ready once more after `delay_s` seconds; those behind it go on waiting.
+
+        `counts`: whether the try is one of its repeats.
+        """
         place = self._places[id(item)]
-        place.repeats += 1
+        place.repeats += counts
         place.timer = asyncio.get_running_loop().call_later(delay_s, self._repeat, place)
 
     def _repeat(self, place: _Place[T]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from polaris.exceptions import MessageDecodeError
 from polaris.messaging._broker import Delivery
 from polaris.messaging._cloudevents import DecodedEvent
+from polaris.messaging._guard import ProbeFailed
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._key_order import KeyOrder
 from polaris.messaging._settlement import Accepted, Settlement
@@ -54,7 +55,8 @@ class Ordering:
 
     def repeat_later(self, item: Accepted, error: BaseException) -> None:
         """Keep the message that failed with `error` in its place, and try it again after the delay of the policy."""
-        self._order.repeat_later(item, self._settlement.delay_s(item, error, self._order.repeats(item)))
+        delay_s = self._settlement.delay_s(item, error, self._order.repeats(item))
+        self._order.repeat_later(item, delay_s, counts=not isinstance(error, ProbeFailed))
 
     def ended(self, item: Accepted) -> None:
         """Let the next ones begin if the message is settled; one that is to be tried again keeps its place."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from polaris._correlation import current_correlation_id, new_correlation_id
-from polaris.domain import PolarisEvent
+from polaris.domain import EventKind, EventType, PolarisEvent
 from polaris.exceptions import MessageDecodeError, PublishError
 from polaris.messaging._batches import BATCH_BYTES, Batch, cut
 from polaris.messaging._broker import Delivery, DeliveryClass, MessageBroker, OutgoingMessage, Receipt
@@ -16,29 +17,46 @@ from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._coalescing import Coalescer
 from polaris.messaging._content_encoding import packed
 from polaris.messaging._context import MessageContext, MessageDirection
+from polaris.messaging._publish_account import PublishBook, reason_of
 from polaris.messaging._publisher import Publisher
 from polaris.messaging._requests import reply_of
+from polaris.messaging._sequences import Numbering
 from polaris.messaging._subjects import check_topic, topic_of
+from polaris.messaging._wire_format import CONTENT_TYPE_HEADER, WireFormat
 from polaris.observability import TraceContext, current_trace
 
 TOPICS_AT_ONCE = 64
 _BATCH = "polaris.batch"
 _PUBLISH = MessageDirection.PUBLISH
 _AT_MOST_ONCE = DeliveryClass.AT_MOST_ONCE
+_TELEMETRY = EventKind.TELEMETRY
 
 
 class Outbound:
     """The way out of a bus. `PolarisMessageBus` documents what is promised."""
 
-    def __init__(self, broker: MessageBroker, codec: EventCodec, publisher: Publisher, chain: MiddlewareChain) -> None:
+    def __init__(
+        self,
+        broker: MessageBroker,
+        codec: EventCodec,
+        publisher: Publisher,
+        chain: MiddlewareChain,
+        *,
+        books: Mapping[EventKind, PublishBook],
+        numbering: Numbering,
+        linger_s: float,
+    ) -> None:
         self._broker = broker
         self._codec = codec
         self._publisher = publisher
+        self._books = books
+        self._numbering = numbering
         self._publish_event = chain.bind(self._send_event)
         self._publish_batch = chain.bind(self._send_batch)
         self._ask = chain.bind(self._send_request)
-        self._names: dict[type[PolarisEvent], str] = {}
-        self._coalescer = Coalescer(self._publish_gathered, self._cut_encoded)
+        self._marks = codec.wire_format is not WireFormat.JSON
+        self._entries: dict[type[PolarisEvent], EventType] = {}
+        self._coalescer = Coalescer(self._publish_gathered, self._cut_encoded, publisher, linger_s=linger_s)
         # Under which trace each of the encoded events that gather was published, if any.
         self._traces: dict[int, TraceContext] = {}
 
@@ -50,20 +68,41 @@ class Outbound:
         headers: Mapping[str, str] | None,
         timeout_s: float,
     ) -> Receipt:
-        context = self._context(check_topic(topic), event, delivery, headers, timeout_s)
-        await self._publish_event(context)
-        return _receipt(context)
+        check_topic(topic)
+        entry = self._entry(event)
+        # Written out: a context manager costs more than all that is in it.
+        book, number = self._books[entry.kind], None
+        book.enter()
+        try:
+            context = self._context(topic, event, entry, delivery, headers, timeout_s)
+            if entry.kind is _TELEMETRY:
+                number = context.sequence = self._numbering.next(topic, event.event_id)
+            await self._publish_event(context)
+            receipt = _receipt(context)
+        except BaseException as error:  # boundary: noted, then raised again
+            book.drop(reason_of(error))
+            if number is not None:
+                self._numbering.not_confirmed(topic, event.event_id, number)
+            raise
+        book.confirm()
+        return receipt
 
     async def publish_coalesced(self, topic: str, event: PolarisEvent, timeout_s: float) -> Receipt:
-        (payload,) = self._encode([event])
-        trace = current_trace()
-        if trace is None:
-            return await self._coalescer.publish(check_topic(topic), event, payload, timeout_s)
-        self._traces[id(payload)] = trace
-        try:
-            return await self._coalescer.publish(check_topic(topic), event, payload, timeout_s)
-        finally:
-            del self._traces[id(payload)]
+        check_topic(topic)
+        entry = self._entry(event)
+        with self._books[entry.kind].one():
+            trace = current_trace()
+            (payload,), numbers = self._encode(topic, [event])
+            if trace is not None:
+                self._traces[id(payload)] = trace
+            try:
+                return await self._coalescer.publish(topic, event, payload, timeout_s, kind=entry.kind)
+            except BaseException:  # boundary: noted, then raised again
+                self._not_confirmed(topic, [event], numbers)
+                raise
+            finally:
+                if trace is not None:
+                    del self._traces[id(payload)]
 
     async def finish(self, *, timeout_s: float) -> None:
         """Wait for what gathers to be sent, at most `timeout_s`."""
@@ -82,19 +121,17 @@ class Outbound:
 
         async def publish_topic(name: str, indexes: list[int]) -> None:
             async with room:
-                done = 0
                 mine = [events[index] for index in indexes]
-                for batch in self._cut_encoded(mine, self._encode(mine)):
-                    receipt = await self._publish_cut(name, batch, timeout_s, delivery, current_trace())
-                    for index in indexes[done : done + len(batch.events)]:
-                        receipts[index] = receipt
-                    done += len(batch.events)
+                for index, receipt in zip(
+                    indexes, await self._publish_run(name, mine, delivery, timeout_s), strict=True
+                ):
+                    receipts[index] = receipt
 
         await _all(publish_topic(name, indexes) for name, indexes in by_topic.items())
         return [receipt for receipt in receipts if receipt is not None]
 
     async def request(self, topic: str, event: PolarisEvent, timeout_s: float) -> PolarisEvent:
-        context = self._context(topic, event, DeliveryClass.AT_MOST_ONCE, None, timeout_s)
+        context = self._context(topic, event, self._entry(event), DeliveryClass.AT_MOST_ONCE, None, timeout_s)
         context.awaits_reply = True
         await self._ask(context)
         reply: Delivery | None = context.result
@@ -102,44 +139,88 @@ class Outbound:
             raise PublishError(f"a middleware stopped the request on {topic!r}; nothing was sent", {"topic": topic})
         return reply_of(topic, reply, self._codec)
 
+    def _entry(self, event: PolarisEvent) -> EventType:
+        entry = self._entries.get(type(event))
+        if entry is None:
+            entry = self._entries[type(event)] = self._codec.require(type(event))
+        return entry
+
     def _context(
         self,
         topic: str,
         event: PolarisEvent,
+        entry: EventType,
         delivery: DeliveryClass | None,
         headers: Mapping[str, str] | None,
         timeout_s: float,
     ) -> MessageContext:
-        name = self._names.get(type(event))
-        if name is None:
-            name = self._names[type(event)] = self._codec.require(type(event)).name
         return MessageContext(
             topic,
             event,
             _PUBLISH,
             dict(headers) if headers else {},
             event.correlation_id or current_correlation_id(),
-            name,
+            entry.name,
             delivery=delivery if delivery is not None else self._publisher.guarantee(topic),
             trace=current_trace(),
             timeout_s=timeout_s,
         )
 
+    async def _publish_run(
+        self, topic: str, events: Sequence[PolarisEvent], delivery: DeliveryClass | None, timeout_s: float
+    ) -> list[Receipt]:
+        """Publish events of one topic one message after the other; a receipt for each, or the error of the first."""
+        receipts: list[Receipt] = []
+        numbers: Sequence[str | None] | None = None
+        failed = len(events)
+        self._tally(events, PublishBook.enter)
+        try:
+            encoded, numbers = self._encode(topic, events)
+            for batch in self._cut_encoded(events, encoded):
+                failed = len(batch.events)
+                receipt = await self._publish_cut(topic, batch, timeout_s, delivery, current_trace())
+                receipts += [receipt] * len(batch.events)
+                self._tally(batch.events, PublishBook.confirm)
+        except BaseException as error:  # boundary: noted, then raised again
+            reason = reason_of(error)
+            unsent = events[len(receipts) :]
+            self._tally(unsent[:failed], lambda book, count: book.drop(reason, count))
+            self._tally(unsent[failed:], lambda book, count: book.drop("not_sent", count))
+            if numbers is not None:
+                self._not_confirmed(topic, unsent, numbers[len(receipts) :])
+            raise
+        return receipts
+
+    def _tally(self, events: Sequence[PolarisEvent], enter: Callable[[PublishBook, int], None]) -> None:
+        for event_class, count in Counter(map(type, events)).items():
+            entry = self._entries.get(event_class) or self._codec.require(event_class)
+            enter(self._books[entry.kind], count)
+
+    def _not_confirmed(self, topic: str, events: Sequence[PolarisEvent], numbers: Sequence[str | None]) -> None:
+        for event, number in zip(events, numbers, strict=True):
+            if number is not None:
+                self._numbering.not_confirmed(topic, event.event_id, number)
+
     async def _send_event(self, context: MessageContext) -> Receipt:
-        receipt = await self._publisher.send(self._message(context), _delivery(context), context.timeout_s)
+        receipt = await self._publisher.send(
+            self._message(context), _delivery(context), context.timeout_s, kind=self._entry(context.event).kind
+        )
         context.result = receipt
         return receipt
 
     async def _send_batch(self, context: MessageContext) -> Receipt:
         batch: Batch
-        batch, trace = context.attributes[_BATCH]
+        batch, trace, since_s = context.attributes[_BATCH]
         payload = self._joined(batch.encoded)
         if context.trace is not trace and context.trace is not None:
             payload = self._moved(payload, batch.encoded, trace, context.trace)
+        self._mark(context, batch=len(batch.encoded) > 1)
         if context.encoding is not None:
             payload = packed(payload, context, context.encoding)
         message = OutgoingMessage(context.topic, payload, batch.message_id, context.headers or None)
-        receipt = await self._publisher.send(message, _delivery(context), context.timeout_s)
+        receipt = await self._publisher.send(
+            message, _delivery(context), context.timeout_s, kind=self._entry(context.event).kind, since_s=since_s
+        )
         context.result = receipt
         return receipt
 
@@ -155,10 +236,18 @@ class Outbound:
             correlation_id=context.correlation_id,
             traceparent=None if trace is None else trace.traceparent,
             tracestate=None if trace is None else trace.tracestate,
+            sequence=context.sequence,
         )
+        if self._marks:
+            self._mark(context, batch=False)
         if context.encoding is not None:
             payload = packed(payload, context, context.encoding)
         return OutgoingMessage(context.topic, payload, context.event.event_id, context.headers or None)
+
+    def _mark(self, context: MessageContext, *, batch: bool) -> None:
+        content_type = self._codec.wire_format.content_type(batch=batch)
+        if content_type is not None:
+            context.headers[CONTENT_TYPE_HEADER] = content_type
 
     async def _publish_cut(
         self,
@@ -168,24 +257,27 @@ class Outbound:
         delivery: DeliveryClass | None,
         trace: TraceContext | None,
         links: tuple[TraceContext, ...] = (),
+        since_s: float | None = None,
     ) -> Receipt:
-        context = self._context(topic, batch.events[0], delivery, None, timeout_s)
+        first = batch.events[0]
+        context = self._context(topic, first, self._entry(first), delivery, None, timeout_s)
         context.batch = batch.events
         context.trace, context.links = trace, links
-        context.attributes[_BATCH] = batch, trace
+        context.attributes[_BATCH] = batch, trace, since_s
         await self._publish_batch(context)
         return _receipt(context)
 
-    async def _publish_gathered(self, topic: str, batch: Batch, timeout_s: float) -> Receipt:
+    async def _publish_gathered(self, topic: str, batch: Batch, timeout_s: float, since_s: float | None) -> Receipt:
         """Events of different publishers: the trace of all of them, or links to those that they have."""
-        if not self._traces:
-            return await self._publish_cut(topic, batch, timeout_s, None, None)
-        traces = dict.fromkeys(self._traces.get(id(payload)) for payload in batch.encoded)
-        if len(traces) == 1:
-            (trace,) = traces
-            return await self._publish_cut(topic, batch, timeout_s, None, trace)
-        links = tuple(one for one in traces if one is not None and one.sampled)
-        return await self._publish_cut(topic, batch, timeout_s, None, None, links)
+        trace: TraceContext | None = None
+        links: tuple[TraceContext, ...] = ()
+        if self._traces:
+            traces = dict.fromkeys(self._traces.get(id(payload)) for payload in batch.encoded)
+            if len(traces) == 1:
+                (trace,) = traces
+            else:
+                links = tuple(one for one in traces if one is not None and one.sampled)
+        return await self._publish_cut(topic, batch, timeout_s, None, trace, links, since_s)
 
     def _joined(self, encoded: Sequence[bytes]) -> bytes:
         return encoded[0] if len(encoded) == 1 else self._codec.join(encoded)
@@ -208,29 +300,45 @@ class Outbound:
             if found.traceparent in (None, place):
                 event = found.event
                 again.append(
-                    self._codec.encode(event, traceparent=trace.traceparent, tracestate=trace.tracestate or None)
+                    self._codec.encode(
+                        event,
+                        traceparent=trace.traceparent,
+                        tracestate=trace.tracestate or None,
+                        sequence=found.sequence if isinstance(found.sequence, str) else None,
+                    )
                 )
             else:
                 again.append(one)
         moved = self._joined(again)
         return moved if len(moved) <= max(len(payload), self._broker.capabilities.payload_bytes_max) else payload
 
-    def _encode(self, events: Sequence[PolarisEvent]) -> list[bytes]:
-        """Each under its own correlation id, else under that of the scope, else under one made for all of them."""
+    def _encode(self, topic: str, events: Sequence[PolarisEvent]) -> tuple[list[bytes], Sequence[str | None]]:
+        """Each under its own correlation id, else under that of the scope, else under one made for all of them.
+
+        The second list has the numbers of those that are telemetry.
+        """
         trace = current_trace()
         correlation_id = current_correlation_id() or new_correlation_id()
         traceparent = None if trace is None else trace.traceparent
         tracestate = None if trace is None else trace.tracestate
         encode = self._codec.encode
-        return [
-            encode(
-                event,
-                correlation_id=event.correlation_id or correlation_id,
-                traceparent=traceparent,
-                tracestate=tracestate,
-            )
-            for event in events
-        ]
+        number = self._numbering.next
+        numbers = [number(topic, event.event_id) if self._entry(event).kind is _TELEMETRY else None for event in events]
+        try:
+            encoded = [
+                encode(
+                    event,
+                    correlation_id=event.correlation_id or correlation_id,
+                    traceparent=traceparent,
+                    tracestate=tracestate,
+                    sequence=sequence,
+                )
+                for event, sequence in zip(events, numbers, strict=True)
+            ]
+        except BaseException:  # boundary: noted, then raised again
+            self._not_confirmed(topic, events, numbers)
+            raise
+        return encoded, numbers
 
     def _cut_encoded(self, events: Sequence[PolarisEvent], encoded: Sequence[bytes]) -> list[Batch]:
         return list(cut(events, encoded, bytes_max=min(BATCH_BYTES, self._broker.capabilities.payload_bytes_max)))

@@ -15,14 +15,15 @@ from polaris.exceptions import (
     PolarisException,
     RateLimitExceededError,
 )
+from polaris.messaging._guard import ProbeFailed
 from polaris.resilience import Backoff
 
 DELIVERIES_PER_FAILURE = 4
 
 
 def is_rejection(error: BaseException) -> bool:
-    """Whether a policy on this side turned the message away, so that nothing was learnt about it."""
-    return isinstance(error, (BulkheadError, CircuitBreakerError, RateLimitExceededError))
+    """Whether nothing was learnt about the message: a policy on this side turned it away, or it was a probe."""
+    return isinstance(error, (BulkheadError, CircuitBreakerError, RateLimitExceededError, ProbeFailed))
 
 
 class RedeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):

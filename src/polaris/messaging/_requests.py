@@ -8,6 +8,7 @@ from polaris.domain import PolarisEvent, event_type
 from polaris.exceptions import MessageBusError, PolarisException, RequestFailedError
 from polaris.messaging._broker import Delivery, MessageBroker, OutgoingMessage
 from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._wire_format import CONTENT_TYPE_HEADER
 
 if TYPE_CHECKING:
     from polaris.observability import StructuredLogger
@@ -39,7 +40,10 @@ class Responder:
             return
         reply = result if error is None else _failure_of(error)
         try:
-            await self._broker.publish(OutgoingMessage(delivery.reply_to, self._codec.encode(reply)))
+            content_type = self._codec.wire_format.content_type(batch=False)
+            headers = None if content_type is None else {CONTENT_TYPE_HEADER: content_type}
+            message = OutgoingMessage(delivery.reply_to, self._codec.encode(reply), headers=headers)
+            await self._broker.publish(message)
         except PolarisException as problem:
             self._logger.warning("a reply could not be sent", topic=delivery.subject, error=problem)
 

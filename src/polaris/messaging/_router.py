@@ -11,10 +11,12 @@ from polaris.messaging._backlog import Backlog
 from polaris.messaging._broker import ConsumerInfo, Delivery
 from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._dead_letters import Failure
-from polaris.messaging._guard import Guard
+from polaris.messaging._guard import Guard, ProbeFailed
 from polaris.messaging._handling import Answer, Found, Handling
+from polaris.messaging._in_place import InPlace, InSequence
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._ordering import Ordering
+from polaris.messaging._sequences import GapDetector
 from polaris.messaging._settlement import Accepted, Settlement, is_being_cancelled
 from polaris.messaging._shedding import Dropped, Shedding
 from polaris.messaging._sources import Source
@@ -36,6 +38,7 @@ class Route:
     accepted that was not finished is handed back without delay.
 
     With `ordered_by`, messages of one key are handled one after the other, in the order of arrival, see `Ordering`.
+    With `AckPolicy.ALL` all messages are, and one settlement covers many, see `Cumulative`.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Route:
         logger: StructuredLogger,
         grace_s: float,
         answer: Answer,
+        gaps: GapDetector | None = None,
     ) -> None:
         self.name = settlement.name
         self.stats = stats
@@ -61,13 +65,14 @@ class Route:
         self._clock = clock
         self._logger = logger
         self._grace_s = grace_s
-        self._durable = settlement.stream is not None
-        self._backlog: Backlog[Accepted | None] = Backlog()
+        self._durable = settlement.settles
+        self._backlog: Backlog[Accepted | None] = Backlog(InSequence() if settlement.cumulative else None)
         self._ordering: Ordering | None = None
         if options.ordered_by is not None:
             self._ordering = Ordering(options.ordered_by, self._backlog.put, invoker, settlement, logger=logger)
         self._workers: list[asyncio.Task[None]] = []
         self._heartbeat: asyncio.Task[None] | None = None
+        self._in_place = InPlace(settlement, clock) if settlement.cumulative else None
         self._guard = None if options.breaker is None else Guard(options.breaker, clock)
         self._handling = Handling(
             invoker,
@@ -77,7 +82,8 @@ class Route:
             codec=codec,
             guard=self._guard,
             answer=answer,
-            repeats=_never if self._ordering is None else self._ordering.repeats,
+            repeats=_repeats if self._ordering is None else self._ordering.repeats,
+            gaps=gaps,
         )
         sheds = options.conflate or options.stale_after_s is not None
         self._shedding = Shedding(options, clock) if sheds else None
@@ -99,6 +105,8 @@ class Route:
 
     def accept(self, delivery: Delivery) -> None:
         item = self._settlement.accept(delivery)
+        if item is None:
+            return
         if self._shedding is not None:
             self._shedding.accept(item)
         if self._ordering is None:
@@ -155,6 +163,8 @@ class Route:
             # At once, so that no worker begins anything while the source is being halted.
             self._returning = self._durable and not finish_all
             self.resume()
+            if self._in_place is not None:
+                self._in_place.end()
             if self._guard is not None:
                 self._guard.end()
             self._ending = asyncio.create_task(self._end(), name=f"polaris-end {self.name}")
@@ -171,7 +181,7 @@ class Route:
         while self._returning and self._backlog:
             item = self._backlog.take()
             if item is not None:
-                await self._settlement.hand_back(item, 0.0)
+                await self._settlement.hand_back_unbegun(item)
         for _ in self._workers:
             self._backlog.put(None)
         if self._workers:
@@ -206,6 +216,8 @@ class Route:
         step = self._gather_and_process if self._invoker.takes_batch else self._process_one
         if self._ordering is not None:
             step = self._process_in_order
+        elif self._in_place is not None and not self._invoker.takes_batch:
+            step = self._process_in_place
         backlog = self._backlog
         self._invoker.enter()
         try:
@@ -213,7 +225,7 @@ class Route:
                 if self._resumed is not None:
                     await self._resumed.wait()
                 if self._returning:
-                    await self._settlement.hand_back(item, 0.0)
+                    await self._settlement.hand_back_unbegun(item)
                 elif await step(item):
                     return
         finally:
@@ -233,10 +245,10 @@ class Route:
 
     async def _handle(self, item: Accepted) -> None:
         found = self._handling.decode(item)
-        if isinstance(found, Failure):
-            await self._settlement.put_aside(item, found)
+        if not isinstance(found, Failure):
+            failed = await self._handling.handle(item, found)
+        elif (failed := await self._settlement.put_aside(item, found)) is None:
             return
-        failed = await self._handling.handle(item, found)
         if failed is None or not self._keeps(item, failed):
             await self._settlement.settle(item, failed)
 
@@ -258,31 +270,76 @@ class Route:
             self._ordering.ended(item)
         return ended
 
+    async def _process_in_place(self, item: Accepted) -> bool:
+        await self._process_one(item)
+        while self._settlement.holds(item) and await self._may_repeat():
+            await self._process_one(item)
+        await self._settle_done(now=False)
+        return False
+
     def _keeps(self, item: Accepted, error: BaseException) -> bool:
-        """Keep what failed, to try it again before anything behind it; False if it must be handed back."""
-        if self._ordering is None or not self._durable:
+        """Keep what failed, to try it again before anything behind it; False if it must be handed back.
+
+        A failed probe of the breaker is kept too, but behind the others: each may be the one that succeeds.
+        """
+        probe, in_order = isinstance(error, ProbeFailed), self._ordering is not None or self._in_place is not None
+        if not self._durable or not (probe or in_order):
             return False
         if self._ending is not None:
             self._returning = True
             return False
-        self.stats.retried += 1
-        self._ordering.repeat_later(item, error)
+        self.stats.retried += not probe
+        if self._ordering is not None:
+            self._ordering.repeat_later(item, error)
+        elif self._in_place is not None:
+            self._in_place.keep(item, error)
+        else:
+            self._backlog.put(item)
         return True
+
+    async def _may_repeat(self) -> bool:
+        """Wait until what was kept may be tried again; False if it and all behind it must be handed back instead."""
+        if self._in_place is not None and await self._in_place.wait():
+            if self._resumed is not None:
+                await self._resumed.wait()
+            if self._ending is None:
+                return True
+        self._returning = True
+        return False
+
+    async def _settle_done(self, *, now: bool) -> None:
+        """With cumulative books: settle what is done with."""
+        try:
+            await self._settlement.advance(now=now)
+        except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
+            await self._survive(error, [])
 
     async def _gather_and_process(self, item: Accepted) -> bool:
         """A batch that begins with this message; whether the end was announced meanwhile."""
         batch = [(item, self._handling.decode(item))]
         ended = await self._collect(batch)
+        while (batch := await self._process_batch(batch)) and await self._may_repeat():
+            pass
+        if self._in_place is not None:
+            await self._settle_done(now=True)
+        return ended
+
+    async def _process_batch(self, batch: list[tuple[Accepted, Found]]) -> list[tuple[Accepted, Found]]:
+        """Handle and settle a batch; returns what is kept, to be tried again in place."""
         try:
             if (shedding := self._shedding) is not None:
                 batch = [each for each in batch if not await self._shed(shedding, each[0])]
-            await self._handling.handle_batch(batch)
+            for item, error in await self._handling.handle_batch(batch):
+                if not self._keeps(item, error):
+                    await self._settlement.settle(item, error)
         except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
             await self._survive(error, [item for item, _ in batch])
+        kept = [] if self._in_place is None else [each for each in batch if self._settlement.holds(each[0])]
         if self._shedding is not None:
-            for each, _ in batch:
-                self._shedding.ended(each)
-        return ended
+            for each in batch:
+                if not self._settlement.holds(each[0]):
+                    self._shedding.ended(each[0])
+        return kept
 
     async def _collect(self, batch: list[tuple[Accepted, Found]]) -> bool:
         """Add what is there or comes within the linger, up to `batch_max` events; whether the end was announced."""
@@ -329,5 +386,5 @@ def _count(found: Found) -> int:
     return 1 if isinstance(found, Failure) else len(found)
 
 
-def _never(_: Accepted) -> int:
-    return 0
+def _repeats(item: Accepted) -> int:
+    return item.repeats

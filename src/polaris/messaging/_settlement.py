@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from polaris.clock import Clock
 from polaris.exceptions import MessageBusError
-from polaris.messaging._broker import Delivery
+from polaris.messaging._broker import AckPolicy, Delivery
+from polaris.messaging._cumulative import Cumulative
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import DeadLetterWriter, Failure
 from polaris.messaging._kept_back import KeptBack
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from polaris.observability import StructuredLogger
 
 FAILURES_KEPT_MAX = 8_192
+SETTLED_TOGETHER_MAX = 64
+"""With `AckPolicy.ALL`: so many messages are done with before one settlement covers them, if more are waiting."""
+LEFT_OUT_BEATS = 12
+"""Heartbeats, two `ack_wait_s` long, after which what somebody else has should have come here."""
 
 Observe = Callable[[Delivery, str | None], None]
 """Told of every settled delivery, and of the reason when it became a dead letter."""
@@ -35,20 +41,27 @@ def is_being_cancelled() -> bool:
 
 
 class Accepted:
-    """A delivery that was taken and is not settled; `beat_s` is when the broker last heard of it (unless core)."""
+    """A delivery that was taken and is not settled; `beat_s` is when the broker last heard of it (unless core).
 
-    __slots__ = ("beat_s", "delivery")
+    `repeats` counts how often it was tried again in place.
+    """
+
+    __slots__ = ("beat_s", "delivery", "repeats")
 
     def __init__(self, delivery: Delivery, beat_s: float) -> None:
         self.delivery = delivery
         self.beat_s = beat_s
+        self.repeats = 0
 
 
 class Settlement:
     """The books of one subscription: what was accepted, and how each of it ends.
 
     A settlement that cannot be sent is counted, and the broker delivers the message again. Core deliveries
-    (`stream` is None) come once: what fails is counted as lost and logged.
+    (`stream` is None), and those of a consumer with `AckPolicy.NONE`, come once: what fails is counted as lost and
+    logged.
+
+    With `cumulative` books (`AckPolicy.ALL`), what is done with is kept until `advance` settles many at a time.
     """
 
     def __init__(
@@ -58,6 +71,8 @@ class Settlement:
         stats: SubscriptionStats,
         *,
         stream: str | None,
+        ack: AckPolicy = AckPolicy.EACH,
+        cumulative: Cumulative | None = None,
         dead_letters: DeadLetterWriter | None,
         clock: Clock,
         logger: StructuredLogger,
@@ -66,6 +81,11 @@ class Settlement:
     ) -> None:
         self.name = name
         self.stream = stream
+        self.settles = stream is not None and ack is not AckPolicy.NONE
+        """Whether the broker waits to be told, and delivers again what it is not told of."""
+        self._cumulative = cumulative
+        self._together_max = min(SETTLED_TOGETHER_MAX, max(1, options.in_flight_max // 4))
+        self._beats_left_out = 0
         self.policy = options.redelivery
         self._options = options
         self._stats = stats
@@ -81,43 +101,58 @@ class Settlement:
         self._failures: dict[int, tuple[int, int]] = {}
 
     @property
+    def cumulative(self) -> bool:
+        """Whether a settlement covers everything before it."""
+        return self._cumulative is not None
+
+    @property
     def in_flight(self) -> int:
         """How many are accepted and not settled."""
-        return len(self._accepted)
+        return len(self._accepted) + (0 if self._cumulative is None else len(self._cumulative.done))
 
     @property
     def room(self) -> int:
         """How many more may be accepted now."""
-        return self._options.in_flight_max - len(self._accepted)
+        room, books = self._options.in_flight_max - self.in_flight, self._cumulative
+        if books is None or books.complete:
+            return room
+        # What is elsewhere must come, for anything to be settled; until it does, the broker gives that much less.
+        return max(1, room if books.coming else room - books.elsewhere)
 
     async def wait_for_room(self) -> None:
         """Until at least a quarter of the bound is free, so that messages are fetched many at a time."""
         enough = max(1, self._options.in_flight_max // 4)
-        while self.room < enough:
+        books = self._cumulative
+        if books is not None:
+            await books.look()
+        while self.room < enough and (books is None or books.complete):
             self._freed.clear()
             await self._freed.wait()
 
-    def accept(self, delivery: Delivery) -> Accepted:
-        item = Accepted(delivery, 0.0 if self.stream is None else self._clock.monotonic())
-        self._accepted[id(item)] = item
+    def accept(self, delivery: Delivery) -> Accepted | None:
+        """Take a delivery; None if it is of a message that is here already, and there is nothing to do."""
         self._stats.received += 1
         if delivery.attempt > 1:
             self._stats.redelivered += 1
+        if self._cumulative is not None and not self._cumulative.enters(delivery):
+            return None
+        item = Accepted(delivery, self._clock.monotonic() if self.settles else 0.0)
+        self._accepted[id(item)] = item
         return item
 
     async def settle(self, item: Accepted, error: BaseException | None) -> None:
         """Acknowledge what was handled; hand back, with the delay of the policy, what failed with `error`."""
-        if error is None and self.stream is None:
-            # A core delivery: nobody waits to be told of it.
+        if error is None and not self.settles:
+            # Nobody waits to be told of it.
             if self._observe is not None:
                 self._observe(item.delivery, None)
             self._release(item)
         elif error is None:
             self._forgive(item)
-            await self._finish(item, item.delivery.ack)
+            await self._end_well(item, item.delivery.ack)
             if self._observe is not None:
                 self._observe(item.delivery, None)
-        elif self.stream is None:
+        elif not self.settles:
             self._lose(item, error)
         else:
             await self.hand_back(item, self.delay_s(item, error))
@@ -134,7 +169,7 @@ class Settlement:
         return count
 
     def holds(self, item: Accepted) -> bool:
-        """Whether it is accepted and not settled."""
+        """Whether it is accepted and not done with."""
         return id(item) in self._accepted
 
     async def drop(self, item: Accepted, reason: str) -> None:
@@ -142,10 +177,31 @@ class Settlement:
         self._forgive(item)
         if self._observe_drop is not None:
             self._observe_drop(item.delivery, reason)
-        if self.stream is None:
+        if not self.settles:
             self._release(item)
         else:
-            await self._finish(item, item.delivery.ack)
+            await self._end_well(item, item.delivery.ack)
+
+    async def advance(self, *, now: bool = False, anew: bool = False) -> None:
+        """With cumulative books: settle what is done with, if that is all there is, or much, or `now`.
+
+        `anew`: also ask once more whether anything is left out. What cannot be settled stays for the next time.
+        """
+        books = self._cumulative
+        if books is None or (not now and self._accepted and len(books.done) < self._together_max):
+            return
+        last = await books.last(self._accepted.values(), anew=anew)
+        if last is None:
+            return
+        try:
+            await last.delivery.ack()
+        except MessageBusError as error:
+            self._logger.debug("a settlement could not be sent", subscription=self.name, error=error)
+            return
+        books.settled(last)
+        self._freed.set()
+        # So that it leaves before more is handled: a handler that never waits would keep the driver from sending it.
+        await asyncio.sleep(0)
 
     def failures(self, item: Accepted, repeats: int = 0) -> int:
         """How often this process failed on the message, this try included, which counts once however often asked.
@@ -168,30 +224,45 @@ class Settlement:
         """Let the message come again after `delay_s`, here or elsewhere. Of a settled one nothing happens."""
         if id(item) not in self._accepted:
             return
-        if self.stream is None:
+        if not self.settles:
             self._lose(item, None)
             return
-        self._stats.retried += 1
-        await self._finish(item, lambda: item.delivery.nak(delay_s=delay_s))
+        if self._cumulative is not None:
+            # Once it is handed back, nothing can be settled until it has come again.
+            await self.advance(now=True)
+        await self._nak(item, delay_s)
+
+    async def hand_back_unbegun(self, item: Accepted) -> None:
+        """Hand back what was not begun before the end; with cumulative books it waits for those that were."""
+        if self._cumulative is None:
+            await self.hand_back(item, 0.0)
 
     async def hand_back_all(self) -> None:
         """Hand back, without delay, everything that is not settled."""
+        if self._cumulative is not None:
+            await self.advance(now=True)
         for item in list(self._accepted.values()):
-            await self.hand_back(item, 0.0)
+            await (self._nak(item, 0.0) if self.settles else self.hand_back(item, 0.0))
+        if self._cumulative is not None:
+            # Done with, but the broker cannot be told: they come again.
+            done, self._cumulative.done = self._cumulative.done, []
+            self._stats.unsettled += len(done)
+            for item in done:
+                with contextlib.suppress(MessageBusError):
+                    await item.delivery.nak(delay_s=0.0)
 
     async def hand_back_later(self, items: Iterable[Accepted]) -> None:
         """Hand back what is not settled of `items`, with the delay of the policy."""
         for item in items:
             await self.hand_back(item, self.policy.delay_s(self.failures(item)))
 
-    async def put_aside(self, item: Accepted, failure: Failure) -> None:
-        """Make the message a dead letter, then give it up; if it cannot be stored, the message comes again."""
+    async def put_aside(self, item: Accepted, failure: Failure) -> BaseException | None:
+        """Make the message a dead letter, then give it up; the error when it cannot be stored, and no settlement."""
         error = await self.store(item, failure, None, "")
-        if error is not None:
-            await self.settle(item, error)
-        else:
+        if error is None:
             self._forgive(item)
-            await self._finish(item, item.delivery.term)
+            await self._end_well(item, item.delivery.term)
+        return error
 
     async def store(self, item: Accepted, failure: Failure, payload: bytes | None, part: str) -> BaseException | None:
         """Store a dead letter without settling; the error when that failed, so that the message comes again.
@@ -222,16 +293,34 @@ class Settlement:
         while True:
             await self._clock.sleep(every_s / 2)
             self.tell_kept_back()
-            now_s = self._clock.monotonic()
-            for item in [item for item in self._accepted.values() if now_s - item.beat_s >= every_s / 2]:
-                if id(item) not in self._accepted:
-                    continue
-                try:
+            await self._beat(self._clock.monotonic(), every_s / 2)
+            self._tell_left_out()
+
+    async def _beat(self, now_s: float, silence_s: float) -> None:
+        """Tell the broker of what it has not heard of for so long, and settle what could not be settled before."""
+        books = self._cumulative
+        held = self._accepted.values() if books is None else (*self._accepted.values(), *books.done)
+        try:
+            for item in [item for item in held if now_s - item.beat_s >= silence_s]:
+                if self.holds(item) or (books is not None and item in books.done):
                     await item.delivery.in_progress()
                     item.beat_s = now_s
-                except Exception as error:  # boundary: whatever the driver raises, later heartbeats must go out
-                    self._logger.debug("a heartbeat could not be sent", subscription=self.name, error=error)
-                    break
+            await self.advance(now=True, anew=True)
+        except Exception as error:  # boundary: whatever the driver raises, later heartbeats must go out
+            self._logger.debug("a heartbeat could not be sent", subscription=self.name, error=error)
+
+    def _tell_left_out(self) -> None:
+        """Log it when what is elsewhere has not come here for long after it should have."""
+        if self._cumulative is None or self._cumulative.complete:
+            self._beats_left_out = 0
+            return
+        self._beats_left_out += 1
+        if self._beats_left_out % LEFT_OUT_BEATS == 0:
+            self._logger.warning(
+                "others hold messages of this position; nothing can be settled before they come here",
+                subscription=self.name,
+                ack=AckPolicy.ALL.value,
+            )
 
     def tell_kept_back(self, *, everything: bool = False) -> None:
         """Log how many lines of a kind were kept back: messages are put aside by the thousand when they are."""
@@ -248,6 +337,19 @@ class Settlement:
         finally:
             self._stats.unsettled += not sent
             self._release(item)
+
+    async def _end_well(self, item: Accepted, settle: Callable[[], Awaitable[None]]) -> None:
+        """The message is done with: settle it, or note it in the cumulative books."""
+        if self._cumulative is None:
+            await self._finish(item, settle)
+        elif self._accepted.pop(id(item), None) is not None:
+            self._cumulative.done.append(item)
+
+    async def _nak(self, item: Accepted, delay_s: float) -> None:
+        self._stats.retried += 1
+        if self._cumulative is not None:
+            self._cumulative.handed_back(item)
+        await self._finish(item, lambda: item.delivery.nak(delay_s=delay_s))
 
     def _forgive(self, item: Accepted) -> None:
         if self._failures and item.delivery.sequence is not None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from polaris.clock import Clock
 from polaris.exceptions import BusConnectionError, MessageBusError
 from polaris.messaging._broker import (
+    AckPolicy,
     BrokerSubscription,
+    ConnectionState,
     ConsumerInfo,
     ConsumerSpec,
     Delivery,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 FETCH_MAX = 256
 FETCH_WAIT_S = 5.0
+FETCH_UNSETTLED_WAIT_S = 0.5
+"""How long a fetch waits that is not broken off, as what it brings would be lost."""
 FETCH_OVERDUE_S = 10.0
 OBSERVE_EVERY_S = 5.0
 DEAF_CHECKS = 3
@@ -65,8 +69,11 @@ class Source(Protocol):
 class PulledSource:
     """Fetches from a durable consumer while there is room.
 
-    When the broker is away it asks again with growing, jittered pauses, at most 5 s. A consumer that fails, hangs, or
-    gives nothing although messages wait (known to happen after a server's restart) is attached anew.
+    When the broker is away it asks again as soon as that is back; when it cannot be had otherwise, with growing,
+    jittered pauses of at most 5 s. A consumer that fails, hangs, or gives nothing although messages wait (known to
+    happen after a server's restart) is attached anew.
+
+    With `AckPolicy.NONE` what is delivered is gone from the broker, so the end waits for the fetch that runs.
     """
 
     def __init__(
@@ -87,18 +94,30 @@ class PulledSource:
         self._observe = observe
         self._consumer: PullConsumer | None = None
         self._task: asyncio.Task[None] | None = None
+        self._back = asyncio.Event()
+        self._forget: Callable[[], None] | None = None
         self._observed_s = clock.monotonic()
         self._deaf_checks = 0
         self._taken_at_check = 0
+        self._fetch_wait_s = FETCH_UNSETTLED_WAIT_S if spec.ack is AckPolicy.NONE else FETCH_WAIT_S
+        self._fetching = False
+        self._halting = False
 
     async def start(self, sink: Sink) -> None:
         self._consumer = await self._broker.consumer(self._spec)
+        self._forget = self._broker.on_state(self._state_changed)
         self._task = asyncio.create_task(self._pull(sink), name=f"polaris-pull {self._spec.durable}")
 
     async def halt(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self._forget is not None:
+            self._forget()
+        if self._task is None:
+            return
+        self._halting = True
+        if self._fetching and self._spec.ack is AckPolicy.NONE:
+            await asyncio.wait([self._task], timeout=2 * self._fetch_wait_s)
+        self._task.cancel()
+        await asyncio.wait([self._task])
 
     async def close(self) -> None:
         await self._detach()
@@ -110,14 +129,18 @@ class PulledSource:
 
     async def _pull(self, sink: Sink) -> None:
         failures = 0
-        while True:
+        while not self._halting:
             await sink.wait_for_room()
+            if self._halting:
+                return
+            self._back.clear()
             try:
                 await self._fetch(sink)
                 failures = 0
                 continue
             except BusConnectionError as error:
-                self._report("the broker is away; the subscription waits", error)
+                # Once an outage: the attempts after it fail as long as it lasts.
+                self._report("the broker is away; the subscription waits", error, again=failures > 0)
             except asyncio.CancelledError as error:
                 if is_being_cancelled():
                     raise
@@ -127,15 +150,35 @@ class PulledSource:
                 self._report("fetching failed; the consumer is attached anew", error)
                 await self._detach()
             failures += 1
-            await self._clock.sleep(AWAY.delay_s(failures))
+            if await self._pause(AWAY.delay_s(failures)):
+                failures = 0
+
+    async def _pause(self, delay_s: float) -> bool:
+        """Wait so long, or until the broker is back; whether that it was."""
+        nap = asyncio.ensure_future(self._clock.sleep(delay_s))
+        back = asyncio.ensure_future(self._back.wait())
+        try:
+            await asyncio.wait((nap, back), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nap.cancel()
+            back.cancel()
+        return self._back.is_set()
+
+    def _state_changed(self, state: ConnectionState) -> None:
+        if state is ConnectionState.CONNECTED:
+            self._back.set()
 
     async def _fetch(self, sink: Sink) -> None:
         consumer = self._consumer
         if consumer is None:
             consumer = self._consumer = await self._broker.consumer(self._spec)
             self._stats.reattached += 1
-        async with asyncio.timeout(FETCH_WAIT_S + FETCH_OVERDUE_S):
-            deliveries = await consumer.fetch(max(1, min(sink.room, FETCH_MAX)), wait_s=FETCH_WAIT_S)
+        self._fetching = True
+        try:
+            async with asyncio.timeout(FETCH_WAIT_S + FETCH_OVERDUE_S):
+                deliveries = await consumer.fetch(max(1, min(sink.room, FETCH_MAX)), wait_s=self._fetch_wait_s)
+        finally:
+            self._fetching = False
         for delivery in deliveries:
             sink.accept(delivery)
         if self._clock.monotonic() - self._observed_s >= OBSERVE_EVERY_S:
@@ -169,8 +212,9 @@ class PulledSource:
         except Exception as error:  # boundary: what is given up may fail as it likes
             self._logger.debug("detaching the consumer failed", subscription=self._spec.durable, error=error)
 
-    def _report(self, message: str, error: BaseException) -> None:
-        self._logger.warning(message, subscription=self._spec.durable, error=error)
+    def _report(self, message: str, error: BaseException, *, again: bool = False) -> None:
+        log = self._logger.debug if again else self._logger.warning
+        log(message, subscription=self._spec.durable, error=error)
 
 
 class PushedSource:

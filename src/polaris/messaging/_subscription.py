@@ -7,8 +7,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from polaris.exceptions import InvalidValueError
+from polaris.exceptions import InvalidValueError, SubscriptionError
 from polaris.messaging._broker import ConsumerInfo, DeliveryClass
+from polaris.messaging._handlers import BoundHandler
 from polaris.messaging._redelivery import RedeliveryPolicy
 from polaris.resilience import CircuitBreaker
 
@@ -16,12 +17,15 @@ OrderKey: TypeAlias = Literal["topic"] | Callable[[Any], Hashable]
 """What must stay in order: the messages of each topic, or the events for which the function gives the same key."""
 
 
+IN_FLIGHT_MAX = 256
+
+
 class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How deliveries are handled. Durations in seconds."""
 
     concurrency: int = 1
     """Handlers running at once. 1 keeps the order (a redelivered message is out of order at any rate)."""
-    in_flight_max: int = 256
+    in_flight_max: int = IN_FLIGHT_MAX
     """Messages taken from the broker and not settled; at the bound nothing more is taken."""
     ack_wait_s: float = 30.0
     """Silence after which the broker delivers again. Running handlers are kept alive by heartbeats."""
@@ -38,6 +42,8 @@ class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of the messages of one topic that wait here, handle the newest only; the others count as conflated."""
     stale_after_s: float | None = None
     """Pass over messages that were stored longer ago; they count as stale."""
+    detect_gaps: bool = False
+    """Count the telemetry events that were published and did not come, by their numbers."""
     breaker: CircuitBreaker | None = None
     """Guards the handler: while it is open, messages wait instead of failing, and soon no more are taken."""
 
@@ -54,8 +60,29 @@ class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValueError("stale_after_s", "seconds, over 0, or None", self.stale_after_s)
         if self.ordered_by is not None and self.ordered_by != "topic" and not callable(self.ordered_by):
             raise InvalidValueError("ordered_by", '"topic" or a function of the event', self.ordered_by)
+        if self.detect_gaps and (self.conflate or self.stale_after_s is not None):
+            raise InvalidValueError("detect_gaps", "False for one who passes over messages himself", True)
         if not self.batch_linger_s >= 0:
             raise InvalidValueError("batch_linger_s", "seconds, at least 0", self.batch_linger_s)
+
+
+def options_for(
+    handler: BoundHandler, *, group: str | None, in_flight_max: int | None, **asked: Any
+) -> SubscriptionOptions:
+    """The options that were asked for, with the bound that fits the handler.
+
+    Raises `InvalidValueError` for a wrong one, `SubscriptionError` for those that contradict each other.
+    """
+    if in_flight_max is None:
+        in_flight_max = IN_FLIGHT_MAX
+        if handler.takes_batch:
+            in_flight_max = max(in_flight_max, 2 * asked["batch_max"])
+    options = SubscriptionOptions(in_flight_max=in_flight_max, **asked)
+    if options.ordered_by is not None and handler.takes_batch:
+        raise SubscriptionError(f"{handler.name} takes batches, which are in order as they are")
+    if options.detect_gaps and group is not None:
+        raise SubscriptionError("the members of a group see a part of the events each: no gaps to tell")
+    return options
 
 
 class SubscriptionStats(msgspec.Struct):
@@ -77,8 +104,13 @@ class SubscriptionStats(msgspec.Struct):
     """Messages passed over because a newer one of their topic waited."""
     stale: int = 0
     """Messages passed over because they were too old."""
+    missed: int = 0
+    """With `detect_gaps`: events that were not there when a later one of their publisher came."""
+    late: int = 0
+    """Missed events that came after all; `missed - late` are missing now."""
     lost: int = 0
-    """Messages of a core subscription that failed or could not be finished; nobody delivers them again."""
+    """Messages of a core subscription, or with `AckPolicy.NONE`, that failed or could not be finished; nobody delivers
+    them again."""
     unsettled: int = 0
     """Messages whose settlement could not be sent; they come again."""
     reattached: int = 0

@@ -13,7 +13,8 @@ from polaris._lazy import lazy_names
 if TYPE_CHECKING:
     from polaris._correlation import correlation_scope, current_correlation_id
     from polaris.observability._capture import CapturedLogs, capture_logs
-    from polaris.observability._catalogue import CATALOGUE, Instruments, MetricSpec
+    from polaris.observability._catalogue import CATALOGUE, MetricSpec
+    from polaris.observability._instruments import Instruments
     from polaris.observability._logger import StructuredLogger
     from polaris.observability._logging_config import LoggingConfig, LogLevel
     from polaris.observability._logging_setup import configure_logging, reset_logging
@@ -85,7 +86,7 @@ _HOMES = {
     "CapturedLogs": f"{_ROOM}._capture",
     "log_lines_dropped": f"{_ROOM}._sinks",
     "MetricsCollector": f"{_ROOM}._metrics",
-    "Instruments": f"{_ROOM}._catalogue",
+    "Instruments": f"{_ROOM}._instruments",
     "MetricSpec": f"{_ROOM}._catalogue",
     "CATALOGUE": f"{_ROOM}._catalogue",
     "Counter": f"{_ROOM}._series",

@@ -1,4 +1,4 @@
-"""Every metric of POLARIS: name, meaning and labels in one place, and typed access for the rooms above.
+"""Every metric of POLARIS: name, meaning and labels in one place.
 
 `topic` is always a topic *pattern* (`polaris.telemetry.*`), never a concrete topic. Seconds are the unit of time.
 """
@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from polaris.observability._series import SERIES_MAX, SlotCounter, SlotGauge, SlotHistogram
-
-if TYPE_CHECKING:
-    from polaris.observability._metrics import MetricsCollector
+from polaris.observability._series import SERIES_MAX
 
 OPERATION_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MESSAGE_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -149,7 +146,7 @@ DEAD_LETTERS = MetricSpec(
 MESSAGES_DROPPED = MetricSpec(
     "counter",
     "polaris_messages_dropped_total",
-    "Messages that a subscription settled without handling them, by reason: conflated, stale.",
+    "Messages that a subscription settled without handling them, by reason: conflated, stale, gone.",
     ("topic", "subscription", "reason"),
     ("reason",),
 )
@@ -207,7 +204,10 @@ BROKER_CONNECTED = MetricSpec(
     "gauge", "polaris_broker_connected", "1 while the connection to the broker is up, else 0.", ("broker",)
 )
 BROKER_RECONNECTS = MetricSpec(
-    "counter", "polaris_broker_reconnects_total", "Connections to the broker after the first.", ("broker",)
+    "counter", "polaris_broker_reconnects_total", "Lost connections to the broker that were made again.", ("broker",)
+)
+BROKER_AWAY_SECONDS = MetricSpec(
+    "counter", "polaris_broker_away_seconds_total", "Time in which a lost connection was not back.", ("broker",)
 )
 TELEMETRY_SAMPLED = MetricSpec(
     "counter", "polaris_telemetry_sampled_total", "Samples that were taken of a managed system.", ("system_id",)
@@ -224,6 +224,29 @@ TELEMETRY_DROPPED = MetricSpec(
     "Samples that never reached the bus, by reason: buffer_full, refused, stopped.",
     ("system_id", "reason"),
     ("reason",),
+)
+EVENTS_PUBLISHED = MetricSpec(
+    "counter", "polaris_events_published_total", "Events that were given to the bus to publish.", ("kind",)
+)
+EVENTS_CONFIRMED = MetricSpec(
+    "counter", "polaris_events_confirmed_total", "Events that got the guarantee they were published with.", ("kind",)
+)
+EVENTS_WAITING = MetricSpec("gauge", "polaris_events_waiting", "Events that are being published.", ("kind",))
+EVENTS_DROPPED = MetricSpec(
+    "counter",
+    "polaris_events_dropped_total",
+    "Events whose publisher got an error instead of a confirmation, by reason.",
+    ("kind", "reason"),
+    ("reason",),
+)
+SEQUENCE_MISSED = MetricSpec(
+    "counter",
+    "polaris_sequence_missed_total",
+    "Events that were not there when a later one of their publisher came.",
+    ("subscription",),
+)
+SEQUENCE_LATE = MetricSpec(
+    "counter", "polaris_sequence_late_total", "Missed events that came after all.", ("subscription",)
 )
 TELEMETRY_CLOCK_AHEAD = MetricSpec(
     "counter",
@@ -245,122 +268,3 @@ LOG_LINES_DROPPED = MetricSpec(
 
 CATALOGUE: tuple[MetricSpec, ...] = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))
 """All of the above, in this order."""
-
-
-class Instruments:
-    """Series of the catalogue's metrics for the components that feed them; bind them once and keep them.
-
-    Reached as `collector.instruments`.
-    """
-
-    __slots__ = ("_collector",)
-
-    def __init__(self, collector: MetricsCollector) -> None:
-        self._collector = collector
-
-    def breaker_state(self, breaker: str, state: str) -> SlotGauge:
-        """1 while the breaker is in that state (closed, open, half_open, isolated), else 0."""
-        return self._collector.gauge_of(BREAKER_STATE).labels(breaker, state)
-
-    def breaker_transitions(self, breaker: str, state: str) -> SlotCounter:
-        """`state` is the state entered."""
-        return self._collector.counter_of(BREAKER_TRANSITIONS).labels(breaker, state)
-
-    def breaker_rejected(self, breaker: str) -> SlotCounter:
-        return self._collector.counter_of(BREAKER_REJECTED).labels(breaker)
-
-    def breaker_probes_expired(self, breaker: str) -> SlotCounter:
-        return self._collector.counter_of(BREAKER_PROBES_EXPIRED).labels(breaker)
-
-    def bulkhead_in_use(self, bulkhead: str) -> SlotGauge:
-        return self._collector.gauge_of(BULKHEAD_IN_USE).labels(bulkhead)
-
-    def bulkhead_queued(self, bulkhead: str) -> SlotGauge:
-        return self._collector.gauge_of(BULKHEAD_QUEUED).labels(bulkhead)
-
-    def bulkhead_rejected(self, bulkhead: str) -> SlotCounter:
-        return self._collector.counter_of(BULKHEAD_REJECTED).labels(bulkhead)
-
-    def bulkhead_limit(self, bulkhead: str) -> SlotGauge:
-        return self._collector.gauge_of(BULKHEAD_LIMIT).labels(bulkhead)
-
-    def retries(self, operation: str, outcome: Literal["retried", "recovered", "exhausted", "refused"]) -> SlotCounter:
-        return self._collector.counter_of(RETRIES).labels(operation, outcome)
-
-    def deadlines_expired(self, operation: str) -> SlotCounter:
-        return self._collector.counter_of(DEADLINES_EXPIRED).labels(operation)
-
-    def rate_limited(self, limiter: str, reason: str) -> SlotCounter:
-        return self._collector.counter_of(RATE_LIMITED).labels(limiter, reason)
-
-    def fallbacks(self, operation: str) -> SlotCounter:
-        return self._collector.counter_of(FALLBACKS).labels(operation)
-
-    def hedges(self, operation: str) -> SlotCounter:
-        return self._collector.counter_of(HEDGES).labels(operation)
-
-    def chaos_injected(self, operation: str) -> SlotCounter:
-        return self._collector.counter_of(CHAOS_INJECTED).labels(operation)
-
-    def dead_letters(self, topic: str, reason: str) -> SlotCounter:
-        return self._collector.counter_of(DEAD_LETTERS).labels(topic, reason)
-
-    def messages_dropped(self, topic: str, subscription: str, reason: str) -> SlotCounter:
-        return self._collector.counter_of(MESSAGES_DROPPED).labels(topic, subscription, reason)
-
-    def redeliveries(self, topic: str) -> SlotCounter:
-        return self._collector.counter_of(REDELIVERIES).labels(topic)
-
-    def consumer_pending(self, consumer: str) -> SlotGauge:
-        return self._collector.gauge_of(CONSUMER_PENDING).labels(consumer)
-
-    def consumer_unacked(self, consumer: str) -> SlotGauge:
-        return self._collector.gauge_of(CONSUMER_UNACKED).labels(consumer)
-
-    def consumer_lag(self, consumer: str) -> SlotGauge:
-        """In seconds."""
-        return self._collector.gauge_of(CONSUMER_LAG).labels(consumer)
-
-    def store_writes(self, store: str, collection: str, status: Literal["committed", "failed"]) -> SlotCounter:
-        return self._collector.counter_of(STORE_WRITES).labels(store, collection, status)
-
-    def store_write_seconds(self, store: str) -> SlotHistogram:
-        return self._collector.histogram_of(STORE_WRITE_SECONDS).labels(store)
-
-    def loop_latency(self, action_type: str, status: str) -> SlotHistogram:
-        """In seconds, from the telemetry's timestamp to the action's result."""
-        return self._collector.histogram_of(LOOP_LATENCY).labels(action_type, status)
-
-    def connector_polls(self, system_id: str, status: Literal["success", "failure"]) -> SlotCounter:
-        return self._collector.counter_of(CONNECTOR_POLLS).labels(system_id, status)
-
-    def connector_poll_seconds(self, connector: str) -> SlotHistogram:
-        return self._collector.histogram_of(CONNECTOR_POLL_SECONDS).labels(connector)
-
-    def broker_connected(self, broker: str) -> SlotGauge:
-        return self._collector.gauge_of(BROKER_CONNECTED).labels(broker)
-
-    def broker_reconnects(self, broker: str) -> SlotCounter:
-        return self._collector.counter_of(BROKER_RECONNECTS).labels(broker)
-
-    def telemetry_sampled(self, system_id: str) -> SlotCounter:
-        return self._collector.counter_of(TELEMETRY_SAMPLED).labels(system_id)
-
-    def telemetry_confirmed(self, system_id: str) -> SlotCounter:
-        return self._collector.counter_of(TELEMETRY_CONFIRMED).labels(system_id)
-
-    def telemetry_waiting(self, system_id: str) -> SlotGauge:
-        return self._collector.gauge_of(TELEMETRY_WAITING).labels(system_id)
-
-    def telemetry_dropped(self, system_id: str, reason: Literal["buffer_full", "refused", "stopped"]) -> SlotCounter:
-        return self._collector.counter_of(TELEMETRY_DROPPED).labels(system_id, reason)
-
-    def telemetry_clock_ahead(self, system_id: str) -> SlotCounter:
-        return self._collector.counter_of(TELEMETRY_CLOCK_AHEAD).labels(system_id)
-
-    def event_loop_lag(self) -> SlotHistogram:
-        """In seconds."""
-        return self._collector.histogram_of(EVENT_LOOP_LAG).labels()
-
-    def log_lines_dropped(self) -> SlotCounter:
-        return self._collector.counter_of(LOG_LINES_DROPPED).labels()

@@ -14,7 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from polaris.exceptions import ConfigurationError, InvalidValueError
 from polaris.observability import _catalogue as catalogue
-from polaris.observability._catalogue import CATALOGUE, Instruments, MetricKind, MetricSpec
+from polaris.observability._catalogue import CATALOGUE, MetricKind, MetricSpec
+from polaris.observability._instruments import Instruments
 from polaris.observability._series import SERIES_MAX, Counter, Gauge, Histogram, SlotCounter, SlotHistogram
 from polaris.observability._sinks import log_lines_dropped
 

@@ -223,8 +223,9 @@ async def view(
     board: HealthBoard,
     metrics: MetricsCollector,
     connectors: Connectors,
+    bus: PolarisMessageBus,
 ) -> RuntimeView:
-    made = RuntimeView(settings, store, ledger, board, metrics, connectors.by_system, version=__version__)
+    made = RuntimeView(settings, store, ledger, board, metrics, connectors.by_system, bus, version=__version__)
     await made.load()
     return made
 
@@ -284,6 +285,7 @@ def sampling(
     actions: ActionService,
     board: HealthBoard,
     metrics: MetricsCollector,
+    view: RuntimeView,
 ) -> Sampling:
     """What is sampled may call for an action: sampling starts after the action path and stops before it."""
     logger = StructuredLogger("polaris.sampling")
@@ -300,6 +302,7 @@ def sampling(
         )
         for system_id, connection in connections.by_system.items()
     ]
+    view.accounts.update({sampler.system_id: sampler.account for sampler in samplers})
     return Sampling(samplers, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
 
 

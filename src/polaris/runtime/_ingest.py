@@ -80,6 +80,8 @@ class TelemetryIngest:
             batch_max=self._settings.batch_max,
             batch_linger_s=self._settings.batch_linger_s,
             redelivery=RedeliveryPolicy(max_deliveries=DELIVERIES_MAX),
+            # A store has one node, which sees everything.
+            detect_gaps=True,
         )
 
     async def stop(self) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NAME = "outbox"
 LOOK_AGAIN_S = 5.0
 ENTRIES_MAX = 100
+PUBLISH_TIMEOUT_S = 60.0
 DRAIN_S = 2.5
 UNTIL_CONFIRMED = RetryConfig(
     max_attempts=1_000_000_000, base_delay=0.2, max_delay=5.0, jitter="equal", retryable=(MessageBusError,)
@@ -77,7 +78,10 @@ class OutboxRelay:
             self._logger.exception("outbox entry cannot be read and is dropped", sequence=entry.sequence)
             return
         try:
-            await self._until_confirmed.execute(lambda: self._bus.publish(entry.topic, event), "publish outbox entry")
+            # Long: what waits inside the bus leaves the moment the broker is back.
+            await self._until_confirmed.execute(
+                lambda: self._bus.publish(entry.topic, event, timeout_s=PUBLISH_TIMEOUT_S), "publish outbox entry"
+            )
         except PolarisException as error:
             if error.retryable is not False:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from polaris.observability import Instruments, StructuredLogger
 
 RECONNECT_AFTER_FAILURES = 3
+PUBLISH_TIMEOUT_S = 60.0
+"""Long: what waits inside the bus leaves the moment the broker is back, what sleeps here later."""
 # A sample is published again, with its own id, until the bus confirms or refuses it.
 UNTIL_CONFIRMED = RetryConfig(
     max_attempts=1_000_000_000,
@@ -121,7 +124,7 @@ class SystemSampler:
             event = await self._buffer.get()
             self._on_its_way = 1
             try:
-                await self._until_confirmed.execute(lambda: self._bus.publish_telemetry(event), "publish sample")  # noqa: B023
+                await self._until_confirmed.execute(partial(self._publish, event), "publish sample")
                 self._on_its_way = 0
                 self.account.confirmed()
             except PolarisException as error:
@@ -130,6 +133,9 @@ class SystemSampler:
                 self._logger.exception("sample refused by the bus", reason=error.message)
             finally:
                 self._buffer.task_done()
+
+    async def _publish(self, event: TelemetryEvent) -> None:
+        await self._bus.publish_telemetry(event, timeout_s=PUBLISH_TIMEOUT_S)
 
     async def published(self) -> None:
         """Wait until the bus has confirmed everything that was sampled."""

@@ -6,17 +6,23 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from polaris.api._live import LiveFeed
 from polaris.api._view import (
     ActionKey,
     ActionRecord,
     Aggregates,
     AggregationName,
+    BusView,
     ComponentView,
     NodeFacts,
     NodeRates,
+    PublishedView,
+    SampleBooks,
     SampleUpdate,
     Series,
+    SubscriptionView,
     SystemView,
     Verdict,
 )
@@ -30,7 +36,9 @@ from polaris.storage import AggregationType, TimeRange
 
 if TYPE_CHECKING:
     from polaris.connectors import ManagedSystemConnector
+    from polaris.messaging import PolarisMessageBus
     from polaris.observability import MetricsCollector
+    from polaris.runtime._sample_account import SampleAccount
     from polaris.runtime._settings import Settings
     from polaris.storage import PolarisDataStore
 
@@ -70,6 +78,7 @@ class RuntimeView:
         board: HealthBoard,
         metrics: MetricsCollector,
         connectors: Mapping[str, ManagedSystemConnector],
+        bus: PolarisMessageBus,
         *,
         version: str,
         clock: Clock = SYSTEM_CLOCK,
@@ -81,6 +90,7 @@ class RuntimeView:
         self._board = board
         self._metrics = metrics
         self._connectors = dict(connectors)
+        self._bus = bus
         self._version = version
         self._clock = clock
         self._started_at = clock.now()
@@ -88,6 +98,8 @@ class RuntimeView:
         self._samples, self._values = RateMeter(clock), RateMeter(clock)
         self._samples_total = self._values_total = 0
         self.addresses: dict[str, str] = {}
+        self.accounts: dict[str, SampleAccount] = {}
+        """Of the systems that are sampled here, by their ids."""
         self.streams: Sequence[StreamSpec] = STANDARD_STREAMS
         board.on_change(self.live.publish)
 
@@ -138,6 +150,32 @@ class RuntimeView:
     def components(self) -> Sequence[ComponentView]:
         return self._board.components()
 
+    def bus(self) -> BusView:
+        return BusView(
+            state=self._bus.state.value,
+            published=tuple(
+                PublishedView(
+                    kind=kind.value,
+                    published=account.published,
+                    confirmed=account.confirmed,
+                    waiting=account.waiting,
+                    dropped=dict(account.dropped),
+                )
+                for kind, account in self._bus.published.items()
+            ),
+            subscriptions=tuple(
+                SubscriptionView(
+                    name=one.name,
+                    pattern=one.pattern,
+                    delivery=one.delivery.value,
+                    paused=one.paused,
+                    in_flight=one.in_flight,
+                    counts=msgspec.structs.asdict(one.stats),
+                )
+                for one in self._bus.subscriptions
+            ),
+        )
+
     def render_metrics(self) -> tuple[bytes, str]:
         return self._metrics.render(), self._metrics.content_type
 
@@ -173,6 +211,14 @@ class RuntimeView:
             facts["health_status"] = HealthStatus.UNKNOWN
         if connector is not None:
             facts["supported_actions"] = tuple(action.name for action in connector.supported_actions())
+        account = self.accounts.get(system_id)
+        if account is not None:
+            facts["samples"] = SampleBooks(
+                sampled=account.sampled_total,
+                confirmed=account.confirmed_total,
+                waiting=account.waiting,
+                dropped=account.dropped_total,
+            )
         return SystemView.of(system_id, configured.connector if configured else PUSHED, state, **facts)
 
     async def series(self, system_id: str, metric: str, *, start: datetime, end: datetime, limit: int) -> Series | None:

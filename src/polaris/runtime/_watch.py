@@ -14,6 +14,7 @@ from polaris.domain import HealthEvent, HealthStatus
 from polaris.exceptions import MessageBusError, PolarisException
 from polaris.messaging import ConnectionState, health_topic
 from polaris.resilience import Timeout
+from polaris.runtime._absences import Absences
 from polaris.runtime._consumers import ASK_TIMEOUT_S, ConsumerWatch
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._storing import StorageWatch
@@ -49,7 +50,11 @@ _OF_STATE = {
 
 
 class Watch:
-    """Looks after the essential components every two seconds; the connection to the bus reports by itself, at once."""
+    """Looks after the essential components every two seconds; the connection to the bus reports by itself, at once.
+
+    What changes is published as a `HealthEvent` when the bus can be reached. Of the bus itself there is nothing to
+    publish while it is away: one event, a second or more after it is back, says how long it was.
+    """
 
     def __init__(
         self,
@@ -87,10 +92,10 @@ class Watch:
         self._troubled: dict[str, str] = {}
         self._stopped = False
         self._on_look = on_look
-        self._connected = instruments.broker_connected("nats")
+        self._absences = Absences(clock=clock)
         self._lag = instruments.event_loop_lag()
         broker.on_state(self._bus_state)
-        board.on_change(self._news.append)
+        board.on_change(self._note)
 
     async def start(self) -> None:
         """Take a first look, then keep looking."""
@@ -109,8 +114,9 @@ class Watch:
     def _bus_state(self, state: ConnectionState) -> None:
         if self._stopped:
             return
-        self._connected.set(1.0 if state is ConnectionState.CONNECTED else 0.0)
-        self._board.report(BUS, *_OF_STATE[state])
+        self._absences.note(state)
+        details = {"outages": self._absences.count, "last_outage_s": round(self._absences.last_s, 3)}
+        self._board.report(BUS, *_OF_STATE[state], details=details)
         if state is ConnectionState.CONNECTED:
             self._storage.connected_anew()
 
@@ -183,21 +189,37 @@ class Watch:
             return known
         return ConsumerWatch(subscription, self._instruments, busy_is_progress=True, clock=self._clock)
 
+    def _note(self, view: ComponentView) -> None:
+        # That it is away cannot be told, and that it is back is told by `_tell_absences`.
+        if view.name != BUS or (not self._absences.count and view.status is HealthStatus.HEALTHY):
+            self._news.append(view)
+
     async def _tell_news(self) -> None:
         """Publish changes of health, as far as the bus takes them; the newest 256 wait while it is away."""
+        outages = self._absences.untold()
+        if outages is not None:
+            if not await self._tell(BUS, HealthStatus.HEALTHY, str(outages)):
+                return
+            self._absences.told(outages)
         while self._news:
             view = self._news[0]
-            try:
-                name = _telling_name(view.name)
-                event = HealthEvent(name, view.status, view.message[:1000], source=self._source)
-                await self._bus.publish(health_topic(name), event, timeout_s=ASK_TIMEOUT_S)
-            except PolarisException as error:
-                if isinstance(error, MessageBusError) and error.retryable is not False:
-                    return
-                # News that cannot be told must not keep back those behind it.
-                self._logger.warning("a change of health cannot be published", component=view.name, exc_info=error)
+            if not await self._tell(view.name, view.status, view.message):
+                return
             if self._news and self._news[0] is view:
                 self._news.popleft()
+
+    async def _tell(self, component: str, status: HealthStatus, message: str) -> bool:
+        """Publish one event; False when the bus cannot take it now."""
+        try:
+            name = _telling_name(component)
+            event = HealthEvent(name, status, message[:1000], source=self._source)
+            await self._bus.publish(health_topic(name), event, timeout_s=ASK_TIMEOUT_S)
+        except PolarisException as error:
+            if isinstance(error, MessageBusError) and error.retryable is not False:
+                return False
+            # News that cannot be told must not keep back those behind it.
+            self._logger.warning("a change of health cannot be published", component=component, exc_info=error)
+        return True
 
     async def _measure_lag_for_ever(self) -> None:
         loop = asyncio.get_running_loop()

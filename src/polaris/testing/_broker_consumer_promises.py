@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -15,6 +16,7 @@ from polaris.messaging import (
     Start,
     StreamSpec,
 )
+from polaris.messaging._broker import GIVEN_UP_PREFIX
 from polaris.testing._broker_scratch import (
     ACK_WAIT_S,
     PATIENCE_S,
@@ -161,6 +163,38 @@ class ConsumerPromises:
         (delivery,) = await fetch(consumer, 1)
         await delivery.term()
         assert await consumer.fetch(1, wait_s=2.5 * ACK_WAIT_S) == []
+        await consumer.close()
+
+    async def test_a_message_delivered_as_often_as_allowed_never_comes_again(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        consumer = await stream.consumer(ack_wait_s=30.0, deliveries_max=2)
+        await stream.publish(b"x")
+        for attempt in (1, 2):
+            (delivery,) = await fetch(consumer, 1)
+            assert delivery.attempt == attempt
+            await delivery.nak(delay_s=0.0)
+        await stream.publish(b"y")
+        assert [found.payload for found in await fetch(consumer, 2, wait_s=0.3)] == [b"y"]
+        assert (await consumer.info()).ack_pending == 1
+        await consumer.close()
+
+    async def test_that_a_message_is_given_up_is_announced_once(self, make_broker: MakeBroker) -> None:
+        stream = await scratch_stream(make_broker)
+        consumer = await stream.consumer(ack_wait_s=30.0, deliveries_max=1)
+        inbox = Inbox()
+        await (await make_broker()).subscribe(f"{GIVEN_UP_PREFIX}{stream.spec.name}.reader", inbox)
+        for payload in (b"1", b"2"):
+            await stream.publish(payload)
+        first, second = await fetch(consumer, 2)
+        await first.ack(confirm=True)
+        await second.nak(delay_s=0.0)
+        for _ in range(2):
+            assert await consumer.fetch(1, wait_s=0.1) == []
+        await inbox.wait_for(1)
+        await settle_down()
+        told = [json.loads(payload) for payload in inbox.payloads]
+        facts = [{name: one[name] for name in ("stream", "consumer", "stream_seq", "deliveries")} for one in told]
+        assert facts == [{"stream": stream.spec.name, "consumer": "reader", "stream_seq": 2, "deliveries": 1}]
         await consumer.close()
 
     async def test_a_consumer_goes_on_where_another_client_left_it(self, make_broker: MakeBroker) -> None:

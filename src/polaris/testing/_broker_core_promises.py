@@ -55,6 +55,16 @@ class ConnectionPromises:
         await broker.disconnect()
         assert heard[-1:] == [broker.state]
 
+    async def test_a_listener_that_was_removed_hears_nothing(self, make_broker: MakeBroker) -> None:
+        broker = await make_broker()
+        heard: list[str] = []
+        removers = [broker.on_state(lambda _, name=name: heard.append(name)) for name in "abc"]  # type: ignore[misc]
+        removers[1]()
+        removers[1]()
+        await broker.disconnect()
+        # Whether the others are told is another promise.
+        assert set(heard) in (set(), {"a", "c"})
+
     async def test_without_a_connection_everything_is_refused(self, make_broker: MakeBroker) -> None:
         stream = await scratch_stream(make_broker)
         broker = stream.broker

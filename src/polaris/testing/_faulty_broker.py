@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -26,12 +25,12 @@ from polaris.messaging._broker import (
     StoredMessage,
     StreamSpec,
 )
+from polaris.messaging._state_listeners import StateListeners
 from polaris.testing._faults import Fault, FaultDice, FaultPlan, Injection
 from polaris.testing._faulty_deliveries import FaultyCallback, FaultyConsumer, FaultySubscription
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
 _OF_STORING = (Fault.REFUSED, Fault.VANISHED, Fault.UNCONFIRMED)
 
 
@@ -69,7 +68,7 @@ class FaultyBroker:
         self.plan = plan if plan is not None else FaultPlan()
         self._clock = clock
         self._dice = FaultDice(self.plan, seed, clock)
-        self._listeners: list[StateListener] = []
+        self._listeners = StateListeners()
         self._subscriptions: set[FaultySubscription] = set()
         self._cut: asyncio.Event = asyncio.Event()
         self._mending: asyncio.Task[None] | None = None
@@ -108,7 +107,7 @@ class FaultyBroker:
         if self.is_cut:
             self._cut.clear()
             if self.inner.state is ConnectionState.CONNECTED:
-                self._tell(ConnectionState.CONNECTED)
+                self._listeners.tell(ConnectionState.CONNECTED)
 
     # The port.
 
@@ -122,8 +121,8 @@ class FaultyBroker:
         inner = self.inner.state
         return ConnectionState.RECONNECTING if self.is_cut and inner is ConnectionState.CONNECTED else inner
 
-    def on_state(self, listener: StateListener) -> None:
-        self._listeners.append(listener)
+    def on_state(self, listener: StateListener) -> Callable[[], None]:
+        return self._listeners.add(listener)
 
     async def connect(self) -> None:
         self.require("connect")
@@ -225,7 +224,7 @@ class FaultyBroker:
     def _begin(self) -> None:
         self._cut.set()
         if self.inner.state is ConnectionState.CONNECTED:
-            self._tell(ConnectionState.RECONNECTING)
+            self._listeners.tell(ConnectionState.RECONNECTING)
 
     async def _mend_later(self) -> None:
         await self._clock.sleep(self.plan.partition_s)
@@ -244,11 +243,4 @@ class FaultyBroker:
 
     def _inner_changed(self, state: ConnectionState) -> None:
         if not self.is_cut or state is not ConnectionState.CONNECTED:
-            self._tell(state)
-
-    def _tell(self, state: ConnectionState) -> None:
-        for listener in self._listeners:
-            try:
-                listener(state)
-            except Exception:  # boundary: a listener is foreign code and changes nothing for the connection
-                _log.exception("a listener for the state of the connection failed")
+            self._listeners.tell(state)

@@ -67,6 +67,10 @@ class FaultyDelivery:
         return self._inner.sequence
 
     @property
+    def number(self) -> int | None:
+        return self._inner.number
+
+    @property
     def stored_at(self) -> datetime | None:
         return self._inner.stored_at
 

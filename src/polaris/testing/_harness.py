@@ -26,7 +26,6 @@ from polaris.messaging import (
     OutgoingMessage,
     PolarisMessageBus,
     Receipt,
-    Subscription,
 )
 from polaris.messaging._chain import MiddlewareFunction
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX
@@ -39,19 +38,6 @@ TIMEOUT_S = 5.0
 LOOK_AFTER_S, LOOK_EVERY_S = 0.01, 0.2
 QUIET_LOOKS = 3
 Middlewares = MiddlewareChain | Iterable[MessageMiddleware | MiddlewareFunction]
-
-
-class _RecordedBus(PolarisMessageBus):
-    """A bus that remembers its subscriptions."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.subscriptions: list[Subscription] = []
-
-    async def subscribe(self, *args: Any, **options: Any) -> Subscription:
-        subscription = await super().subscribe(*args, **options)
-        self.subscriptions.append(subscription)
-        return subscription
 
 
 class BusHarness:
@@ -89,7 +75,7 @@ class BusHarness:
         self._options = options
         self._record = Record()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._buses: list[_RecordedBus] = []
+        self._buses: list[PolarisMessageBus] = []
         self._bus: PolarisMessageBus | None = None
 
     # Life.
@@ -134,7 +120,7 @@ class BusHarness:
         if self._around is not None:
             broker = self._around(broker)
         given = self._middlewares.middlewares if isinstance(self._middlewares, MiddlewareChain) else self._middlewares
-        bus = _RecordedBus(broker, [*given, self._watch], **{"clock": self.clock, **options})
+        bus = PolarisMessageBus(broker, [*given, self._watch], **{"clock": self.clock, **options})
         await bus.start()
         self._buses.append(bus)
         return bus
@@ -375,8 +361,6 @@ class BusHarness:
         found = [] if self.hub.idle else ["core messages are on their way"]
         for bus in self._buses:
             for subscription in bus.subscriptions:
-                if not subscription.active:
-                    continue
                 in_flight = subscription.in_flight
                 try:
                     info = await subscription.info()

@@ -13,6 +13,7 @@ disconnects them all afterwards. Every test uses names of its own, so the server
 
 from __future__ import annotations
 
+from polaris.testing._broker_ack_promises import AckPromises
 from polaris.testing._broker_consumer_promises import ConsumerPromises
 from polaris.testing._broker_core_promises import ConnectionPromises, CorePromises, RequestPromises
 from polaris.testing._broker_scratch import MakeBroker
@@ -21,5 +22,5 @@ from polaris.testing._broker_stream_promises import StreamPromises
 __all__ = ["BrokerSuite", "MakeBroker"]
 
 
-class BrokerSuite(ConnectionPromises, CorePromises, RequestPromises, StreamPromises, ConsumerPromises):
+class BrokerSuite(ConnectionPromises, CorePromises, RequestPromises, StreamPromises, ConsumerPromises, AckPromises):
     """All promises of a broker."""

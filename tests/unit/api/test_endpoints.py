@@ -285,3 +285,19 @@ async def test_the_asyncapi_document_is_there_only_when_the_node_has_one(
     assert (await get(client, "/asyncapi.json"))["asyncapi"] == "3.0.0"
     view.document = None
     assert (await client.get("/asyncapi.json")).status_code == 404
+
+
+async def test_the_account_of_the_bus_names_every_reason(client: httpx2.AsyncClient) -> None:
+    answer = await get(client, "/api/v1/bus")
+    assert answer["state"] == "connected"
+    (readings,) = answer["published"]
+    assert readings == {
+        "kind": "telemetry",
+        "published": 9,
+        "confirmed": 5,
+        "waiting": 1,
+        "dropped": {"buffer_full": 3},
+    }
+    (subscription,) = answer["subscriptions"]
+    assert subscription["name"] == "store-telemetry"
+    assert subscription["counts"]["missed"] == 0

@@ -55,7 +55,7 @@ def test_the_data_have_the_events_own_fields_and_none_of_the_envelope() -> None:
     whole = schema["$defs"]["cloudevents.structured"]
     assert list(whole["properties"]) == [
         "specversion", "type", "id", "source", "time", "subject", "datacontenttype", "dataschema", "correlationid",
-        "traceparent", "tracestate", "data",
+        "traceparent", "tracestate", "sequence", "data",
     ]  # fmt: skip
     assert whole["properties"]["data"] == {"$ref": "#"}
     assert whole["properties"]["type"] == {"const": "polaris.telemetry"}

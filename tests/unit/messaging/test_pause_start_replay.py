@@ -13,6 +13,7 @@ from polaris.domain import HealthEvent, TelemetryEvent
 from polaris.exceptions import BusConnectionError, InvalidValueError, SubscriptionError
 from polaris.messaging import InMemoryHub, InMemoryMessageBroker, RedeliveryPolicy, Start
 from polaris.messaging._replay import AWAY_MAX
+from polaris.messaging._streams import ADVISORY_STREAM
 from polaris.resilience import CircuitBreaker, CircuitBreakerConfig
 from polaris.testing import running_clock
 
@@ -259,13 +260,15 @@ def _spec() -> Any:
 
 
 class FlickeringBroker(InMemoryMessageBroker):
-    """Loses its connection at every third fetch, and what it had fetched with it."""
+    """Loses its connection at every third fetch of a message of the bus, and what it had fetched with it."""
 
     fetches = 0
     broken = False
 
     async def consumer(self, spec: Any) -> Any:
         inner = await super().consumer(spec)
+        if spec.stream == ADVISORY_STREAM.name:
+            return inner
         fetch = inner.fetch
 
         async def flickering(count_max: int, *, wait_s: float) -> Any:

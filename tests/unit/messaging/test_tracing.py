@@ -36,6 +36,7 @@ from polaris.messaging import (
     RedeliveryPolicy,
     TracingMiddleware,
 )
+from polaris.messaging._sequences import Numbering
 from polaris.observability import (
     LoggingConfig,
     RatioSampler,
@@ -430,7 +431,7 @@ async def test_a_batch_handler_has_one_span_with_links_to_several_traces() -> No
         await bus.subscribe("polaris.telemetry.*", handle)
         encode = EventCodec().encode
         members = [encode(telemetry(n), traceparent=one.traceparent) for n, one in enumerate([*traces, traces[0]])]
-        await publish_raw(bus, TOPIC, EventCodec.join([*members, encode(telemetry())]))
+        await publish_raw(bus, TOPIC, EventCodec().join([*members, encode(telemetry())]))
         await eventually(lambda: bool(batches))
     (span,) = recorder.spans
     assert parent(span) is None
@@ -479,7 +480,8 @@ async def test_a_batch_that_its_span_would_make_too_large_goes_as_it_is() -> Non
         assert context.trace is None
         received.append(event.event_id)
 
-    size = len(EventCodec().encode(telemetry(event_id="e", correlation_id="c")))
+    number = Numbering(0.0).next("polaris.telemetry.web", "e")
+    size = len(EventCodec().encode(telemetry(event_id="e", correlation_id="c"), sequence=number))
 
     class Tight(InMemoryMessageBroker):
         @property

@@ -26,7 +26,7 @@ class RecordingBus:
         self.failing: Exception | None = None
         self.attempts = 0
 
-    async def publish_telemetry(self, event: TelemetryEvent) -> None:
+    async def publish_telemetry(self, event: TelemetryEvent, *, timeout_s: float = 5.0) -> None:
         self.attempts += 1
         if self.failing is not None:
             raise self.failing

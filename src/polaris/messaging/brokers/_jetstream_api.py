@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from polaris.exceptions import BusConnectionError, MessageBusError
-from polaris.messaging._broker import ConsumerSpec, StreamSpec
+from polaris.messaging._broker import AckPolicy, ConsumerSpec, StreamSpec
 
 PREFIX = "$JS.API"
 STREAM_NOT_FOUND = 10059
@@ -20,6 +20,8 @@ STREAM_NAME_IN_USE = 10058
 CONSUMER_EXISTS = 10148
 NO_SUITABLE_PEERS = 10005
 TEMPORARILY_UNAVAILABLE = 10008
+
+ACK_POLICIES = {AckPolicy.EACH: "explicit", AckPolicy.ALL: "all", AckPolicy.NONE: "none"}
 
 PATIENCE_S = 5.0
 ASK_AGAIN_S = 0.2
@@ -108,6 +110,13 @@ class JetStreamAPI:
                     return True
                 continue  # another client was faster
             config = found["config"]
+            if config.get("ack_policy") != wanted["ack_policy"]:
+                has = next((ours.value for ours, its in ACK_POLICIES.items() if its == config["ack_policy"]), "foreign")
+                raise MessageBusError(
+                    f"the position has the ack policy {has!r}, which cannot be changed to {spec.ack.value!r}: take "
+                    "another name, or delete the consumer",
+                    {"stream": spec.stream, "durable": spec.durable},
+                )
             if any(config.get(key) != value for key, value in wanted.items()):
                 body = {"stream_name": spec.stream, "config": {**config, **wanted}, "action": "update"}
                 await self.call(f"CONSUMER.CREATE.{spec.stream}.{spec.durable}", body)
@@ -152,6 +161,8 @@ def _stream_config(spec: StreamSpec) -> Json:
         "max_bytes": -1 if spec.max_bytes is None else spec.max_bytes,
         "duplicate_window": _nanoseconds(window_s),
         "num_replicas": spec.replicas,
+        # So that what is stored can be read many messages at a time.
+        "allow_direct": True,
     }
 
 
@@ -159,11 +170,11 @@ def _consumer_config(spec: ConsumerSpec) -> Json:
     config: Json = {
         "name": spec.durable,
         "durable_name": spec.durable,
-        "ack_policy": "explicit",
+        "ack_policy": ACK_POLICIES[spec.ack],
         "ack_wait": _nanoseconds(spec.ack_wait_s),
         "max_ack_pending": spec.in_flight_max,
-        # The bus counts deliveries and keeps dead letters; a message that the server gave up on would be lost.
-        "max_deliver": -1,
+        # The bus sets no limit: it counts deliveries itself and puts aside what fails too often.
+        "max_deliver": -1 if spec.deliveries_max is None else spec.deliveries_max,
         "filter_subject": spec.pattern,
     }
     if spec.inactive_s is not None:

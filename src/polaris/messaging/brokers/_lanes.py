@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from polaris.exceptions import InvalidValueError
 from polaris.messaging._broker import (
@@ -24,8 +23,7 @@ from polaris.messaging._broker import (
     StreamSpec,
 )
 from polaris.messaging._patterns import matches, overlap
-
-_log = logging.getLogger(__name__)
+from polaris.messaging._state_listeners import StateListeners
 
 TELEMETRY = ("polaris.telemetry.>",)
 
@@ -58,10 +56,15 @@ class LanedMessageBroker:
         self.control = control
         self.bulk = bulk
         self._bulk_patterns = tuple(bulk_patterns)
-        self._listeners: list[StateListener] = []
+        self._listeners = StateListeners()
         self._told = self.state
         for lane in (control, bulk):
             lane.on_state(self._lane_changed)
+
+    @property
+    def lanes(self) -> Mapping[str, MessageBroker]:
+        """Both, by name."""
+        return {"control": self.control, "bulk": self.bulk}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -80,8 +83,8 @@ class LanedMessageBroker:
         """The worse one of the two."""
         return min(self.control.state, self.bulk.state, key=_WORST_FIRST.index)
 
-    def on_state(self, listener: StateListener) -> None:
-        self._listeners.append(listener)
+    def on_state(self, listener: StateListener) -> Callable[[], None]:
+        return self._listeners.add(listener)
 
     async def connect(self) -> None:
         outcomes = await asyncio.gather(self.control.connect(), self.bulk.connect(), return_exceptions=True)
@@ -144,8 +147,4 @@ class LanedMessageBroker:
         if state is self._told:
             return
         self._told = state
-        for listener in list(self._listeners):
-            try:
-                listener(state)
-            except Exception:  # boundary: listeners are foreign code and must not change the state of a connection
-                _log.exception("a listener for the state of the connection failed")
+        self._listeners.tell(state)

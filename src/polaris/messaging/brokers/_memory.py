@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.exceptions import (
@@ -18,6 +17,7 @@ from polaris.exceptions import (
 from polaris.ids import new_id
 from polaris.messaging._broker import (
     MESSAGE_ID_HEADER,
+    NOBODY_STORES,
     Capabilities,
     ConnectionState,
     ConsumerSpec,
@@ -31,13 +31,12 @@ from polaris.messaging._broker import (
     StreamSpec,
 )
 from polaris.messaging._patterns import check_name, overlap
+from polaris.messaging._state_listeners import StateListeners
 from polaris.messaging.brokers._memory_core import MemorySubscription
 from polaris.messaging.brokers._memory_deliveries import CoreDelivery, MemoryConsumer, MemoryCoreSubscription
 from polaris.messaging.brokers._memory_hub import InMemoryHub
 from polaris.messaging.brokers._memory_streams import NO_HEADERS, MemoryStream
 from polaris.messaging.brokers._wire_rules import check_headers, check_pattern, check_subject, headers_bytes
-
-_log = logging.getLogger(__name__)
 
 PAYLOAD_BYTES_MAX = 1 << 20
 YIELD_EVERY = 64
@@ -74,7 +73,7 @@ class InMemoryMessageBroker:
             durable=False, redelivers=True, ordered=True, deduplicates=True, payload_bytes_max=payload_bytes_max
         )
         self._state = ConnectionState.DISCONNECTED
-        self._listeners: list[StateListener] = []
+        self._listeners = StateListeners()
         self._subscriptions: list[MemorySubscription] = []
         self._published = 0
 
@@ -86,8 +85,8 @@ class InMemoryMessageBroker:
     def state(self) -> ConnectionState:
         return self._state
 
-    def on_state(self, listener: StateListener) -> None:
-        self._listeners.append(listener)
+    def on_state(self, listener: StateListener) -> Callable[[], None]:
+        return self._listeners.add(listener)
 
     async def connect(self) -> None:
         self._enter(ConnectionState.CONNECTED)
@@ -219,7 +218,8 @@ class InMemoryMessageBroker:
         if stream is not None:
             sequence, duplicate = stream.store(message, headers, wire_bytes)
         elif delivery is _AT_LEAST_ONCE:
-            raise PublishError(f"no stream stores {message.subject!r}; nothing was sent", {"topic": message.subject})
+            context = {"topic": message.subject, "reason": NOBODY_STORES}
+            raise PublishError(f"no stream stores {message.subject!r}; nothing was sent", context)
         self.hub.fan_out(message.subject, CoreDelivery(message.subject, message.payload, headers, None))
         if delivery is _AT_MOST_ONCE or stream is None:
             return Receipt(delivery=_AT_MOST_ONCE, message_id=message.message_id)
@@ -263,8 +263,4 @@ class InMemoryMessageBroker:
         if state is self._state:
             return
         self._state = state
-        for listener in self._listeners:
-            try:
-                listener(state)
-            except Exception:  # boundary: a listener is foreign code and changes nothing for the connection
-                _log.exception("a listener for the state of the connection failed")
+        self._listeners.tell(state)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from polaris.clock import Clock
 from polaris.exceptions import InvalidValueError, SubscriptionError
-from polaris.messaging._broker import ConsumerInfo, Delivery
+from polaris.messaging._broker import AckPolicy, ConsumerInfo, Delivery
 from polaris.messaging.brokers._memory_core import MemorySubscription
 from polaris.messaging.brokers._memory_streams import ConsumerPosition, Record, Waiters
 
@@ -20,6 +20,7 @@ class CoreDelivery:
 
     attempt = 1
     sequence: int | None = None
+    number: int | None = None
     stored_at: datetime | None = None
 
     def __init__(self, subject: str, payload: bytes, headers: Mapping[str, str], reply_to: str | None) -> None:
@@ -44,18 +45,24 @@ class CoreDelivery:
 class StreamDelivery:
     """A message of a consumer, to be settled on the connection it came by. The first settlement counts."""
 
-    __slots__ = ("_position", "_record", "_require_connection", "_settled", "attempt")
+    __slots__ = ("_position", "_record", "_require_connection", "_settled", "attempt", "number")
 
     reply_to: str | None = None
 
     def __init__(
-        self, require_connection: Callable[[], None], position: ConsumerPosition, record: Record, attempt: int
+        self,
+        require_connection: Callable[[], None],
+        position: ConsumerPosition,
+        record: Record,
+        attempt: int,
+        number: int,
     ) -> None:
         self._require_connection = require_connection
         self._position = position
         self._record = record
-        self._settled = False
+        self._settled = position.spec.ack is AckPolicy.NONE
         self.attempt = attempt
+        self.number: int | None = number
 
     @property
     def subject(self) -> str:
@@ -79,15 +86,15 @@ class StreamDelivery:
 
     async def ack(self, *, confirm: bool = False) -> None:
         if self._settles():
-            self._position.settle(self._record.sequence)
+            self._position.settle(self._record.sequence, self.number)
 
     async def nak(self, *, delay_s: float) -> None:
         if self._settles():
-            self._position.postpone(self._record.sequence, delay_s)
+            self._position.hand_back(self._record.sequence, self.number, delay_s)
 
     async def term(self) -> None:
         if self._settles():
-            self._position.settle(self._record.sequence)
+            self._position.settle(self._record.sequence, self.number)
 
     async def in_progress(self) -> None:
         if not self._settled:
@@ -143,8 +150,8 @@ class MemoryConsumer:
             taken = self._position.take(count_max)
             if taken:
                 return [
-                    StreamDelivery(self._require_connection, self._position, record, attempt)
-                    for record, attempt in taken
+                    StreamDelivery(self._require_connection, self._position, record, attempt, number)
+                    for record, attempt, number in taken
                 ]
             now_s = self._clock.monotonic()
             if now_s >= deadline_s:

@@ -6,10 +6,11 @@ import asyncio
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.exceptions import MessageBusError
-from polaris.messaging._broker import Delivery, StreamSpec
+from polaris.messaging._broker import Delivery, OutgoingMessage, StreamSpec
 from polaris.messaging._patterns import matches, overlap
 from polaris.messaging.brokers._memory_core import MemorySubscription
-from polaris.messaging.brokers._memory_streams import MemoryStream
+from polaris.messaging.brokers._memory_deliveries import CoreDelivery
+from polaris.messaging.brokers._memory_streams import NO_HEADERS, MemoryStream
 
 ROUTES_MAX = 16_384
 
@@ -55,7 +56,7 @@ class InMemoryHub:
                 )
         stream = self.streams.get(spec.name)
         if stream is None:
-            self.streams[spec.name] = MemoryStream(spec, self.clock)
+            self.streams[spec.name] = MemoryStream(spec, self.clock, self.announce)
         else:
             stream.spec = spec
             stream.enforce_bounds()
@@ -75,6 +76,13 @@ class InMemoryHub:
             self._turn += 1
             members[self._turn % len(members)].offer(delivery)
         return len(alone) + len(groups)
+
+    def announce(self, subject: str, payload: bytes) -> None:
+        """Publish what a server has to say by itself: at most once, unless a stream stores the subject."""
+        stream = self.stream_of(subject)
+        if stream is not None:
+            stream.store(OutgoingMessage(subject, payload), NO_HEADERS, len(payload))
+        self.fan_out(subject, CoreDelivery(subject, payload, NO_HEADERS, None))
 
     def _route(
         self, subject: str

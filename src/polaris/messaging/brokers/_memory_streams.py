@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from asyncio import Future
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
+
 from polaris.clock import Clock
+from polaris.exceptions import SubscriptionError
+from polaris.ids import new_id
 from polaris.messaging._broker import (
+    GIVEN_UP_PREFIX,
     MESSAGE_ID_HEADER,
+    AckPolicy,
     ConsumerInfo,
     ConsumerSpec,
     OutgoingMessage,
@@ -21,6 +28,10 @@ from polaris.messaging._broker import (
 from polaris.messaging._patterns import matches
 
 NO_HEADERS: Mapping[str, str] = {}
+Announce = Callable[[str, bytes], None]
+"""Publishes what the server says by itself: subject and payload."""
+# In Python 3.11 a member of an enumeration costs as much as a call when it is looked up in its class.
+_ALL, _NONE = AckPolicy.ALL, AckPolicy.NONE
 RECORD_BYTES = 30
 """What the file store of nats-server adds to a message on disk, and with headers four bytes more."""
 
@@ -36,6 +47,10 @@ class Record(NamedTuple):
     stored_s: float
     size_bytes: int
     """What counts against the bound of the stream: the message as nats-server keeps it on disk."""
+
+
+Taken = tuple[Record, int, int]
+"""What is handed out: the record, its attempt, and the number of the delivery."""
 
 
 class Waiters:
@@ -61,12 +76,13 @@ class Waiters:
 class MemoryStream:
     """An append-only log of messages, bounded by age and bytes, and the consumers that read it."""
 
-    def __init__(self, spec: StreamSpec, clock: Clock) -> None:
+    def __init__(self, spec: StreamSpec, clock: Clock, announce: Announce) -> None:
         self.spec = spec
         self.records: dict[int, Record] = {}
         self.last_sequence = 0
         self.positions: dict[str, ConsumerPosition] = {}
         self.waiters = Waiters()
+        self.announce = announce
         self._clock = clock
         self._bytes = 0
         self._seen: dict[str, tuple[int, float]] = {}
@@ -156,9 +172,15 @@ class MemoryStream:
         return behind_all if start.new else 1
 
     def position(self, spec: ConsumerSpec) -> ConsumerPosition:
-        """The durable position of that name, made or updated to `spec`."""
+        """The durable position of that name, made or updated to `spec`; its ack policy cannot be changed."""
         self._forget_positions()
         known = self.positions.get(spec.durable)
+        if known is not None and known.spec.ack is not spec.ack:
+            raise SubscriptionError(
+                f"no consumer {spec.durable!r}: the position has the ack policy {known.spec.ack.value!r}, which cannot "
+                f"be changed to {spec.ack.value!r}: take another name, or delete the consumer",
+                {"stream": spec.stream, "durable": spec.durable},
+            )
         if known is None:
             known = self.positions[spec.durable] = ConsumerPosition(self, spec, self._clock)
         known.spec = spec
@@ -182,13 +204,14 @@ class MemoryStream:
 
 
 class _Unsettled:
-    """A message that was handed out and not settled."""
+    """A message that was handed out and not settled; `number` is that of its first delivery."""
 
-    __slots__ = ("attempt", "due_s")
+    __slots__ = ("attempt", "due_s", "number")
 
-    def __init__(self, attempt: int, due_s: float) -> None:
-        self.attempt = attempt
-        self.due_s = due_s
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.attempt = 1
+        self.due_s = 0.0
 
 
 class ConsumerPosition:
@@ -201,8 +224,12 @@ class ConsumerPosition:
         self.left_s = clock.monotonic()
         self._clock = clock
         self._next_sequence = stream.first_of(spec.start)
+        self._delivered = 0
+        # Everything up to these is settled: the number of a delivery, and a sequence of the stream.
+        self._floor = (0, self._next_sequence - 1)
         self._unsettled: dict[int, _Unsettled] = {}
         self._due: list[tuple[float, int]] = []
+        self._given_up: set[int] = set()
 
     def attach(self) -> None:
         self.attached += 1
@@ -211,11 +238,13 @@ class ConsumerPosition:
         self.attached -= 1
         self.left_s = self._clock.monotonic()
 
-    def take(self, count_max: int) -> list[tuple[Record, int]]:
-        """At most `count_max` records with their attempt: first what is due again, then what is new."""
+    def take(self, count_max: int) -> list[Taken]:
+        """At most `count_max` records, each with attempt and number: first what is due again, then what is new."""
         self.stream.enforce_bounds()
         taken = self._take_due(count_max)
-        room = min(count_max - len(taken), self.spec.in_flight_max - len(self._unsettled))
+        room = count_max - len(taken)
+        if self.spec.ack is not _NONE:
+            room = min(room, self.spec.in_flight_max - len(self._unsettled))
         if room > 0:
             taken.extend(self._take_new(room))
         return taken
@@ -230,9 +259,40 @@ class ConsumerPosition:
             heapq.heappop(self._due)
         return None
 
-    def settle(self, sequence: int) -> None:
-        if self._unsettled.pop(sequence, None) is not None:
-            self.stream.waiters.wake()
+    def settle(self, sequence: int, number: int | None = None) -> None:
+        """Settle what the delivery of that number covers; without one, the message is gone from the stream."""
+        unsettled = self._unsettled.get(sequence)
+        if number is None and unsettled is not None:
+            number = unsettled.number
+        if number is not None and self.spec.ack is _ALL:
+            self._settle_up_to(number, sequence)
+            return
+        self._given_up.discard(sequence)
+        if unsettled is None:
+            return
+        del self._unsettled[sequence]
+        self.stream.waiters.wake()
+        number = unsettled.number
+        if not self._unsettled:
+            self._floor = (self._delivered, self._next_sequence - 1)
+        elif number == self._floor[0] + 1:
+            later = next((known for known in self._unsettled if known > sequence), None)
+            self._floor = (number, sequence) if later is None else (self._unsettled[later].number - 1, later - 1)
+
+    def _settle_up_to(self, number: int, sequence: int) -> None:
+        """Settle the message and all before it, unless the floor has passed the delivery or the message."""
+        if number <= self._floor[0] or sequence <= self._floor[1]:
+            return
+        self._floor = (number, sequence)
+        for covered in list(itertools.takewhile(lambda known: known <= sequence, self._unsettled)):
+            del self._unsettled[covered]
+        self._given_up = {known for known in self._given_up if known > sequence}
+        self.stream.waiters.wake()
+
+    def hand_back(self, sequence: int, number: int | None, delay_s: float) -> None:
+        """As `postpone`; of a delivery that the floor has passed nothing comes."""
+        if number is None or number > self._floor[0]:
+            self.postpone(sequence, delay_s)
 
     def postpone(self, sequence: int, delay_s: float) -> None:
         """Let the message come again after `delay_s`; of a settled one nothing comes, what is due already stays due."""
@@ -249,11 +309,17 @@ class ConsumerPosition:
             for sequence, record in records.items()
             if sequence >= self._next_sequence and matches(pattern, record.subject)
         )
-        redelivered = sum(unsettled.attempt > 1 for unsettled in self._unsettled.values())
-        return ConsumerInfo(pending=pending, ack_pending=len(self._unsettled), redelivered=redelivered)
+        redelivered = len(self._given_up) + sum(unsettled.attempt > 1 for unsettled in self._unsettled.values())
+        return ConsumerInfo(
+            pending=pending,
+            ack_pending=len(self._unsettled),
+            redelivered=redelivered,
+            ack_floor=self._floor[1],
+            delivered=self._next_sequence - 1,
+        )
 
-    def _take_due(self, count_max: int) -> list[tuple[Record, int]]:
-        taken: list[tuple[Record, int]] = []
+    def _take_due(self, count_max: int) -> list[Taken]:
+        taken: list[Taken] = []
         now_s = self._clock.monotonic()
         while len(taken) < count_max:
             due_s = self.next_due_s()
@@ -261,14 +327,20 @@ class ConsumerPosition:
                 break
             _, sequence = heapq.heappop(self._due)
             unsettled = self._unsettled[sequence]
-            record = self.stream.records[sequence]  # what is erased is settled, too
-            unsettled.attempt += 1
+            if self.spec.deliveries_max is not None and unsettled.attempt >= self.spec.deliveries_max:
+                self._give_up(sequence, unsettled.attempt)
+                continue
             self._schedule(sequence, unsettled, self.spec.ack_wait_s)
-            taken.append((record, unsettled.attempt))
+            record = self.stream.records.get(sequence)
+            if record is None:
+                continue  # erased, which settles, unless the floor had passed its first delivery
+            unsettled.attempt += 1
+            self._delivered += 1
+            taken.append((record, unsettled.attempt, self._delivered))
         return taken
 
-    def _take_new(self, count_max: int) -> list[tuple[Record, int]]:
-        taken: list[tuple[Record, int]] = []
+    def _take_new(self, count_max: int) -> list[Taken]:
+        taken: list[Taken] = []
         records, last = self.stream.records, self.stream.last_sequence
         if records:
             self._next_sequence = max(self._next_sequence, next(iter(records)))
@@ -277,10 +349,30 @@ class ConsumerPosition:
             self._next_sequence += 1
             if record is None or not matches(self.spec.pattern, record.subject):
                 continue
-            unsettled = self._unsettled[record.sequence] = _Unsettled(1, 0.0)
+            self._delivered += 1
+            taken.append((record, 1, self._delivered))
+            if self.spec.ack is _NONE:
+                self._floor = (self._delivered, record.sequence)
+                continue
+            unsettled = self._unsettled[record.sequence] = _Unsettled(self._delivered)
             self._schedule(record.sequence, unsettled, self.spec.ack_wait_s)
-            taken.append((record, 1))
         return taken
+
+    def _give_up(self, sequence: int, deliveries: int) -> None:
+        """As nats-server does it: when somebody pulls, and not when the last delivery failed."""
+        del self._unsettled[sequence]
+        self._given_up.add(sequence)
+        stream, consumer = self.stream.spec.name, self.spec.durable
+        advisory = {
+            "type": "io.nats.jetstream.advisory.v1.max_deliver",
+            "id": new_id(),
+            "timestamp": self._clock.now(),
+            "stream": stream,
+            "consumer": consumer,
+            "stream_seq": sequence,
+            "deliveries": deliveries,
+        }
+        self.stream.announce(f"{GIVEN_UP_PREFIX}{stream}.{consumer}", msgspec.json.encode(advisory))
 
     def _schedule(self, sequence: int, unsettled: _Unsettled, delay_s: float) -> None:
         unsettled.due_s = self._clock.monotonic() + max(0.0, delay_s)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -22,6 +21,7 @@ from polaris.exceptions import (
 )
 from polaris.messaging._broker import (
     MESSAGE_ID_HEADER,
+    NOBODY_STORES,
     Capabilities,
     ConnectionState,
     ConsumerSpec,
@@ -39,7 +39,8 @@ from polaris.messaging.brokers._nats_config import NATSConfig
 from polaris.messaging.brokers._nats_connection import NATSConnection
 from polaris.messaging.brokers._nats_consumer import NATSPullConsumer
 from polaris.messaging.brokers._nats_delivery import CoreDelivery
-from polaris.messaging.brokers._nats_protocol import decode_headers, encode_headers
+from polaris.messaging.brokers._nats_direct import StoredReader
+from polaris.messaging.brokers._nats_protocol import encode_headers
 from polaris.messaging.brokers._nats_replies import NoReply, Reply
 from polaris.messaging.brokers._nats_subscription import NATSSubscription
 from polaris.messaging.brokers._wire_rules import check_pattern, check_subject
@@ -71,7 +72,8 @@ class NATSMessageBroker:
     The connection, once made, is kept for ever unless configured otherwise: after a loss it is made again with jittered
     waits, subscriptions and consumers go on, streams and consumers that a server has lost are made again. Meanwhile
     everything that would send raises `BusConnectionError` at once: nothing is buffered that could be lost silently.
-    What was in flight when the connection broke ends as unconfirmed, and is not sent later.
+    What was in flight when the connection broke ends as unconfirmed, and is not sent later. A server that says it will
+    end is left for another one in time, when what is in flight has been answered (for 0.25 s at most).
 
     Make it where its event loop runs. `disconnect` or `drain` closes it; it may be connected again afterwards, without
     its former subscriptions.
@@ -81,6 +83,7 @@ class NATSMessageBroker:
         self.config = config or NATSConfig()
         self._connection = NATSConnection(self.config, on_lost=self._lost)
         self._api = JetStreamAPI(self._connection.ask_server)
+        self._reader = StoredReader(self._connection, self._api)
         self._slots = asyncio.Semaphore(self.config.publish_in_flight_max)
         self._subscriptions: set[NATSSubscription] = set()
         self._consumers: set[NATSPullConsumer] = set()
@@ -111,8 +114,8 @@ class NATSMessageBroker:
         """Messages of core subscriptions that were dropped because their handlers were too slow."""
         return self._dropped + sum(subscription.dropped for subscription in self._subscriptions)
 
-    def on_state(self, listener: StateListener) -> None:
-        self._connection.on_state(listener)
+    def on_state(self, listener: StateListener) -> Callable[[], None]:
+        return self._connection.on_state(listener)
 
     async def connect(self) -> None:
         if await self._connection.open():
@@ -230,24 +233,9 @@ class NATSMessageBroker:
     async def read_stored(
         self, stream: str, *, from_sequence: int = 1, count_max: int = 100
     ) -> Sequence[StoredMessage]:
+        """See `MessageBroker.read_stored`, and `StoredReader` for streams with replicas."""
         _check_name("stream", stream)
-        found: list[StoredMessage] = []
-        sequence = max(1, from_sequence)
-        while len(found) < count_max:
-            raw = await self._api.next_message(stream, sequence)
-            if raw is None:
-                break
-            sequence = raw["seq"] + 1
-            found.append(
-                StoredMessage(
-                    sequence=raw["seq"],
-                    subject=raw["subject"],
-                    payload=base64.b64decode(raw.get("data", "")),
-                    headers=decode_headers(base64.b64decode(raw.get("hdrs", ""))),
-                    stored_at=datetime.fromisoformat(raw["time"]).astimezone(UTC),
-                )
-            )
-        return found
+        return await self._reader.read(stream, from_sequence, count_max)
 
     async def erase_stored(self, stream: str, sequence: int) -> bool:
         _check_name("stream", stream)
@@ -275,7 +263,7 @@ class NATSMessageBroker:
 
     async def tell(self, subject: str, payload: bytes) -> None:
         """Send a settlement."""
-        client = self._connection.require_client()
+        client = self._connection.require_client(settling=True)
         if client.congested:
             client = await self._connection.room(self.config.api_timeout_s)
         client.send(subject, "", None, payload)
@@ -373,7 +361,7 @@ def _receipt(message: OutgoingMessage, answer: Reply | NoReply, timeout_s: float
         why = f"nothing within {timeout_s:g} s" if answer is NoReply.TIMEOUT else answer.value
         raise UnconfirmedPublishError(f"the message for {message.subject!r} is not confirmed: {why}", context)
     if answer.nobody_listens:
-        raise PublishError(f"no stream stores {message.subject!r}", context)
+        raise PublishError(f"no stream stores {message.subject!r}", {**context, "reason": NOBODY_STORES})
     try:
         confirmation = _decode_confirmation(answer.payload)
     except msgspec.DecodeError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from nats import errors
@@ -21,6 +21,7 @@ from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from polaris.messaging.brokers._nats_config import NATSConfig
 from polaris.messaging.brokers._nats_keys import read_credentials, read_seed
+from polaris.messaging.brokers._nats_lame_duck import address_of, leave
 from polaris.messaging.brokers._nats_protocol import FrameParser
 from polaris.resilience import Backoff
 
@@ -72,7 +73,8 @@ class HardenedClient(Client):
 
     `on_lost(error)` is called at once when a connection breaks, before anything else is tried; `on_back()` when one is
     made again and the server has all subscriptions; `on_end()` when no more attempts will be made; `on_error(error)`
-    for what the server or the network complain of meanwhile. They must not raise.
+    for what the server or the network complain of meanwhile. `on_leaving()` is awaited before the connection is given
+    up for one to another server, so that what is under way can end; False keeps it. They must not raise.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class HardenedClient(Client):
         on_back: Callable[[], None],
         on_end: Callable[[], None],
         on_error: Callable[[Exception], None],
+        on_leaving: Callable[[], Awaitable[bool]],
     ) -> None:
         super().__init__()
         self._ps = FrameParser(self)
@@ -94,7 +97,10 @@ class HardenedClient(Client):
         self._on_back = on_back
         self._on_end = on_end
         self._on_error = on_error
-        self._attempts = 0
+        self._on_leaving = on_leaving
+        self._leaving: asyncio.Task[None] | None = None
+        self._rounds = 0
+        self._tried: set[str] = set()
         self._backoff = Backoff(config.reconnect_time_wait, config.reconnect_time_wait_max_s, jitter="equal")
         self._abandoned = False
 
@@ -148,7 +154,9 @@ class HardenedClient(Client):
         except Exception as error:  # boundary: nats-py's way of closing a broken connection may fail anywhere
             self._on_error(error)
         self._socket.abort()
-        await end(self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task)
+        await end(
+            self._leaving, self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task
+        )
 
     def abandon(self) -> None:
         """Let no further attempt to connect succeed, whoever makes it."""
@@ -211,14 +219,23 @@ class HardenedClient(Client):
     # Losing the connection and coming back
 
     def _next_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
-        """The server that failed least, and a jittered, growing wait: nats-py's own wait is fixed."""
-        attempt = self._attempts
-        self._attempts += 1
-        fewest = min(server.reconnects for server in servers)
-        server = random.choice([server for server in servers if server.reconnects == fewest])  # noqa: S311
-        if attempt == 0:
+        """A server not yet tried in this round, and a wait: nats-py's own is fixed, and before every attempt.
+
+        Waits grow, with jitter, from one round through all servers to the next. Within a round there is none: the
+        server that is back must not wait for those that are not.
+        """
+        left = [server for server in servers if server.uri.netloc not in self._tried]
+        begins = not left or not self._tried
+        if begins:
+            self._tried.clear()
+        server = random.choice(left or servers)  # noqa: S311
+        self._tried.add(server.uri.netloc)
+        if not begins:
+            return server, 0.0
+        self._rounds += 1
+        if self._rounds == 1:
             return server, random.uniform(0.0, self._config.reconnect_time_wait)  # noqa: S311
-        return server, self._backoff.delay_s(attempt)
+        return server, self._backoff.delay_s(self._rounds - 1)
 
     async def _process_op_err(self, e: Exception) -> None:
         """The connection broke: say so at once, and give the socket up.
@@ -231,9 +248,54 @@ class HardenedClient(Client):
             self._socket.abort()
             self._pending = []
             self._pending_data_size = 0
-            self._attempts = 0
+            self._rounds = 0
+            self._tried.clear()
+            for server in self._server_pool:
+                # Failures of an earlier outage are no reason to give a server up in this one.
+                server.reconnects = 0
+            if self._leaving is not None and self._leaving is not asyncio.current_task():
+                self._leaving.cancel()
             self._on_lost(e)
         await super()._process_op_err(e)
+
+    # Leaving a server that will end
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Leave a server that says it will end. nats-py tells of it and does nothing."""
+        await super()._process_info(info, initial_connection)
+        if initial_connection or info.get("ldm") is not True or not self.options["allow_reconnect"]:
+            return
+        # It says so again whenever something changes in the cluster.
+        if self._current_server is not None and (self._leaving is None or self._leaving.done()):
+            announced = frozenset(info.get("connect_urls") or ())
+            going = leave(self, announced, address_of(self._current_server), self._config)
+            self._leaving = asyncio.create_task(going, name="nats-lame-duck")
+
+    def others(self, announced: Collection[str]) -> list[Srv]:
+        """The servers of the configuration and those that the present one announces, but not itself.
+
+        What was discovered and is not announced any more is the present server under another name, or gone.
+        """
+        return [
+            server
+            for server in self._server_pool
+            if server is not self._current_server and (not server.discovered or server.uri.netloc in announced)
+        ]
+
+    async def move_to(self, server: Srv) -> None:
+        """Give the connection up for one to `server`, with nothing left on the way, if `on_leaving` agrees."""
+        if not await self._on_leaving():
+            return
+        for sid in self._subs:
+            # What the server sent after the answer to the flush would be lost; it has all of them again afterwards.
+            self._write(b"UNSUB %d\r\n" % sid)
+        try:
+            async with asyncio.timeout(self._config.attempt_timeout_s):
+                await self.flush()
+        except (errors.Error, OSError, TimeoutError) as error:
+            self._on_error(error)
+        await self._process_op_err(errors.ConnectionClosedError())
+        self._tried = {other.uri.netloc for other in self._server_pool if other is not server}
 
     async def _process_err(self, err_msg: str) -> None:
         """The server complains. nats-py then closes for good; the server itself hangs up when it is that bad."""

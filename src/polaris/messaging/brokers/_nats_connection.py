@@ -13,9 +13,10 @@ from nats import errors
 
 from polaris.exceptions import BusConnectionError, ConfigurationError, MessageBusError
 from polaris.messaging._broker import ConnectionState, StateListener
+from polaris.messaging._state_listeners import StateListeners
 from polaris.messaging.brokers._nats_client import HardenedClient, end
 from polaris.messaging.brokers._nats_config import NATSConfig, without_secrets
-from polaris.messaging.brokers._nats_replies import NoReply, Reply, ReplyInbox
+from polaris.messaging.brokers._nats_replies import NoReply, Reply, ReplyInbox, Take
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ _PERMISSION_SUBSCRIBE = 'permissions violation for subscription to "'
 _TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
 _INFORMATION = ".INFO."
 _COMPLAINTS_KEPT = 32
+_LEAVING_S = 0.25
+"""How long answers that are on their way are waited for before a server is left that will end."""
 QUESTIONS = 3
 PAYLOAD_BYTES_ASSUMED = 1 << 20
 _CAN_SEND = (ConnectionState.CONNECTED, ConnectionState.DRAINING)
@@ -37,7 +40,7 @@ class NATSConnection:
         self.config = config
         self.reconnects = 0
         self._state = ConnectionState.DISCONNECTED
-        self._listeners: list[StateListener] = []
+        self._listeners = StateListeners()
         self._on_lost = on_lost
         self._lifecycle = asyncio.Lock()
         self._client: HardenedClient | None = None
@@ -47,35 +50,35 @@ class NATSConnection:
         self._refusal: Exception | None = None
         self._refused = asyncio.Event()
         self._complaints: deque[str] = deque(maxlen=_COMPLAINTS_KEPT)
+        self._leaving = False
 
     @property
     def state(self) -> ConnectionState:
         return self._state
 
-    def on_state(self, listener: StateListener) -> None:
-        """Call `listener` at every change of state."""
-        self._listeners.append(listener)
+    def on_state(self, listener: StateListener) -> Callable[[], None]:
+        """Call `listener` at every change of state, until what is returned is called."""
+        return self._listeners.add(listener)
 
     def enter(self, state: ConnectionState) -> None:
         """Change the state and tell the listeners."""
         if state is self._state:
             return
         self._state = state
-        for listener in self._listeners:
-            try:
-                listener(state)
-            except Exception:  # boundary: a listener is foreign code and changes nothing for the connection
-                _log.exception("a listener for the state of the connection failed")
+        self._listeners.tell(state)
 
     @property
     def payload_bytes_max(self) -> int:
         """The limit of the server that was met last; before the first one, nats-server's default."""
         return PAYLOAD_BYTES_ASSUMED if self._met is None else self._met.max_payload
 
-    def require_client(self) -> HardenedClient:
-        """The client while messages can be sent; raises `BusConnectionError` otherwise."""
+    def require_client(self, *, settling: bool = False) -> HardenedClient:
+        """The client while messages can be sent; raises `BusConnectionError` otherwise.
+
+        While a server is being left, only what is `settling` messages of before goes out.
+        """
         client = self._client
-        if client is None or self._state not in _CAN_SEND:
+        if client is None or (self._state not in _CAN_SEND and not (settling and self._leaving)):
             raise BusConnectionError(f"the broker is {self._state.value}", {"state": self._state.value})
         return client
 
@@ -92,6 +95,7 @@ class NATSConnection:
                 on_back=self._back,
                 on_end=self._ended,
                 on_error=self._complained,
+                on_leaving=self._leave,
             )
             replies = ReplyInbox(client)
             try:
@@ -163,6 +167,14 @@ class NATSConnection:
             raise BusConnectionError(f"the broker is {self._state.value}", {"state": self._state.value})
         return await replies.ask(subject, payload, headers=headers, timeout_s=timeout_s)
 
+    async def gather(self, subject: str, payload: bytes, take: Take, *, silence_s: float) -> NoReply | None:
+        """Send a question that has several answers, see `ReplyInbox.gather`."""
+        await self.room(silence_s)
+        replies = self._replies
+        if replies is None:
+            raise BusConnectionError(f"the broker is {self._state.value}", {"state": self._state.value})
+        return await replies.gather(subject, payload, take, silence_s=silence_s)
+
     async def ask_server(self, subject: str, payload: bytes) -> bytes:
         """Ask JetStream's administration.
 
@@ -228,6 +240,21 @@ class NATSConnection:
         if self._replies is not None:
             self._replies.give_up(NoReply.LOST)
         self._on_lost()
+
+    async def _leave(self) -> bool:
+        """The server will end, and another one is there: begin nothing new, and let what is under way be answered."""
+        if self._state is not ConnectionState.CONNECTED:
+            return False
+        self._leaving = True
+        self.enter(ConnectionState.RECONNECTING)
+        try:
+            async with asyncio.timeout(_LEAVING_S):
+                await self.questions_answered()
+        except TimeoutError:
+            pass  # it ends as it does when a connection breaks
+        finally:
+            self._leaving = False
+        return True
 
     def _back(self) -> None:
         self.reconnects += 1

@@ -15,7 +15,7 @@ from typing import Protocol
 from nats.aio.subscription import Subscription
 
 from polaris.exceptions import BusConnectionError, InvalidValueError, SubscriptionError
-from polaris.messaging._broker import ConsumerInfo, ConsumerSpec, Delivery
+from polaris.messaging._broker import AckPolicy, ConsumerInfo, ConsumerSpec, Delivery
 from polaris.messaging.brokers._jetstream_api import PREFIX, JetStreamAPI
 from polaris.messaging.brokers._nats_client import HardenedClient
 from polaris.messaging.brokers._nats_delivery import ACK_PREFIX, Settler, StoredDelivery
@@ -89,6 +89,7 @@ class NATSPullConsumer:
         on_close: Callable[[NATSPullConsumer], None],
     ) -> None:
         self.spec = spec
+        self._settled = spec.ack is AckPolicy.NONE
         self._link = link
         self._api = api
         self._restore = restore
@@ -133,6 +134,8 @@ class NATSPullConsumer:
             pending=found.get("num_pending", 0),
             ack_pending=found.get("num_ack_pending", 0),
             redelivered=found.get("num_redelivered", 0),
+            ack_floor=found.get("ack_floor", {}).get("stream_seq", 0),
+            delivered=found.get("delivered", {}).get("stream_seq", 0),
         )
 
     async def close(self) -> None:
@@ -147,6 +150,8 @@ class NATSPullConsumer:
             self._client.forget(self._subscription)
         # After the server was told that nobody listens here: it might send them here again otherwise.
         left, self._left = self._left, deque()
+        if left and self._settled:
+            _log.warning("consumer %s of %s: %d messages are lost", self.spec.durable, self.spec.stream, len(left))
         for _, delivery in left:
             with suppress(BusConnectionError):
                 await delivery.nak(delay_s=0.0)
@@ -230,7 +235,7 @@ class NATSPullConsumer:
         pull = self._pull
         now_s = asyncio.get_running_loop().time()
         if reply.startswith(ACK_PREFIX):
-            delivery = StoredDelivery(self._link, subject, reply, payload, headers)
+            delivery = StoredDelivery(self._link, subject, reply, payload, headers, self._settled)
             if pull is None or pull.ended.done():
                 self._left.append((now_s, delivery))
                 return
@@ -243,6 +248,9 @@ class NATSPullConsumer:
             outcome, detail = _outcome_of(headers)
             if outcome is not None:
                 pull.end(outcome, detail)
+            elif pull.messages:
+                # It has no more for now, and could not say so: others have as many in hand as may be.
+                pull.end(_Outcome.DONE)
 
     def _take_left(self, count_max: int) -> list[StoredDelivery]:
         """What came too late for its fetch and is still ours: later the server gives it to somebody anyway."""

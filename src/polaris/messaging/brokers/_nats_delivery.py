@@ -38,6 +38,7 @@ class CoreDelivery:
 
     attempt = 1
     sequence: int | None = None
+    number: int | None = None
     stored_at: datetime | None = None
 
     def __init__(self, subject: str, payload: bytes, block: bytes | None, reply_to: str | None) -> None:
@@ -67,13 +68,24 @@ class CoreDelivery:
 
 
 class StoredDelivery:
-    """A message of a consumer. The first settlement that could be sent counts; later ones do nothing."""
+    """A message of a consumer. The first settlement that could be sent counts; later ones do nothing.
+
+    Of one that is `settled` from the start, as the server does not listen to settlements, none is sent.
+    """
 
     __slots__ = ("_ack_subject", "_block", "_fields", "_headers", "_settled", "_settler", "payload", "subject")
 
     reply_to: str | None = None
 
-    def __init__(self, settler: Settler, subject: str, ack_subject: str, payload: bytes, block: bytes | None) -> None:
+    def __init__(
+        self,
+        settler: Settler,
+        subject: str,
+        ack_subject: str,
+        payload: bytes,
+        block: bytes | None,
+        settled: bool = False,
+    ) -> None:
         self.subject = subject
         self.payload = payload
         self._settler = settler
@@ -81,7 +93,7 @@ class StoredDelivery:
         self._block = block
         self._headers: Mapping[str, str] | None = None
         self._fields: list[str] | None = None
-        self._settled = False
+        self._settled = settled
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -96,6 +108,10 @@ class StoredDelivery:
     @property
     def sequence(self) -> int | None:
         return self._number(1)
+
+    @property
+    def number(self) -> int | None:
+        return self._number(2)
 
     @property
     def stored_at(self) -> datetime | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Callable
 from typing import NamedTuple
 
 from polaris.messaging.brokers._nats_client import HardenedClient
@@ -33,6 +34,10 @@ class Reply(NamedTuple):
         return self.headers is not None and not self.payload and self.headers.startswith(_NO_RESPONDERS)
 
 
+Take = Callable[[Reply], bool]
+"""Takes one of several answers, at once and without raising; True when it was the last."""
+
+
 class ReplyInbox:
     """Sends questions and matches the answers by a token in the subject.
 
@@ -44,7 +49,7 @@ class ReplyInbox:
         self._client = client
         self._prefix = f"{client.new_inbox()}."
         self._count = 0
-        self._waiting: dict[str, tuple[str, asyncio.Future[Reply | NoReply]]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[Reply | NoReply], Take | None]] = {}
 
     @property
     def waiting(self) -> int:
@@ -63,7 +68,7 @@ class ReplyInbox:
         self._count += 1
         token = f"{self._count:x}"
         answer: asyncio.Future[Reply | NoReply] = loop.create_future()
-        self._waiting[token] = (subject, answer)
+        self._waiting[token] = (subject, answer, None)
         timer = loop.call_later(timeout_s, _end, answer, NoReply.TIMEOUT)
         try:
             self._client.send(subject, self._prefix + token, headers, payload)
@@ -72,16 +77,54 @@ class ReplyInbox:
             timer.cancel()
             self._waiting.pop(token, None)
 
+    async def gather(self, subject: str, payload: bytes, take: Take, *, silence_s: float) -> NoReply | None:
+        """Send at once and hand every answer to `take` until the last; None when that has come.
+
+        Ends without it when nothing comes for `silence_s`; what was taken until then stands.
+        """
+        loop = asyncio.get_running_loop()
+        heard_s = loop.time()
+        timer: asyncio.TimerHandle
+
+        def hear(reply: Reply) -> bool:
+            nonlocal heard_s
+            heard_s = loop.time()
+            return take(reply)
+
+        def watch() -> None:
+            nonlocal timer
+            quiet_s = loop.time() - heard_s
+            if quiet_s >= silence_s:
+                _end(last, NoReply.TIMEOUT)
+            else:
+                timer = loop.call_later(silence_s - quiet_s, watch)
+
+        self._count += 1
+        token = f"{self._count:x}"
+        last: asyncio.Future[Reply | NoReply] = loop.create_future()
+        self._waiting[token] = (subject, last, hear)
+        timer = loop.call_later(silence_s, watch)
+        try:
+            self._client.send(subject, self._prefix + token, None, payload)
+            answer = await last
+            return answer if isinstance(answer, NoReply) else None
+        finally:
+            timer.cancel()
+            self._waiting.pop(token, None)
+
     def give_up(self, why: NoReply, *, subject: str | None = None) -> None:
         """End all questions without an answer, or those on one subject (compared without case)."""
-        for asked, answer in list(self._waiting.values()):
+        for asked, answer, _ in list(self._waiting.values()):
             if subject is None or asked.lower() == subject:
                 _end(answer, why)
 
     def _receive(self, subject: str, _reply: str, payload: bytes, headers: bytes | None) -> None:
         waiting = self._waiting.get(subject[len(self._prefix) :])
         if waiting is not None:
-            _end(waiting[1], Reply(subject, payload, headers))
+            _, answer, take = waiting
+            reply = Reply(subject, payload, headers)
+            if take is None or (not answer.done() and take(reply)):
+                _end(answer, reply)
 
 
 def _end(answer: asyncio.Future[Reply | NoReply], result: Reply | NoReply) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from polaris._correlation import correlation_scope, current_correlation_id
-from polaris.messaging._chain import MessageMiddleware, NextHandler
+from polaris._correlation import _correlation_id as correlation_variable
+from polaris._correlation import current_correlation_id, legal_correlation_id
+from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, MiddlewareFunction, NextHandler
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.observability import trace_scope
 
@@ -28,8 +30,23 @@ class CorrelationMiddleware(MessageMiddleware):
             if correlation_id and correlation_id == current_correlation_id():
                 return await next_handler(context)
             trace = None  # it is current already
-        with correlation_scope(correlation_id) as context.correlation_id:
+        # `correlation_scope`, written out: every message passes here.
+        chosen = context.correlation_id = legal_correlation_id(correlation_id)
+        token = correlation_variable.set(chosen)
+        try:
             if trace is None:
                 return await next_handler(context)
             with trace_scope(trace.child()):
                 return await next_handler(context)
+        finally:
+            correlation_variable.reset(token)
+
+
+def with_correlation(
+    given: MiddlewareChain | Iterable[MessageMiddleware | MiddlewareFunction] | None,
+) -> MiddlewareChain:
+    """The chain that was asked for, within the one that every message passes first."""
+    correlation = CorrelationMiddleware()
+    if isinstance(given, MiddlewareChain):
+        return given.within(correlation)
+    return MiddlewareChain([correlation, *(given or ())])

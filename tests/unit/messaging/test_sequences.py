@@ -1,0 +1,238 @@
+"""The numbers of telemetry events, and what a subscriber learns from those that do not come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.messaging.doubles import STORED, eventually, health, publish_raw, running_bus, telemetry
+
+from polaris.domain import TelemetryEvent
+from polaris.exceptions import InvalidValueError, MessageBusError, SubscriptionError
+from polaris.messaging import (
+    InMemoryHub,
+    InMemoryMessageBroker,
+    MessageContext,
+    OutgoingMessage,
+    PolarisMessageBus,
+    Receipt,
+    SubscriptionStats,
+)
+from polaris.messaging._sequences import HOLES_MAX, GapDetector, Numbering
+from polaris.observability import MetricsCollector
+from polaris.testing import running_clock
+
+TOPIC = "polaris.telemetry.web"
+
+
+async def stored(bus: PolarisMessageBus) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for message in await bus.broker.read_stored("POLARIS_TELEMETRY", count_max=10_000):
+        content = json.loads(message.payload)
+        found += content if isinstance(content, list) else [content]
+    return found
+
+
+def counts(events: list[dict[str, Any]]) -> list[int]:
+    return [int(event["sequence"].rpartition("-")[2]) for event in events]
+
+
+# Numbers.
+
+
+async def test_the_telemetry_of_a_topic_is_numbered_from_one_however_it_is_published() -> None:
+    async with running_bus() as bus:
+        await bus.publish_telemetry(telemetry(1))
+        await bus.publish(TOPIC, telemetry(2))
+        await bus.publish_many([telemetry(3), telemetry(4)])
+        await asyncio.gather(*(bus.publish_telemetry(telemetry(n)) for n in range(5, 9)))
+        await bus.publish_telemetry(telemetry(1, system_id="db"))
+        found = await stored(bus)
+    web = [event for event in found if event["subject"] == "web"]
+    assert counts(web) == list(range(1, 9))
+    assert counts([event for event in found if event["subject"] == "db"]) == [1]
+    assert len({event["sequence"].partition("-")[0] for event in found}) == 1
+
+
+async def test_numbers_order_as_texts_also_over_a_restart() -> None:
+    hub = InMemoryHub()
+    for _ in range(2):
+        async with running_bus(hub) as bus:
+            await bus.publish_many([telemetry(n) for n in range(12)])
+            await asyncio.sleep(0.01)
+            found = await stored(bus)
+    numbers = [event["sequence"] for event in found]
+    assert len(set(numbers)) == 24
+    assert numbers == sorted(numbers)
+
+
+async def test_control_events_are_not_numbered() -> None:
+    async with running_bus() as bus:
+        await bus.publish("polaris.adaptations.web", health(), delivery=STORED)
+        (message,) = await bus.broker.read_stored("POLARIS_ADAPTATIONS")
+    assert "sequence" not in json.loads(message.payload)
+
+
+class Failing(InMemoryMessageBroker):
+    """Refuses for good what is published while it is told to."""
+
+    refuses = False
+
+    async def publish(self, message: OutgoingMessage, **options: Any) -> Receipt:
+        if self.refuses:
+            raise MessageBusError("refused")
+        return await super().publish(message, **options)
+
+
+@pytest.mark.parametrize("way", ["publish", "publish_telemetry", "publish_many"])
+async def test_an_event_that_failed_keeps_its_number_when_it_is_published_again(way: str) -> None:
+    broker = Failing(clock=running_clock())
+    event = telemetry(1)
+
+    async def publish() -> None:
+        if way == "publish":
+            await bus.publish(TOPIC, event)
+        elif way == "publish_telemetry":
+            await bus.publish_telemetry(event)
+        else:
+            await bus.publish_many([event])
+
+    async with PolarisMessageBus(broker, clock=running_clock()) as bus:
+        broker.refuses = True
+        for _ in range(3):
+            with pytest.raises(MessageBusError):
+                await publish()
+        broker.refuses = False
+        await publish()
+        await bus.publish_telemetry(telemetry(2))
+        assert counts(await stored(bus)) == [1, 2]
+
+
+async def test_a_middleware_sees_the_number_and_one_that_refuses_costs_none() -> None:
+    seen: list[str | None] = []
+    refuses = True
+
+    async def doorkeeper(context: MessageContext, next_handler: Any) -> Any:
+        seen.append(context.sequence)
+        if refuses:
+            raise InvalidValueError("event", "another day", context.event)
+        return await next_handler(context)
+
+    event = telemetry(1)
+    async with running_bus(middlewares=[doorkeeper]) as bus:
+        with pytest.raises(InvalidValueError):
+            await bus.publish(TOPIC, event)
+        refuses = False
+        await bus.publish(TOPIC, event)
+        (found,) = await stored(bus)
+    assert seen == [found["sequence"]] * 2
+
+
+# Gaps.
+
+
+def detect(numbers: list[int], *, epoch: str = "0" * 16) -> SubscriptionStats:
+    stats = SubscriptionStats()
+    detector = GapDetector(stats)
+    for number in numbers:
+        detector.observe(TOPIC, f"{epoch}-{number:012d}")
+    return stats
+
+
+@given(st.lists(st.integers(1, 60), max_size=80))
+def test_missed_and_late_agree_with_the_numbers_that_came(numbers: list[int]) -> None:
+    stats = detect(numbers)
+    if not numbers:
+        assert (stats.missed, stats.late) == (0, 0)
+        return
+    came = {number for number in numbers if number >= numbers[0]}
+    assert stats.missed - stats.late == max(numbers) - numbers[0] + 1 - len(came) if came else 0
+    assert 0 <= stats.late <= stats.missed
+
+
+def test_every_publisher_and_every_topic_has_a_row_of_its_own() -> None:
+    stats = SubscriptionStats()
+    detector = GapDetector(stats)
+    first, second = Numbering(1.0), Numbering(1.0)
+    for topic in ("a", "b"):
+        for numbering in (first, second):
+            detector.observe(topic, numbering.next(topic, "x"))
+    assert stats.missed == 0
+    first.next("a", "lost")
+    detector.observe("a", first.next("a", "y"))
+    assert stats.missed == 1
+
+
+@pytest.mark.parametrize("sequence", [None, 7, "", "7", "x" * 16 + "-000000000001", {"a": 1}, "0" * 16 + "-1"])
+def test_numbers_of_another_form_say_nothing(sequence: object) -> None:
+    stats = SubscriptionStats()
+    GapDetector(stats).observe(TOPIC, sequence)
+    assert stats.missed == 0
+
+
+def test_a_wide_gap_is_counted_in_full_and_remembered_in_part() -> None:
+    stats = detect([1, 1_000_000, 2, 999_999])
+    assert stats.missed == 999_998
+    assert stats.late == 1
+    assert HOLES_MAX < 999_998
+
+
+async def test_a_subscriber_is_told_of_what_was_lost_and_of_what_came_late() -> None:
+    collector = MetricsCollector()
+    handled: list[str] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        handled.append(event.event_id)
+
+    async with running_bus(collector=collector) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="watch", detect_gaps=True)
+        await bus.publish_many([telemetry(n, event_id=f"e{n}") for n in range(3)])
+        await eventually(lambda: len(handled) == 3)
+        envelope = {
+            "specversion": "1.0",
+            "type": "polaris.telemetry",
+            "source": "x",
+            "data": {"system_state": {"system_id": "web", "timestamp": "2026-03-01T00:00:00Z"}},
+        }
+        epoch = json.loads((await bus.broker.read_stored("POLARIS_TELEMETRY"))[0].payload)[0]["sequence"][:16]
+        for number in (6, 5):
+            event = {**envelope, "id": f"raw{number}", "sequence": f"{epoch}-{number:012d}"}
+            await publish_raw(bus, TOPIC, json.dumps(event).encode())
+        await eventually(lambda: len(handled) == 5)
+        assert (subscription.stats.missed, subscription.stats.late) == (2, 1)
+    text = collector.render().decode()
+    assert 'polaris_sequence_missed_total{subscription="watch"} 2.0' in text
+    assert 'polaris_sequence_late_total{subscription="watch"} 1.0' in text
+
+
+async def test_what_comes_again_after_a_failure_is_no_gap() -> None:
+    failed: set[str] = set()
+
+    async def handle(event: TelemetryEvent) -> None:
+        if event.event_id not in failed:
+            failed.add(event.event_id)
+            raise RuntimeError("not today")
+
+    async with running_bus() as bus:
+        subscription = await bus.subscribe(
+            "polaris.telemetry.*", handle, durable="watch", detect_gaps=True, concurrency=3
+        )
+        for n in range(20):
+            await bus.publish_telemetry(telemetry(n))
+        await eventually(lambda: subscription.stats.handled == 20)
+        assert subscription.stats.missed == 0
+
+
+async def test_gaps_are_refused_to_those_who_see_a_part_only() -> None:
+    async def handle(event: TelemetryEvent) -> None: ...
+
+    async with running_bus() as bus:
+        with pytest.raises(SubscriptionError, match="group"):
+            await bus.subscribe("polaris.telemetry.*", handle, group="g", detect_gaps=True)
+        for passing_over in ({"conflate": True}, {"stale_after_s": 1.0}):
+            with pytest.raises(InvalidValueError, match="detect_gaps"):
+                await bus.subscribe("polaris.telemetry.*", handle, detect_gaps=True, **passing_over)
