@@ -149,27 +149,44 @@ class Coalescer:
             within_s = min(timeout_s, self._line.waiting.limits.age_max_s)
         member = _Member(event, payload, receipt, timeout_s, waiting)
         gathering.add(member)
+        # A timer: `asyncio.timeout` would be a quarter of the price of the event.
+        timer = asyncio.get_running_loop().call_later(within_s, self._time_is_up, topic, gathering, member, within_s)
         try:
-            async with asyncio.timeout(within_s):
-                return await receipt
-        except TimeoutError as error:
-            if waiting is not None and within_s < timeout_s and member in gathering.members:
-                raise waiting.expired() from error
-            raise UnconfirmedPublishError(
-                f"no confirmation for {topic!r} within {timeout_s:g} s", {"topic": topic, "timeout_s": timeout_s}
-            ) from error
+            return await receipt
         finally:
+            timer.cancel()
             if waiting is not None:
                 waiting.leave()
+
+    @staticmethod
+    def _time_is_up(topic: str, gathering: _Gathering, member: _Member, within_s: float) -> None:
+        if member.receipt.done():
+            return
+        if member.waiting is not None and within_s < member.timeout_s:
+            if member in gathering.members:
+                member.receipt.set_exception(member.waiting.expired())
+                return
+            # It is under way: who sends it minds its age.
+            left_s = member.timeout_s - within_s
+            asyncio.get_running_loop().call_later(
+                left_s, Coalescer._time_is_up, topic, gathering, member, member.timeout_s
+            )
+            return
+        context = {"topic": topic, "timeout_s": member.timeout_s}
+        member.receipt.set_exception(
+            UnconfirmedPublishError(f"no confirmation for {topic!r} within {member.timeout_s:g} s", context)
+        )
 
     async def _flush(self, topic: str, gathering: _Gathering) -> None:
         company = 1
         try:
-            while gathering.members:
+            while True:
                 if self._line.away:
                     company = 1
                 elif self._linger_s and len(gathering.members) < company:
                     await gathering.reach(company, within_s=self._linger_s)
+                if not gathering.members:
+                    break
                 taken = gathering.take(1 if self._line.away else BATCH_EVENTS)
                 company = len(taken)
                 batches = self._cut([one.event for one in taken], [one.payload for one in taken])

@@ -90,19 +90,24 @@ class Outbound:
     async def publish_coalesced(self, topic: str, event: PolarisEvent, timeout_s: float) -> Receipt:
         check_topic(topic)
         entry = self._entry(event)
-        with self._books[entry.kind].one():
-            trace = current_trace()
+        book, payload, numbers = self._books[entry.kind], b"", None
+        trace = current_trace()
+        book.enter()
+        try:
             (payload,), numbers = self._encode(topic, [event])
             if trace is not None:
                 self._traces[id(payload)] = trace
-            try:
-                return await self._coalescer.publish(topic, event, payload, timeout_s, kind=entry.kind)
-            except BaseException:  # boundary: noted, then raised again
+            receipt = await self._coalescer.publish(topic, event, payload, timeout_s, kind=entry.kind)
+        except BaseException as error:  # boundary: noted, then raised again
+            book.drop(reason_of(error))
+            if numbers is not None:
                 self._not_confirmed(topic, [event], numbers)
-                raise
-            finally:
-                if trace is not None:
-                    del self._traces[id(payload)]
+            raise
+        finally:
+            if trace is not None:
+                self._traces.pop(id(payload), None)
+        book.confirm()
+        return receipt
 
     async def finish(self, *, timeout_s: float) -> None:
         """Wait for what gathers to be sent, at most `timeout_s`."""

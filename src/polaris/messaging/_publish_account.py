@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -64,17 +63,6 @@ class PublishBook:
         """Events will not be sent any more by this call."""
         self.waiting -= events
         self.dropped[reason] = self.dropped.get(reason, 0) + events
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Round the publishing of one event."""
-        self.enter()
-        try:
-            yield
-        except BaseException as error:  # boundary: told apart, then raised again
-            self.drop(reason_of(error))
-            raise
-        self.confirm()
 
     def account(self) -> PublishAccount:
         """How it stands now."""

@@ -12,6 +12,7 @@ from tests.unit.messaging.doubles import NOW, eventually, telemetry
 from polaris.domain import SystemState, TelemetryEvent
 from polaris.exceptions import (
     BusConnectionError,
+    InvalidValueError,
     PayloadTooLargeError,
     PublishError,
     UnconfirmedPublishError,
@@ -197,3 +198,45 @@ async def test_a_bus_whose_broker_is_gone_fails_what_gathered_and_ends() -> None
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {BusConnectionError, UnconfirmedPublishError}
     await eventually(lambda: not bus._outbound._coalescer._gathering)
+
+
+# The latency budget.
+
+
+async def publishing(bus: PolarisMessageBus, tasks: int, events: int) -> None:
+    async def one_after_the_other(first: int) -> None:
+        for number in range(events):
+            await bus.publish_telemetry(telemetry(first * events + number))
+
+    await asyncio.gather(*(one_after_the_other(first) for first in range(tasks)))
+
+
+async def test_those_who_come_again_and_again_share_one_message() -> None:
+    broker = SlowBroker()
+    async with new_bus(broker) as bus:
+        await publishing(bus, 64, 5)
+    # Without waiting for company, every other message would hold one event.
+    assert broker.sizes == [1, 64, 64, 64, 64, 63]
+
+
+async def test_the_wait_for_company_is_no_longer_than_it_may_be() -> None:
+    broker, clock = SlowBroker(), running_clock()
+    async with PolarisMessageBus(broker, clock=clock, telemetry_linger_s=0.02) as bus:
+        await publishing(bus, 32, 2)
+        # Fewer come now than before: the first of them leaves when the budget is used up.
+        began_s = clock.monotonic()
+        await publishing(bus, 2, 1)
+        assert clock.monotonic() - began_s < 0.1 + 0.02 + 0.01
+
+
+async def test_without_a_budget_nothing_waits_for_company() -> None:
+    broker = SlowBroker()
+    async with PolarisMessageBus(broker, clock=running_clock(), telemetry_linger_s=0.0) as bus:
+        await publishing(bus, 64, 3)
+    assert broker.sizes == [1, 64, 1, 64, 1, 61]
+
+
+@pytest.mark.parametrize("linger_s", [-0.001, 1.5, float("nan")])
+async def test_a_budget_that_cannot_be_meant_is_refused(linger_s: float) -> None:
+    with pytest.raises(InvalidValueError, match="telemetry_linger_s"):
+        PolarisMessageBus(InMemoryMessageBroker(), telemetry_linger_s=linger_s)
