@@ -166,8 +166,8 @@ IN_THE_CHAIN: tuple[Break, ...] = (
     Break(
         promise="the correlation id of an event is current in its handler",
         file="messaging/middleware/_correlation.py",
-        old="with correlation_scope(correlation_id) as",
-        new="with correlation_scope(None) as",
+        old="context.correlation_id = legal_correlation_id(correlation_id)",
+        new="context.correlation_id = legal_correlation_id(None)",
         caught_by=(
             f"{SUBSCRIBING}::test_the_correlation_id_of_an_event_is_current_in_its_handler_and_goes_on",
             f"{REQUESTS}::test_the_event_that_a_handler_returns_is_the_reply",
@@ -425,7 +425,7 @@ HANDLED: tuple[Break, ...] = (
     Break(
         promise="a rejection on this side is no failure of the message",
         file="messaging/_redelivery.py",
-        old="return isinstance(error, (BulkheadError, CircuitBreakerError, RateLimitExceededError))",
+        old="return isinstance(error, (BulkheadError, CircuitBreakerError, RateLimitExceededError, ProbeFailed))",
         new="return isinstance(error, ())",
         caught_by=(f"{REDELIVERY}::test_a_rejection_on_this_side_is_no_failure_of_the_message",),
     ),
@@ -442,6 +442,26 @@ HANDLED: tuple[Break, ...] = (
         old="if begun or self._ended.is_set():",
         new="if begun or self._ended is not None:",
         caught_by=(f"{GUARD}::test_while_the_breaker_is_open_only_what_failed_goes_back_to_the_broker",),
+    ),
+    Break(
+        promise="a probe that hangs for longer than a break uses up no try of its message",
+        file="messaging/_guard.py",
+        old="return counts and self._breaker.state is not CircuitBreakerState.CLOSED",
+        new="return counts and self._breaker.state is CircuitBreakerState.OPEN",
+        caught_by=(
+            f"{GUARD}::test_an_outage_in_which_calls_hang_for_longer_than_a_break_puts_nothing_aside[1.5]",
+            f"{GUARD}::test_an_outage_in_which_calls_hang_for_longer_than_a_break_puts_nothing_aside[5.0]",
+        ),
+    ),
+    Break(
+        promise="a bad message does not hold up an ordered subscription for ever under a breaker",
+        file="messaging/_handling.py",
+        old="return item.probes >= PROBES_MAX",
+        new="return False",
+        caught_by=(
+            f"{GUARD}::test_a_bad_message_that_nothing_can_overtake_is_put_aside_after_a_hundred_probes[ordered]",
+            f"{GUARD}::test_a_bad_message_that_nothing_can_overtake_is_put_aside_after_a_hundred_probes[cumulative]",
+        ),
     ),
     Break(
         promise="an open breaker does not hold up the end",
@@ -498,7 +518,7 @@ IN_ORDER: tuple[Break, ...] = (
     Break(
         promise="a gap in the numbers of a publisher is counted",
         file="messaging/_sequences.py",
-        old="missed = number - row.last - 1",
+        old="missed = number - known.last - 1",
         new="missed = 0",
         caught_by=(f"{SEQUENCES}::test_a_subscriber_is_told_of_what_was_lost_and_of_what_came_late",),
     ),

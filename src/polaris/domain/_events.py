@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
+from math import isfinite
 from typing import Annotated, Any
 
 import msgspec
@@ -134,20 +135,32 @@ class TelemetryBatch(PolarisEvent, frozen=True, omit_defaults=True):
         )
 
 
+_FLOATS = frozenset({float})
 _COLUMN_TYPES = frozenset({float, type(None)})
 
 
 def _column(name: str, column: Sequence[float | None], count: int) -> tuple[float | None, ...]:
-    """One column as it is kept: floats and None. What a single reading would refuse is refused here already."""
+    """One column as it is kept: finite floats and None. What is none is refused: None says what is missing."""
     check_id("metrics", name)
     if len(column) != count:
         raise InvalidValueError(f"metrics.{name}", f"{count} values, one a timestamp", column)
-    if _COLUMN_TYPES.issuperset(map(type, column)):
+    types = set(map(type, column))
+    # Of finite numbers the sum is finite too, unless they are huge.
+    if types <= _COLUMN_TYPES and isfinite(sum(column if types == _FLOATS else filter(None, column))):  # type: ignore[arg-type]
         return tuple(column)
-    for value in column:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise InvalidValueError(f"metrics.{name}", "numbers and None", value)
-    return tuple([None if value is None else float(value) for value in column])
+    return tuple([None if value is None else _finite(name, value) for value in column])
+
+
+def _finite(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidValueError(f"metrics.{name}", "numbers and None", value)
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise InvalidValueError(f"metrics.{name}", "numbers that a float can express", value) from error
+    if not isfinite(number):
+        raise InvalidValueError(f"metrics.{name}", "finite numbers and None", value)
+    return number
 
 
 def _plain_value(name: str, metric: MetricValue) -> float | None:

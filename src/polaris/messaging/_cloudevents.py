@@ -35,9 +35,19 @@ from polaris.domain import (
     TelemetryEvent,
 )
 from polaris.exceptions import ConfigurationError, InvalidValueError, MessageDecodeError, UnknownEventTypeError
-from polaris.messaging._envelopes import data_class, incoming_class, outgoing_class
+from polaris.messaging._envelopes import data_class, holds_floats, incoming_class, outgoing_class
 from polaris.messaging._upcasting import OfOtherVersion, check_version, current_payload, newer_note
-from polaris.messaging._wire_format import WireFormat, array_head, as_json, is_msgpack, is_msgpack_array
+from polaris.messaging._wire_format import (
+    WireFormat,
+    array_head,
+    as_json,
+    check_count,
+    is_finite,
+    is_msgpack,
+    is_msgpack_array,
+    may_be_infinite,
+    may_be_null,
+)
 
 BATCH_EVENTS_MAX = 10_000
 
@@ -94,6 +104,7 @@ class _Wire:
         self._get_only: Callable[[Any], Any] | None = self._get if self._positional and len(fields) == 1 else None
         self._subject = _CE_SUBJECT.get(event_class)
         self._data = data_class(event_class, fields)
+        self.holds_floats = holds_floats(event_class, self._data)
         self._outgoing = outgoing_class(entry, self._data)
         self.incoming = incoming_class(entry, self._data)
 
@@ -178,6 +189,7 @@ class EventCodec:
         self._registry = registry
         packs = self.wire_format is WireFormat.MSGPACK
         self._encode = msgspec.msgpack.Encoder().encode if packs else msgspec.json.Encoder().encode
+        self._may_hide = may_be_infinite if packs else may_be_null
         self._by_class: dict[type[PolarisEvent], _Wire] = {}
         self._by_envelope: dict[type[Any], _Wire] = {}
         self._one: msgspec.json.Decoder[Any] | None = None
@@ -186,6 +198,7 @@ class EventCodec:
         self._raw = msgspec.json.Decoder(list[msgspec.Raw])
         self._raw_packed = msgspec.msgpack.Decoder(list[msgspec.Raw])
         self._head = msgspec.json.Decoder(_Head)
+        self._head_packed = msgspec.msgpack.Decoder(_Head)
 
     def require(self, event_class: type[PolarisEvent]) -> EventType:
         """The registered name of the class, with the proof that it can travel.
@@ -205,13 +218,17 @@ class EventCodec:
     ) -> bytes:
         """One event in structured mode. `correlation_id` goes before the event's own.
 
-        Raises `UnknownEventTypeError` for an unregistered type and `InvalidValueError` when JSON cannot carry a value.
+        Raises `UnknownEventTypeError` for an unregistered type and `InvalidValueError` when JSON cannot carry a value,
+        such as NaN.
         """
         wire = self._by_class.get(type(event)) or self._wire(type(event))
         try:
-            return wire.encode(self._encode, event, correlation_id, traceparent, tracestate, sequence)
+            encoded = wire.encode(self._encode, event, correlation_id, traceparent, tracestate, sequence)
+            if not wire.holds_floats or not self._may_hide(encoded) or is_finite(event):
+                return encoded
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise InvalidValueError("event", f"a {wire.entry.name} that JSON can carry", event, cause=error) from error
+        raise InvalidValueError("event", f"a {wire.entry.name} of finite numbers, which JSON can carry", event)
 
     def join(self, encoded: Sequence[bytes]) -> bytes:
         """Events encoded singly as one message in the batch format."""
@@ -237,9 +254,14 @@ class EventCodec:
                 self._build()
             decoder = self._packed()[0] if is_msgpack(payload) else self._one
             found = decoder.decode(payload)  # type: ignore[union-attr] # built above
-            return self._by_envelope[type(found)].event(found, received_at)
+            wire = self._by_envelope[type(found)]
+            decoded = wire.event(found, received_at)
+            if wire.holds_floats and is_msgpack(payload) and may_be_infinite(payload):
+                _check_finite(decoded.event)
         except Exception as error:  # boundary: foreign bytes, read with the validation code of foreign event types
             failure = self._explain(payload, error)
+        else:
+            return decoded
         if isinstance(failure, bytes):
             return self.decode(failure, received_at=received_at)
         raise failure
@@ -252,19 +274,28 @@ class EventCodec:
         Raises `MessageDecodeError` when the message is no array, or holds more than 10 000 members.
         """
         stamp = received_at or utc_now()
+        packed = is_msgpack(payload)
+        check_count(payload, BATCH_EVENTS_MAX)
         try:
             if self._many is None:
                 self._build()
-            decoder = self._packed()[1] if is_msgpack(payload) else self._many
+            decoder = self._packed()[1] if packed else self._many
             found = decoder.decode(payload)  # type: ignore[union-attr] # built above
             if len(found) <= BATCH_EVENTS_MAX:
                 wires = self._by_envelope
-                return [wires[type(one)].event(one, stamp) for one in found]
+                decoded = [wires[type(one)].event(one, stamp) for one in found]
+                held = packed and any(wires[kind].holds_floats for kind in set(map(type, found)))
+                if held and may_be_infinite(payload):
+                    for member in decoded:
+                        if self._by_class[type(member.event)].holds_floats:
+                            _check_finite(member.event)
+                return decoded
         except Exception:  # noqa: S110 # boundary: foreign bytes; taken apart below to tell the good from the bad
             pass
         return [self._decode_member(bytes(member), stamp) for member in self._split(payload)]
 
     def _split(self, payload: bytes) -> list[msgspec.Raw]:
+        """The members as they are, of a message whose count was found good if it is a long one."""
         try:
             members = (self._raw_packed if is_msgpack(payload) else self._raw).decode(payload)
         except Exception as error:  # boundary: foreign bytes
@@ -286,9 +317,7 @@ class EventCodec:
         """
         if isinstance(error, (msgspec.ValidationError, InvalidValueError, OfOtherVersion)):
             try:
-                if is_msgpack(payload):
-                    payload = as_json(payload)
-                head = self._head.decode(payload)
+                head = (self._head_packed if is_msgpack(payload) else self._head).decode(payload)
             except Exception:  # boundary: foreign bytes
                 return _refusal(error)
             if head.specversion == "1.0":
@@ -309,7 +338,8 @@ class EventCodec:
                 return _refusal(cannot)
             return payload
         try:
-            upcast = current_payload(self._registry, entry, head.dataschema, payload)
+            plain = as_json(payload) if is_msgpack(payload) else payload
+            upcast = current_payload(self._registry, entry, head.dataschema, plain)
             return upcast or _refusal(error, {"type": name}, newer_note(entry, head.dataschema))
         except MessageDecodeError as cannot:
             return cannot
@@ -335,7 +365,8 @@ class EventCodec:
         """The decoders of one event and of a batch, for those who get MessagePack."""
         if self._of_msgpack is None:
             union = Union[tuple(self._by_envelope)]  # type: ignore[valid-type] # noqa: UP007 # built at run time
-            self._of_msgpack = msgspec.msgpack.Decoder(union), msgspec.msgpack.Decoder(list[union])  # type: ignore[valid-type]
+            many: Any = list[union]  # type: ignore[valid-type] # built at run time
+            self._of_msgpack = msgspec.msgpack.Decoder(union), msgspec.msgpack.Decoder(many)
         return self._of_msgpack
 
     def _build(self) -> None:
@@ -348,6 +379,11 @@ class EventCodec:
         union = Union[tuple(self._by_envelope)]  # type: ignore[valid-type] # noqa: UP007 # built at run time
         self._many = msgspec.json.Decoder(list[union])  # type: ignore[valid-type]
         self._one = msgspec.json.Decoder(union)
+
+
+def _check_finite(event: PolarisEvent) -> None:
+    if not is_finite(event):
+        raise InvalidValueError("data", "finite numbers, which JSON can carry", event)
 
 
 def _refusal(error: Exception, context: Mapping[str, object] | None = None, note: str = "") -> MessageDecodeError:

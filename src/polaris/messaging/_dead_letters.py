@@ -25,10 +25,12 @@ from polaris.messaging._broker import (
     StreamSpec,
 )
 from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._content_encoding import CONTENT_ENCODING_HEADER
 from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterFilter, DeadLetterReason
 from polaris.messaging._stored_log import PAGE_MESSAGES, StoredLog
 from polaris.messaging._streams import DEAD_LETTER_STREAM
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX, dead_letter_topic
+from polaris.messaging._wire_format import CONTENT_TYPE, CONTENT_TYPE_HEADER, MSGPACK_CONTENT_TYPE, is_msgpack
 
 BODY_TOPIC = DEAD_LETTER_PREFIX + "body"
 STORE_TIMEOUT_S = 5.0
@@ -153,7 +155,7 @@ class DeadLetterWriter:
             failed_at=now,
             payload=payload,
             payload_bytes=len(payload),
-            headers={name: value[:_HEADER_CHARS_MAX] for name, value in list(delivery.headers.items())[:64]},
+            headers=_headers(delivery, payload),
             stream=stream,
             sequence=delivery.sequence,
             timestamp=now,
@@ -166,6 +168,23 @@ class DeadLetterWriter:
         stored = delivery.stored_at.isoformat() if delivery.stored_at is not None else ""
         text = f"{stream}\0{delivery.sequence}\0{stored}\0{subscription}\0{part}"
         return f"dead-letter-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _headers(delivery: Original, payload: bytes) -> dict[str, str]:
+    """What is kept of the headers. Those that describe bytes fit the bytes that are kept, be it one member's."""
+    kept = {name: value[:_HEADER_CHARS_MAX] for name, value in list(delivery.headers.items())[:64]}
+    if payload == delivery.payload:
+        return kept
+    named = False
+    for name in list(kept):
+        if name.lower() in (CONTENT_TYPE_HEADER, CONTENT_ENCODING_HEADER):
+            named = named or name.lower() == CONTENT_TYPE_HEADER
+            del kept[name]
+    if is_msgpack(payload):
+        kept[CONTENT_TYPE_HEADER] = MSGPACK_CONTENT_TYPE
+    elif named:
+        kept[CONTENT_TYPE_HEADER] = CONTENT_TYPE
+    return kept
 
 
 def _replace(entry: DeadLetter, **changes: Any) -> DeadLetter:

@@ -7,14 +7,27 @@ from datetime import datetime
 from typing import Any, Literal, Union
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, inspect
 
-from polaris.domain import EventType, PolarisEvent
+from polaris.domain import (
+    AdaptationAction,
+    ConfigChangedEvent,
+    EventType,
+    ExecutionResult,
+    MetricValue,
+    PolarisEvent,
+    SystemState,
+    TelemetryBatch,
+)
 from polaris.domain._states import Id, Timestamp
 from polaris.exceptions import ConfigurationError
 
 _OPTIONAL_TEXT = Union[str, None, UnsetType]  # noqa: UP007 # an expression for msgspec, not an annotation
 _OPTIONAL_TIME = Union[Timestamp, None, UnsetType]  # noqa: UP007
+# They refuse NaN and infinities, or keep them as missing, when they are made.
+_CHECKED: frozenset[type[Any]] = frozenset(
+    {AdaptationAction, ConfigChangedEvent, ExecutionResult, MetricValue, SystemState, TelemetryBatch}
+)
 
 
 def data_class(event_class: type[PolarisEvent], fields: Sequence[Any]) -> type[Any]:
@@ -90,3 +103,28 @@ def incoming_class(entry: EventType, data: type[Any]) -> type[Any]:
         kw_only=True,
         gc=False,
     )
+
+
+def holds_floats(event_class: type[PolarisEvent], data: type[Any]) -> bool:
+    """Whether the data of the class may hold a float that is not finite, because no check of a type refuses it."""
+    return event_class not in _CHECKED and _holds_floats(inspect.type_info(data), set())
+
+
+def _holds_floats(of: object, seen: set[int]) -> bool:
+    if isinstance(of, (inspect.FloatType, inspect.AnyType, inspect.CustomType, inspect.ExtType)):
+        return True
+    if isinstance(of, inspect.EnumType):
+        return any(isinstance(member.value, float) for member in of.cls)
+    # Types that refer to themselves come again as the same description.
+    if id(of) in seen or getattr(of, "cls", None) in _CHECKED:
+        return False
+    seen.add(id(of))
+    # Whatever a type is made of stands in its fields: other types, or tuples of types and of described fields.
+    if not isinstance(of, (inspect.Type, inspect.Field)):
+        return False
+    for name in of.__struct_fields__:
+        inner = getattr(of, name)
+        for one in inner if isinstance(inner, tuple) else (inner,):
+            if isinstance(one, (inspect.Type, inspect.Field)) and _holds_floats(one, seen):
+                return True
+    return False

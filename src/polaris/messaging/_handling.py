@@ -10,8 +10,9 @@ from polaris.messaging._broker import Delivery
 from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import Failure
-from polaris.messaging._guard import Guard, ProbeFailed
+from polaris.messaging._guard import PROBES_MAX, Guard, ProbeFailed
 from polaris.messaging._invocation import Invoker
+from polaris.messaging._redelivery import is_rejection
 from polaris.messaging._sequences import GapDetector
 from polaris.messaging._settlement import Accepted, Settlement
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
@@ -150,12 +151,16 @@ class Handling:
             return error
         payload = item.delivery.payload if index is None else self._codec.encode(member.event)
         return await self._settlement.store(
-            item, _failure(error, self._repeats(item)), payload, "" if index is None else f"{index}"
+            item, self._failure(item, error), payload, "" if index is None else f"{index}"
         )
 
     def _is_final(self, item: Accepted, error: BaseException) -> bool:
-        if not self._durable or isinstance(error, ProbeFailed):
+        """Whether the message gets no further chance; to be asked once for each failure, which it counts."""
+        if not self._durable:
             return False
+        if isinstance(error, ProbeFailed):
+            item.probes += 1
+            return item.probes >= PROBES_MAX
         repeats = self._repeats(item)
         failures = self._settlement.failures_with(item, error, repeats)
         return self._options.redelivery.gives_up(failures, item.delivery.attempt + repeats, error)
@@ -213,25 +218,35 @@ class Handling:
         self, item: Accepted, members: Sequence[Member], error: BaseException
     ) -> BaseException | None:
         """The events of a message with no further chance, each alone: a bad one takes no good one with it."""
-        repeats = self._repeats(item)
         if len(members) == 1:
-            return await self._settlement.put_aside(item, _failure(error, repeats))
-        unstored: BaseException | None = None
+            return await self._settlement.put_aside(item, self._failure(item, error))
+        unsettled: BaseException | None = None
         for index, member in members:
             try:
-                await self._call(item.delivery, [member], item.delivery.attempt + repeats)
-            except ProbeFailed as probe:
+                await self._call(item.delivery, [member], item.delivery.attempt + self._repeats(item))
+            except Exception as alone:  # boundary: as in _try_member
                 self._stats.failed += 1
-                unstored = probe
-            except Exception as error:  # boundary: as in _try_member
-                self._stats.failed += 1
+                if self._says_nothing(item, alone):
+                    unsettled = alone
+                    continue
                 payload = self._codec.encode(member.event)
-                unstored = await self._settlement.store(item, _failure(error, repeats), payload, f"{index}") or unstored
-        if unstored is None:
+                unstored = await self._settlement.store(item, self._failure(item, alone), payload, f"{index}")
+                unsettled = unstored or unsettled
+        if unsettled is None:
             await self._settlement.settle(item, None)
-        return unstored
+        return unsettled
 
+    def _says_nothing(self, item: Accepted, error: Exception) -> bool:
+        """Whether a last chance was none, so that there must be another."""
+        if isinstance(error, ProbeFailed):
+            return not self._is_final(item, error)
+        attempt = item.delivery.attempt + self._repeats(item)
+        return is_rejection(error) and attempt < self._options.redelivery.deliveries_max
 
-def _failure(error: BaseException, repeats: int = 0) -> Failure:
-    refused = isinstance(error, PolarisException) and error.retryable is False
-    return Failure(DeadLetterReason.REFUSED if refused else DeadLetterReason.EXHAUSTED, error, repeats)
+    def _failure(self, item: Accepted, error: BaseException) -> Failure:
+        repeats = self._repeats(item) + item.probes
+        if isinstance(error, ProbeFailed):
+            # It is one of the probes itself.
+            error, repeats = error.error, repeats - 1
+        refused = isinstance(error, PolarisException) and error.retryable is False
+        return Failure(DeadLetterReason.REFUSED if refused else DeadLetterReason.EXHAUSTED, error, repeats)

@@ -32,6 +32,7 @@ class Life:
         self._inbound = inbound
         self._outbound = outbound
         self._grace_s = grace_s
+        self._starting = asyncio.Lock()
         self._ending: asyncio.Task[None] | None = None
 
     def require_started(self) -> None:
@@ -46,9 +47,15 @@ class Life:
             raise BusConnectionError("the bus is ending")
 
     async def start(self) -> None:
-        """Connect and ensure the streams; after a failure nothing stays connected."""
-        if self.started:
-            return
+        """Connect and ensure the streams; after a failure nothing stays connected. An end under way is waited for."""
+        async with self._starting:
+            if self._ending is not None:
+                # Its errors are for those who asked for it, and it goes on when this one is cancelled.
+                await asyncio.wait([self._ending])
+            if not self.started:
+                await self._connect()
+
+    async def _connect(self) -> None:
         try:
             await self._broker.connect()
             if self._streams and not self._broker.capabilities.redelivers:
@@ -86,6 +93,9 @@ class Life:
             await self._outbound.finish(timeout_s=self._grace_s)
         finally:
             self.started = False
-            self._ending = None
-            await self._broker.disconnect()
-            await self._outbound.finish(timeout_s=self._grace_s)
+            try:
+                await self._broker.disconnect()
+                await self._outbound.finish(timeout_s=self._grace_s)
+            finally:
+                # The last of it: until then nobody may start the bus again, or take it for ended.
+                self._ending = None

@@ -17,6 +17,7 @@ from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._coalescing import Coalescer
 from polaris.messaging._content_encoding import packed
 from polaris.messaging._context import MessageContext, MessageDirection
+from polaris.messaging._outage import Waiting
 from polaris.messaging._publish_account import PublishBook, reason_of
 from polaris.messaging._publisher import Publisher
 from polaris.messaging._requests import reply_of
@@ -110,29 +111,46 @@ class Outbound:
         return receipt
 
     async def finish(self, *, timeout_s: float) -> None:
-        """Wait for what gathers to be sent, at most `timeout_s`."""
-        await self._coalescer.finish(timeout_s=timeout_s)
+        """Wait for what is under way, at most `timeout_s`, unless the broker is away; then nobody waits any more."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        while self._waiting and not self._publisher.away and loop.time() < until_s:  # noqa: ASYNC110 - seldom, and short
+            await asyncio.sleep(0.005)
+        self._publisher.close()
+        await self._coalescer.finish(timeout_s=max(0.0, until_s - loop.time()))
+
+    @property
+    def _waiting(self) -> int:
+        return sum(book.waiting for book in self._books.values())
 
     async def publish_many(
         self, events: Sequence[PolarisEvent], topic: str | None, delivery: DeliveryClass | None, timeout_s: float
     ) -> list[Receipt]:
         by_topic: dict[str, list[int]] = {}
         for index, event in enumerate(events):
+            self._entry(event)
             by_topic.setdefault(topic if topic is not None else topic_of(event), []).append(index)
         for name in by_topic:
             check_topic(name)
         receipts: list[Receipt | None] = [None] * len(events)
         room = asyncio.Semaphore(TOPICS_AT_ONCE)
+        begun: set[str] = set()
 
         async def publish_topic(name: str, indexes: list[int]) -> None:
             async with room:
+                begun.add(name)
                 mine = [events[index] for index in indexes]
                 for index, receipt in zip(
                     indexes, await self._publish_run(name, mine, delivery, timeout_s), strict=True
                 ):
                     receipts[index] = receipt
 
-        await _all(publish_topic(name, indexes) for name, indexes in by_topic.items())
+        self._tally(events, PublishBook.enter)
+        try:
+            await _all(publish_topic(name, indexes) for name, indexes in by_topic.items())
+        finally:
+            left = [events[index] for name, indexes in by_topic.items() if name not in begun for index in indexes]
+            self._tally(left, lambda book, count: book.drop("not_sent", count))
         return [receipt for receipt in receipts if receipt is not None]
 
     async def request(self, topic: str, event: PolarisEvent, timeout_s: float) -> PolarisEvent:
@@ -174,11 +192,13 @@ class Outbound:
     async def _publish_run(
         self, topic: str, events: Sequence[PolarisEvent], delivery: DeliveryClass | None, timeout_s: float
     ) -> list[Receipt]:
-        """Publish events of one topic one message after the other; a receipt for each, or the error of the first."""
+        """Publish events of one topic one message after the other; a receipt for each, or the error of the first.
+
+        They stand in the books already; what becomes of them is entered here.
+        """
         receipts: list[Receipt] = []
         numbers: Sequence[str | None] | None = None
         failed = len(events)
-        self._tally(events, PublishBook.enter)
         try:
             encoded, numbers = self._encode(topic, events)
             for batch in self._cut_encoded(events, encoded):
@@ -198,8 +218,7 @@ class Outbound:
 
     def _tally(self, events: Sequence[PolarisEvent], enter: Callable[[PublishBook, int], None]) -> None:
         for event_class, count in Counter(map(type, events)).items():
-            entry = self._entries.get(event_class) or self._codec.require(event_class)
-            enter(self._books[entry.kind], count)
+            enter(self._books[self._entries[event_class].kind], count)
 
     def _not_confirmed(self, topic: str, events: Sequence[PolarisEvent], numbers: Sequence[str | None]) -> None:
         for event, number in zip(events, numbers, strict=True):
@@ -215,7 +234,7 @@ class Outbound:
 
     async def _send_batch(self, context: MessageContext) -> Receipt:
         batch: Batch
-        batch, trace, since_s = context.attributes[_BATCH]
+        batch, trace, place, waits = context.attributes[_BATCH]
         payload = self._joined(batch.encoded)
         if context.trace is not trace and context.trace is not None:
             payload = self._moved(payload, batch.encoded, trace, context.trace)
@@ -224,10 +243,20 @@ class Outbound:
             payload = packed(payload, context, context.encoding)
         message = OutgoingMessage(context.topic, payload, batch.message_id, context.headers or None)
         receipt = await self._publisher.send(
-            message, _delivery(context), context.timeout_s, kind=self._entry(context.event).kind, since_s=since_s
+            message,
+            _delivery(context),
+            context.timeout_s,
+            kind=self._kind(batch.events),
+            place=place,
+            waits=waits,
         )
         context.result = receipt
         return receipt
+
+    def _kind(self, events: Sequence[PolarisEvent]) -> EventKind:
+        """That of a message: one control event makes it precious."""
+        kinds = {self._entries[event_class].kind for event_class in set(map(type, events))}
+        return _TELEMETRY if kinds == {_TELEMETRY} else EventKind.CONTROL
 
     async def _send_request(self, context: MessageContext) -> Delivery:
         reply = await self._broker.request(self._message(context), timeout_s=context.timeout_s)
@@ -262,17 +291,18 @@ class Outbound:
         delivery: DeliveryClass | None,
         trace: TraceContext | None,
         links: tuple[TraceContext, ...] = (),
-        since_s: float | None = None,
+        place: Waiting | None = None,
+        waits: bool = True,
     ) -> Receipt:
         first = batch.events[0]
         context = self._context(topic, first, self._entry(first), delivery, None, timeout_s)
         context.batch = batch.events
         context.trace, context.links = trace, links
-        context.attributes[_BATCH] = batch, trace, since_s
+        context.attributes[_BATCH] = batch, trace, place, waits
         await self._publish_batch(context)
         return _receipt(context)
 
-    async def _publish_gathered(self, topic: str, batch: Batch, timeout_s: float, since_s: float | None) -> Receipt:
+    async def _publish_gathered(self, topic: str, batch: Batch, timeout_s: float, place: Waiting | None) -> Receipt:
         """Events of different publishers: the trace of all of them, or links to those that they have."""
         trace: TraceContext | None = None
         links: tuple[TraceContext, ...] = ()
@@ -282,7 +312,7 @@ class Outbound:
                 (trace,) = traces
             else:
                 links = tuple(one for one in traces if one is not None and one.sampled)
-        return await self._publish_cut(topic, batch, timeout_s, None, trace, links, since_s)
+        return await self._publish_cut(topic, batch, timeout_s, None, trace, links, place, waits=len(batch.events) == 1)
 
     def _joined(self, encoded: Sequence[bytes]) -> bytes:
         return encoded[0] if len(encoded) == 1 else self._codec.join(encoded)

@@ -16,20 +16,32 @@ from polaris.exceptions import BusConnectionError, PayloadTooLargeError, Publish
 if TYPE_CHECKING:
     from polaris.observability import MetricsCollector
 
-REASONS = ("unconfirmed", "buffer_full", "expired", "away", "too_large", "refused", "rejected", "cancelled", "not_sent")
+REASONS = (
+    "unconfirmed",
+    "buffer_full",
+    "expired",
+    "ended",
+    "away",
+    "too_large",
+    "refused",
+    "rejected",
+    "cancelled",
+    "not_sent",
+)
 
 
 class PublishAccount(msgspec.Struct, frozen=True, kw_only=True):
     """The events of one kind that were given to the bus to publish: `published == confirmed + waiting + dropped`.
 
-    An event that is published again counts again. Confirmed is what got the guarantee of its delivery class. The
-    reasons of `dropped`, which the publisher got as an error each time:
+    An event that is published again counts again; requests and replies are not counted. Confirmed is what got the
+    guarantee of its delivery class. The reasons of `dropped`, which the publisher got as an error each time:
 
     - unconfirmed: no answer in time; it may be stored, and publishing it again is safe
     - buffer_full, expired, away: the broker was away or took nothing, see `OutageBuffer`
+    - ended: the bus ended before it was sent
     - too_large: over the broker's limit; refused: by the broker; rejected: by a middleware, or impossible to encode
     - cancelled: the publisher gave up; it may be stored
-    - not_sent: an earlier message of its topic failed within one `publish_many`
+    - not_sent: `publish_many` did not come to it: an earlier message of its topic failed, or the publisher gave up
     """
 
     published: int
@@ -93,7 +105,7 @@ def reason_of(error: BaseException) -> str:
         return "too_large"
     if isinstance(error, BusConnectionError):
         reason = error.context.get("reason")
-        return reason if reason in ("buffer_full", "expired") else "away"
+        return reason if reason in ("buffer_full", "expired", "ended") else "away"
     if isinstance(error, PublishError):
         return "refused"
     return "cancelled" if isinstance(error, asyncio.CancelledError) else "rejected"

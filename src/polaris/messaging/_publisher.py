@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
 
 from polaris.clock import Clock
 from polaris.domain import EventKind
 from polaris.exceptions import (
     BusConnectionError,
     DeadlineExceededError,
+    InvalidValueError,
     MessageBusError,
     PayloadTooLargeError,
     PublishError,
@@ -25,8 +26,10 @@ from polaris.messaging._broker import (
     Receipt,
     StreamSpec,
 )
-from polaris.messaging._outage import OutageBuffer, WaitingRoom
+from polaris.messaging._line import Line
+from polaris.messaging._outage import WAIT_S_MAX, NotSent, OutageBuffer, TimeIsUp, Waiting, WaitingRoom
 from polaris.messaging._subjects import matches
+from polaris.messaging.brokers._lanes import LanedMessageBroker
 from polaris.resilience import RetryConfig, RetryPolicy
 
 ATTEMPT_S_MIN = 0.5
@@ -36,16 +39,23 @@ ATTEMPT_S_LEAST = 0.001
 VERDICT_S = 0.005
 """So long before the deadline the last attempt ends: the broker can tell what it leaves behind, a deadline cannot."""
 REFUSALS_MAX = 4
-UNTIL_CONFIRMED = RetryConfig(max_attempts=1_000_000, base_delay=0.05, max_delay=1.0, jitter="equal")
-_GUARANTEES_MAX = 65_536
+_AT_LEAST_ONCE = DeliveryClass.AT_LEAST_ONCE
+UNTIL_CONFIRMED = RetryConfig(
+    max_attempts=1_000_000,
+    base_delay=0.05,
+    max_delay=1.0,
+    jitter="equal",
+    retryable=(UnconfirmedPublishError, BusConnectionError, PublishError),
+)
+_ROUTES_MAX = 65_536
 
 
 class Publisher:
     """Sends encoded messages. Safe to call from many tasks at once.
 
     What was not confirmed is sent again with the same message id, so that the stream keeps it once; what could not be
-    sent is tried again until the time is up, and at once when the broker is back; a refusal at most four times, unless
-    it says that the stream, which the bus knows, has no leader now. What waits is bounded, see `OutageBuffer`.
+    sent waits until the line is back, see `Line`; a refusal is repeated at most four times, unless it says that the
+    stream, which the bus knows, has no leader now. What waits is bounded, see `OutageBuffer`.
     """
 
     def __init__(
@@ -54,24 +64,30 @@ class Publisher:
         self._broker = broker
         self._patterns = [pattern for stream in streams for pattern in stream.subjects]
         self._clock = clock
-        self._guarantees: dict[str, DeliveryClass] = {}
-        self.waiting = WaitingRoom(outage, clock)
+        self._routes: dict[str, tuple[DeliveryClass, Line]] = {}
+        self.room = WaitingRoom(outage, clock)
         """What waits because the broker is away, or takes nothing more."""
-        self.away = False
-        """The last attempt of anybody could not be sent."""
         self.retried = 0
+        lanes = broker.lanes.values() if isinstance(broker, LanedMessageBroker) else [broker]
+        self._lines = {id(lane): Line(lane, clock) for lane in lanes}
         broker.on_state(self._state_changed)
 
     def guarantee(self, topic: str) -> DeliveryClass:
         """At least once for topics that a stream stores, at most once for all others."""
-        known = self._guarantees.get(topic)
-        if known is None:
-            stored = any(matches(pattern, topic) for pattern in self._patterns)
-            known = DeliveryClass.AT_LEAST_ONCE if stored else DeliveryClass.AT_MOST_ONCE
-            if len(self._guarantees) >= _GUARANTEES_MAX:
-                self._guarantees.clear()
-            self._guarantees[topic] = known
-        return known
+        return self._route(topic)[0]
+
+    def line_of(self, topic: str) -> Line:
+        """The way that messages on this topic go."""
+        return self._route(topic)[1]
+
+    @property
+    def away(self) -> bool:
+        """Some line is away."""
+        return any(line.away for line in self._lines.values())
+
+    def close(self) -> None:
+        """The bus ends: nobody waits any more, until the broker is connected once more."""
+        self.room.close()
 
     async def send(
         self,
@@ -80,68 +96,111 @@ class Publisher:
         timeout_s: float,
         *,
         kind: EventKind,
-        since_s: float | None = None,
+        place: Waiting | None = None,
+        waits: bool = True,
     ) -> Receipt:
-        """Publish within `timeout_s`, repeating where that is safe. `since_s` says since when it waits already.
+        """Publish within `timeout_s`, repeating where that is safe.
+
+        `place` is where it waits already. Without `waits`, what cannot be sent raises `NotSent` at once.
 
         Raises `UnconfirmedPublishError` when any attempt may have been stored, otherwise the last attempt's error, or
         that there was no room to wait.
         """
-        deadline_s = self._clock.monotonic() + timeout_s
+        if not timeout_s >= 0:
+            raise InvalidValueError("timeout_s", "seconds, at least 0", timeout_s)
+        deadline_s = self._clock.monotonic() + min(timeout_s, WAIT_S_MAX)
         limit = self._broker.capabilities.payload_bytes_max
         if len(message.payload) > limit:
             raise PayloadTooLargeError(message.subject, payload_bytes=len(message.payload), payload_bytes_max=limit)
+        line = self.line_of(message.subject)
         attempt_s = min(timeout_s, ATTEMPT_S_MAX, max(ATTEMPT_S_MIN, timeout_s / 3))
-        try:
-            receipt = await self._broker.publish(message, delivery=delivery, timeout_s=attempt_s)
-        except (UnconfirmedPublishError, BusConnectionError, PublishError) as error:
-            if error.retryable is not True:
-                raise
-            self.away = isinstance(error, BusConnectionError)
-            known = delivery is DeliveryClass.AT_LEAST_ONCE and self.guarantee(message.subject) is delivery
-            repetition = _Repetition(error, patient=known)
+        known = delivery is _AT_LEAST_ONCE and self.guarantee(message.subject) is delivery
+        repetition = _Repetition(patient=known)
+        if place is not None:
+            place.begin(deadline_s)
+        if line.away:
+            state = self._broker.state.value
+            repetition.note(BusConnectionError(f"the broker is {state}; nothing was sent", {"state": state}))
         else:
-            self.away = False
-            return receipt
-        return await self._repeat(repetition, message, delivery, deadline_s, attempt_s, kind, since_s)
+            try:
+                receipt = await self._broker.publish(message, delivery=delivery, timeout_s=attempt_s)
+            except (UnconfirmedPublishError, BusConnectionError, PublishError) as error:
+                if error.retryable is not True:
+                    raise
+                self._told(line, error)
+                repetition.note(error)
+            else:
+                line.heard()
+                return receipt
+        if not waits and isinstance(repetition.last, BusConnectionError):
+            raise NotSent(repetition.last.message, repetition.last.context)
+        return await self._repeat(repetition, line, message, delivery, deadline_s, attempt_s, kind, place)
 
     async def _repeat(
         self,
         repetition: _Repetition,
+        line: Line,
         message: OutgoingMessage,
         delivery: DeliveryClass,
         deadline_s: float,
         attempt_s: float,
         kind: EventKind,
-        since_s: float | None,
+        place: Waiting | None,
     ) -> Receipt:
         async def publish() -> Receipt:
             self.retried += 1
             left_s = deadline_s - self._clock.monotonic() - VERDICT_S
             timeout_s = max(ATTEMPT_S_LEAST, min(attempt_s, left_s))
-            receipt = await self._broker.publish(message, delivery=delivery, timeout_s=timeout_s)
-            self.away = False
+            try:
+                receipt = await self._broker.publish(message, delivery=delivery, timeout_s=timeout_s)
+            except MessageBusError as error:
+                self._told(line, error)
+                raise
+            line.heard()
             return receipt
 
+        waiting = place
         try:
-            waiting = self.waiting.enter(kind, len(message.payload), since_s=since_s)
-        except BusConnectionError as full:
-            raise repetition.verdict(full) from None
-        try:
-            expires_s = waiting.since_s + self.waiting.limits.age_max_s
-            left = timedelta(seconds=max(0.0, min(deadline_s, expires_s) - self._clock.monotonic()))
+            if waiting is None:
+                waiting = self.room.enter(line, kind, len(message.payload), forced=repetition.in_doubt)
+                waiting.begin(deadline_s)
             retry = RetryPolicy(UNTIL_CONFIRMED, clock=waiting)
-            return await retry.execute(lambda: repetition.attempt(publish), "publish", deadline=left)
-        except (RetryExhaustedError, DeadlineExceededError):
-            raise repetition.verdict(waiting.expired() if expires_s <= deadline_s else None) from None
-        except BusConnectionError as pushed_out:
-            raise repetition.verdict(pushed_out) from None
+            # Brokers end their attempts in time; one that does not is not waited for.
+            async with asyncio.timeout(max(0.0, deadline_s - self._clock.monotonic())):
+                return await retry.execute(lambda: repetition.attempt(publish), "publish")
+        except (RetryExhaustedError, DeadlineExceededError, TimeIsUp, TimeoutError):
+            raise repetition.verdict() from None
+        except BusConnectionError as gone:
+            raise repetition.verdict(gone) from None
+        except Exception as error:  # boundary: whatever a broker raises, an earlier attempt may have been stored
+            if repetition.in_doubt:
+                raise repetition.verdict() from error
+            raise
         finally:
-            waiting.leave()
+            if waiting is not None:
+                waiting.leave()
+
+    def _told(self, line: Line, error: MessageBusError) -> None:
+        """What an attempt that failed says of the line."""
+        if isinstance(error, BusConnectionError):
+            line.lost()
+        elif isinstance(error, PublishError):
+            line.heard()
+
+    def _route(self, topic: str) -> tuple[DeliveryClass, Line]:
+        known = self._routes.get(topic)
+        if known is None:
+            stored = any(matches(pattern, topic) for pattern in self._patterns)
+            lane = self._broker.lane_of(topic) if isinstance(self._broker, LanedMessageBroker) else self._broker
+            known = (_AT_LEAST_ONCE if stored else DeliveryClass.AT_MOST_ONCE), self._lines[id(lane)]
+            if len(self._routes) >= _ROUTES_MAX:
+                self._routes.clear()
+            self._routes[topic] = known
+        return known
 
     def _state_changed(self, state: ConnectionState) -> None:
         if state is ConnectionState.CONNECTED:
-            self.waiting.wake()
+            self.room.closed = False
 
 
 class _Repetition:
@@ -150,36 +209,51 @@ class _Repetition:
     `patient`: the bus knows the stream that stores it, so that nobody answering means that it has no leader now.
     """
 
-    def __init__(self, first: MessageBusError, *, patient: bool) -> None:
-        self._first: MessageBusError | None = first
-        self._last = first
+    def __init__(self, *, patient: bool) -> None:
+        self.last: MessageBusError | None = None
+        self._patient = patient
+        self._noted: MessageBusError | None = None
         self._doubt: UnconfirmedPublishError | None = None
         self._refusals = 0
         self._in_flight = False
-        self._patient = patient
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an attempt may have been stored."""
+        return self._doubt is not None or self._in_flight
+
+    def note(self, error: MessageBusError) -> None:
+        """The first attempt was made before the policy was asked; it ends there once more."""
+        self._judge(error)
+        self._noted = error
 
     async def attempt(self, publish: Callable[[], Awaitable[Receipt]]) -> Receipt:
-        """Publish, keeping count; the first attempt was made before the policy was asked, and ends here once more."""
+        """Publish, keeping count."""
+        if self._noted is not None:
+            noted, self._noted = self._noted, None
+            raise noted
+        self._in_flight = True
         try:
-            if self._first is not None:
-                first, self._first = self._first, None
-                raise first
-            self._in_flight = True
             receipt = await publish()
         except (UnconfirmedPublishError, BusConnectionError, PublishError) as error:
-            self._last, self._in_flight = error, False
-            if isinstance(error, UnconfirmedPublishError):
-                self._doubt = error
-            elif isinstance(error, PublishError) and not (
-                self._patient and error.context.get("reason") == NOBODY_STORES
-            ):
-                self._refusals += 1
-                if self._refusals >= REFUSALS_MAX or error.retryable is not True:
-                    raise RetryExhaustedError(
-                        "publish", attempts=self._refusals, reason="refused", cause=error
-                    ) from error
+            self._in_flight = False
+            self._judge(error)
+            if self._refusals >= REFUSALS_MAX or error.retryable is not True:
+                raise RetryExhaustedError(
+                    "publish", attempts=max(1, self._refusals), reason="refused", cause=error
+                ) from error
+            raise
+        except Exception:  # boundary: what a broker may raise besides; a cancellation leaves it in flight
+            self._in_flight = False
             raise
         return receipt
+
+    def _judge(self, error: MessageBusError) -> None:
+        self.last = error
+        if isinstance(error, UnconfirmedPublishError):
+            self._doubt = error
+        elif isinstance(error, PublishError) and not (self._patient and error.context.get("reason") == NOBODY_STORES):
+            self._refusals += 1
 
     def verdict(self, end: MessageBusError | None = None) -> MessageBusError:
         """What to raise: an earlier attempt may have been stored whatever became of the later ones.
@@ -190,4 +264,6 @@ class _Repetition:
             return self._doubt
         if self._in_flight:
             return UnconfirmedPublishError("the time was up before the broker answered")
-        return end if end is not None and isinstance(self._last, BusConnectionError) else self._last
+        if end is not None:
+            return end
+        return self.last or UnconfirmedPublishError("the time was up")

@@ -43,15 +43,16 @@ def is_being_cancelled() -> bool:
 class Accepted:
     """A delivery that was taken and is not settled; `beat_s` is when the broker last heard of it (unless core).
 
-    `repeats` counts how often it was tried again in place.
+    `repeats` counts how often it was tried again in place, `probes` how often it failed as a probe of a breaker.
     """
 
-    __slots__ = ("beat_s", "delivery", "repeats")
+    __slots__ = ("beat_s", "delivery", "probes", "repeats")
 
     def __init__(self, delivery: Delivery, beat_s: float) -> None:
         self.delivery = delivery
         self.beat_s = beat_s
         self.repeats = 0
+        self.probes = 0
 
 
 class Settlement:

@@ -9,6 +9,7 @@ import msgspec
 from polaris.domain import EventRegistry, EventType
 from polaris.domain._versions import version_of
 from polaris.exceptions import MessageDecodeError
+from polaris.messaging._wire_format import is_finite
 
 
 class OfOtherVersion(ValueError):
@@ -47,6 +48,9 @@ def current_payload(registry: EventRegistry, entry: EventType, dataschema: str |
         raise MessageDecodeError(f"the data of a {entry.name!r} are no object", {"type": entry.name})
     for step in path:
         data = step.lift(data)
+    if not is_finite(data):
+        reason = f"upcasting {entry.name!r} from version {version} gave a number that JSON cannot carry"
+        raise MessageDecodeError(reason, {"type": entry.name, "version": version})
     try:
         envelope["data"] = msgspec.Raw(msgspec.json.encode(data))
         envelope["dataschema"] = msgspec.Raw(msgspec.json.encode(entry.schema_uri))

@@ -321,7 +321,7 @@ async def test_nothing_waits_for_long_in_the_way_of_others() -> None:
         await asyncio.sleep(0.9)
         broker.mend()
         await asyncio.gather(*tasks, return_exceptions=True)
-        room = bus._outbound._publisher.waiting
+        room = bus._outbound._publisher.room
         await eventually(lambda: room.bytes == 0)
         assert len(room) == 0
         assert all(balanced(account) for account in bus.published.values())

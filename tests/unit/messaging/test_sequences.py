@@ -14,6 +14,7 @@ from tests.unit.messaging.doubles import STORED, eventually, health, publish_raw
 from polaris.domain import TelemetryEvent
 from polaris.exceptions import InvalidValueError, MessageBusError, SubscriptionError
 from polaris.messaging import (
+    Delivery,
     InMemoryHub,
     InMemoryMessageBroker,
     MessageContext,
@@ -21,8 +22,9 @@ from polaris.messaging import (
     PolarisMessageBus,
     Receipt,
     SubscriptionStats,
+    _sequences,
 )
-from polaris.messaging._sequences import HOLES_MAX, GapDetector, Numbering
+from polaris.messaging._sequences import EPOCHS_MAX, HOLES_IN_ALL_MAX, HOLES_MAX, GapDetector, Numbering
 from polaris.observability import MetricsCollector
 from polaris.testing import running_clock
 
@@ -132,7 +134,90 @@ async def test_a_middleware_sees_the_number_and_one_that_refuses_costs_none() ->
     assert seen == [found["sequence"]] * 2
 
 
+async def publish_as(bus: PolarisMessageBus, way: str, *events: TelemetryEvent) -> None:
+    if way == "publish_many":
+        await bus.publish_many(events)
+    else:
+        for event in events:
+            await (bus.publish(TOPIC, event) if way == "publish" else bus.publish_telemetry(event))
+
+
+@pytest.mark.parametrize("way", ["publish", "publish_telemetry", "publish_many"])
+async def test_an_event_that_was_confirmed_keeps_its_number_when_it_is_published_again(way: str) -> None:
+    event = telemetry(1)
+    async with running_bus(streams=()) as bus:
+        numbers: list[str] = []
+
+        async def note(delivery: Delivery) -> None:
+            numbers.extend(numbers_in(delivery.payload))
+
+        await bus.broker.subscribe("polaris.telemetry.>", note)
+        await publish_as(bus, way, event)
+        await publish_as(bus, way, event, telemetry(2))
+        await eventually(lambda: len(numbers) == 3)
+    assert [number[-1] for number in numbers] == ["1", "1", "2"]
+
+
+@pytest.mark.parametrize("way", ["publish", "publish_telemetry", "publish_many"])
+async def test_two_who_publish_one_event_at_once_give_it_one_number(way: str) -> None:
+    event = telemetry(1)
+    async with running_bus() as bus:
+        await asyncio.gather(publish_as(bus, way, event), publish_as(bus, way, event))
+        await bus.publish_telemetry(telemetry(2))
+        assert sorted(set(counts(await stored(bus)))) == [1, 2]
+
+
+def test_the_numbers_that_are_known_are_bounded_and_those_of_what_failed_last_longer() -> None:
+    numbering = Numbering(1.0)
+    first, second = numbering.next(TOPIC, "first"), numbering.next(TOPIC, "second")
+    numbering.not_confirmed(TOPIC, "second", second)
+    for number in range(3 * _sequences.NUMBERS_MAX):
+        numbering.next(TOPIC, f"{number}")
+    assert len(numbering._numbers) + len(numbering._older_numbers) <= _sequences.NUMBERS_MAX
+    assert numbering.next(TOPIC, "second") == second
+    assert numbering.next(TOPIC, "first") > first
+
+
+def test_an_event_is_known_over_the_half_of_all_that_are_remembered() -> None:
+    numbering = Numbering(1.0)
+    first = numbering.next(TOPIC, "first")
+    for number in range(_sequences.NUMBERS_MAX // 2):
+        numbering.next(TOPIC, f"{number}")
+    assert numbering.next(TOPIC, "first") == first
+
+
+@given(st.lists(st.integers(0, 12), max_size=120))
+def test_no_number_comes_twice_and_all_order_as_texts_however_many_topics_are_forgotten(topics: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sequences, "TOPICS_MAX", 6)
+        numbering = Numbering(1.0)
+        last: dict[int, str] = {}
+        for number, topic in enumerate(topics):
+            text = numbering.next(f"t{topic}", f"{number}")
+            assert text > last.get(topic, "")
+            last[topic] = text
+            assert len(numbering._counts) + len(numbering._older_counts) <= 6
+
+
+def test_a_topic_that_is_published_on_again_and_again_is_never_forgotten() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sequences, "TOPICS_MAX", 6)
+        numbering = Numbering(1.0)
+        epoch = numbering.epoch
+        numbers = []
+        for number in range(40):
+            numbers.append(numbering.next(TOPIC, f"a{number}"))
+            numbering.next(f"t{number}", "x")
+    assert numbers == [f"{epoch}-{number:012d}" for number in range(1, 41)]
+    assert numbering.epoch > epoch
+
+
 # Gaps.
+
+
+def numbers_in(payload: bytes) -> list[str]:
+    content = json.loads(payload)
+    return [event["sequence"] for event in (content if isinstance(content, list) else [content])]
 
 
 def detect(numbers: list[int], *, epoch: str = "0" * 16) -> SubscriptionStats:
@@ -179,6 +264,61 @@ def test_a_wide_gap_is_counted_in_full_and_remembered_in_part() -> None:
     assert stats.missed == 999_998
     assert stats.late == 1
     assert HOLES_MAX < 999_998
+
+
+def test_what_is_late_is_known_up_to_a_bound_for_all_topics_and_then_stays_missing() -> None:
+    stats = SubscriptionStats()
+    detector = GapDetector(stats)
+    topics = 2 * HOLES_IN_ALL_MAX // HOLES_MAX
+
+    def observe(topic: int, number: int) -> None:
+        detector.observe(f"t{topic}", "0" * 16 + f"-{number:012d}")
+
+    for topic in range(topics):
+        observe(topic, 1)
+        observe(topic, HOLES_MAX + 2)
+    assert sum(len(row.holes or ()) for row in detector._rows.values()) <= HOLES_IN_ALL_MAX
+    assert stats.missed == topics * HOLES_MAX
+    observe(0, 2)
+    assert stats.late == 0
+    observe(topics - 1, 2)
+    assert stats.late == 1
+
+
+def test_what_was_missing_and_came_makes_room_again() -> None:
+    detector = GapDetector(SubscriptionStats())
+    for number in (1, 500, *range(2, 500), 501, 503):
+        detector.observe(TOPIC, "0" * 16 + f"-{number:012d}")
+    assert detector._room == 1
+
+
+def test_a_topic_with_many_epochs_drives_out_no_other() -> None:
+    stats = SubscriptionStats()
+    detector = GapDetector(stats)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sequences, "ROWS_MAX", 100)
+        detector.observe("quiet", "0" * 16 + "-000000000001")
+        for epoch in range(1_000):
+            detector.observe("noisy", f"{epoch:016x}-000000000001")
+            detector.observe("noisy", f"{epoch:016x}-000000000003")
+        assert len(detector._topics["noisy"]) == EPOCHS_MAX
+        assert len(detector._rows) == EPOCHS_MAX + 1
+        assert detector._room == EPOCHS_MAX
+    assert stats.missed == 1_000
+    detector.observe("quiet", "0" * 16 + "-000000000003")
+    assert stats.missed == 1_001
+
+
+def test_the_rows_are_bounded_and_those_heard_of_last_are_kept() -> None:
+    stats = SubscriptionStats()
+    detector = GapDetector(stats)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sequences, "ROWS_MAX", 3)
+        for topic, number in (("a", 1), ("b", 1), ("c", 1), ("a", 2), ("d", 1), ("b", 9), ("a", 4)):
+            detector.observe(topic, "0" * 16 + f"-{number:012d}")
+        assert len(detector._rows) == len(detector._topics) == 3
+    # The gap of b is not seen, because b had been forgotten; that of a is.
+    assert stats.missed == 1
 
 
 async def test_a_subscriber_is_told_of_what_was_lost_and_of_what_came_late() -> None:

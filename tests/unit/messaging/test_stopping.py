@@ -267,3 +267,110 @@ async def test_two_who_stop_a_bus_that_fails_to_disconnect_get_an_error_each() -
     assert isinstance(second, BusConnectionError)
     assert first is not second
     assert first.to_dict() == second.to_dict()
+
+
+# The broker takes its time to connect, and a second to disconnect.
+
+
+class SlowToEnd(InMemoryMessageBroker):
+    """Counts how often it was connected; may fail at the end."""
+
+    connected = 0
+    fails = False
+
+    async def connect(self) -> None:
+        await asyncio.sleep(0.1)
+        await super().connect()
+        self.connected += 1
+
+    async def disconnect(self) -> None:
+        await asyncio.sleep(1.0)
+        await super().disconnect()
+        if self.fails:
+            raise BusConnectionError("stuck")
+
+
+def slow_to_end() -> tuple[PolarisMessageBus, SlowToEnd]:
+    clock = running_clock()
+    broker = SlowToEnd(clock=clock)
+    return PolarisMessageBus(broker, clock=clock), broker
+
+
+async def test_a_bus_that_is_started_while_it_ends_runs_afterwards() -> None:
+    bus, broker = slow_to_end()
+    await bus.start()
+    stopping = asyncio.create_task(bus.stop())
+    await asyncio.sleep(0.5)
+    with pytest.raises(BusConnectionError):
+        await bus.publish("polaris.executions.web", health())
+    await asyncio.gather(bus.start(), bus.start())
+    assert stopping.done()
+    assert (bus.started, broker.connected) == (True, 2)
+    worker = Worker(0.0)
+    await bus.subscribe("polaris.telemetry.*", worker)
+    await bus.publish_telemetry(telemetry(1))
+    await eventually(lambda: worker.done == [1.0])
+    await bus.stop()
+    assert not bus.started
+
+
+async def test_a_bus_that_is_started_while_a_handler_winds_up_runs_afterwards() -> None:
+    bus, _ = slow_to_end()
+    outcomes: list[Any] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        await asyncio.sleep(1.0)
+        outcomes.append(await bus.publish("polaris.executions.web", health()))
+
+    await bus.start()
+    subscription = await bus.subscribe("polaris.telemetry.*", handle)
+    await bus.publish_telemetry(telemetry(1))
+    await eventually(lambda: subscription.in_flight == 1)
+    stopping = asyncio.create_task(bus.stop())
+    await asyncio.sleep(0.1)
+    await bus.start()
+    await stopping
+    assert bus.started
+    assert (len(outcomes), subscription.stats.handled) == (1, 1)
+    await bus.publish("polaris.executions.web", health())
+    await bus.stop()
+
+
+async def test_a_second_stop_waits_for_the_end() -> None:
+    bus, broker = slow_to_end()
+    await bus.start()
+    stopping = asyncio.create_task(bus.stop())
+    await asyncio.sleep(0.5)
+    assert not bus.started
+    await bus.stop()
+    await asyncio.sleep(0)
+    assert stopping.done()
+    assert broker.state is ConnectionState.CLOSED
+
+
+async def test_a_start_that_is_cancelled_while_the_bus_ends_leaves_it_to_end() -> None:
+    bus, broker = slow_to_end()
+    await bus.start()
+    stopping = asyncio.create_task(bus.stop())
+    await asyncio.sleep(0.5)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(bus.start(), 0.1)
+    await stopping
+    assert (bus.started, broker.connected) == (False, 1)
+    await bus.start()
+    assert (bus.started, broker.connected) == (True, 2)
+    await bus.stop()
+
+
+async def test_a_bus_starts_again_after_an_end_that_failed() -> None:
+    bus, broker = slow_to_end()
+    broker.fails = True
+    await bus.start()
+    stopping = asyncio.create_task(bus.stop())
+    await asyncio.sleep(0.5)
+    await bus.start()
+    with pytest.raises(BusConnectionError):
+        await stopping
+    broker.fails = False
+    await bus.publish("polaris.executions.web", health())
+    await bus.stop()

@@ -108,7 +108,7 @@ class LanedMessageBroker:
         delivery: DeliveryClass = DeliveryClass.AT_MOST_ONCE,
         timeout_s: float = 5.0,
     ) -> Receipt:
-        return await self._lane_of_subject(message.subject).publish(message, delivery=delivery, timeout_s=timeout_s)
+        return await self.lane_of(message.subject).publish(message, delivery=delivery, timeout_s=timeout_s)
 
     async def subscribe(self, pattern: str, on_delivery: OnDelivery, *, group: str | None = None) -> BrokerSubscription:
         return await self._lane_of_pattern(pattern).subscribe(pattern, on_delivery, group=group)
@@ -131,9 +131,10 @@ class LanedMessageBroker:
         return await self.control.erase_stored(stream, sequence)
 
     async def request(self, message: OutgoingMessage, *, timeout_s: float) -> Delivery:
-        return await self._lane_of_subject(message.subject).request(message, timeout_s=timeout_s)
+        return await self.lane_of(message.subject).request(message, timeout_s=timeout_s)
 
-    def _lane_of_subject(self, subject: str) -> MessageBroker:
+    def lane_of(self, subject: str) -> MessageBroker:
+        """The one that messages on this subject go by."""
         for pattern in self._bulk_patterns:
             if matches(pattern, subject):
                 return self.bulk
