@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, TypeAlias
 
 from polaris.exceptions import MessageBusError, MessageDecodeError, PolarisException
@@ -64,7 +64,7 @@ class Handling:
         self._repeats = repeats
         self._gaps = gaps
         self._durable = settlement.settles
-        self._partial: dict[int, set[int]] = {}
+        self._partial: dict[Hashable, set[int]] = {}
 
     def decode(self, item: Accepted) -> Found:
         """The events of the message, or why it is put aside unhandled."""
@@ -90,8 +90,7 @@ class Handling:
 
     async def _try_members(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
         """Handle the events of a batch message one by one; what has succeeded is not repeated when it comes again."""
-        sequence = item.delivery.sequence
-        done = set() if sequence is None else self._partial.pop(sequence, set())
+        done = self._done_of(item)
         worst: BaseException | None = None
         for index, member in enumerate(members):
             if index not in done:
@@ -102,11 +101,19 @@ class Handling:
                     worst = error
                     if self._options.ordered_by is not None or self._settlement.cumulative:
                         break
-        if worst is not None and sequence is not None and self._durable:
+        if worst is not None:
+            self._remember(item, done)
+        return worst
+
+    def _done_of(self, item: Accepted) -> set[int]:
+        """The places of the members of a message that are done with, from earlier tries; they are forgotten here."""
+        return self._partial.pop(_identity(item), set())
+
+    def _remember(self, item: Accepted, done: set[int]) -> None:
+        if done and self._durable:
             if len(self._partial) >= PARTIAL_MAX:
                 del self._partial[next(iter(self._partial))]
-            self._partial[sequence] = done
-        return worst
+            self._partial[_identity(item)] = done
 
     async def _try_member(
         self, item: Accepted, member: DecodedEvent | Undecodable, index: int | None
@@ -177,12 +184,20 @@ class Handling:
                 continue
             wanted: list[Member] = []
             failed = None
+            stored = self._done_of(item)
             for index, member in enumerate(found):
                 if isinstance(member, Undecodable):
+                    if index in stored:
+                        continue
                     refusal = Failure.of_decoding(member.error)
-                    failed = await self._settlement.store(item, refusal, member.payload, f"{index}") or failed
+                    error = await self._settlement.store(item, refusal, member.payload, f"{index}")
+                    if error is None:
+                        stored.add(index)
+                    failed = error or failed
                 elif self._invoker.wants(member):
                     wanted.append((index, member))
+            # In case the message comes again because of its other members.
+            self._remember(item, stored)
             if failed is not None:
                 again.append((item, failed))
             elif not wanted:
@@ -250,3 +265,8 @@ class Handling:
             error, repeats = error.error, repeats - 1
         refused = isinstance(error, PolarisException) and error.retryable is False
         return Failure(DeadLetterReason.REFUSED if refused else DeadLetterReason.EXHAUSTED, error, repeats)
+
+
+def _identity(item: Accepted) -> Hashable:
+    """Which message it is: a stream that was made anew gives its numbers again."""
+    return item.delivery.sequence, item.delivery.stored_at

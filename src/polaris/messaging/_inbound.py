@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from polaris.clock import Clock
-from polaris.exceptions import SubscriptionError
+from polaris.exceptions import BusConnectionError, SubscriptionError
 from polaris.ids import new_id
 from polaris.messaging._acks import AckWish
 from polaris.messaging._broker import (
@@ -119,6 +119,7 @@ class Inbound:
             self._given_up = GivenUpWatch(broker, codec, streams, spec, collector=collector, logger=logger, clock=clock)
         self._routes: list[Route] = []
         self._subscriptions: list[Subscription] = []
+        self._ending = False
 
     @property
     def subscriptions(self) -> Sequence[Subscription]:
@@ -134,6 +135,7 @@ class Inbound:
 
     async def start(self) -> None:
         """Begin to put aside what the broker gives up for consumers of other clients; a broker that refuses is let."""
+        self._ending = False
         if self._given_up is not None:
             await self._given_up.start()
 
@@ -178,6 +180,9 @@ class Inbound:
             gaps=self._gap_detector(name, stats) if options.detect_gaps else None,
         )
         await route.start()
+        if self._ending:
+            await route.stop()
+            raise BusConnectionError("the bus has ended meanwhile")
         self._routes = [known for known in self._routes if known.active]
         self._routes.append(route)
         subscription = Subscription(pattern, name, given, route)
@@ -212,6 +217,7 @@ class Inbound:
 
     async def stop(self, *, finish_all: bool) -> None:
         """End all routes at the same time; one that fails does not keep the others from ending."""
+        self._ending = True
         if self._given_up is not None:
             await self._given_up.stop()
         routes, self._routes = self._routes, []

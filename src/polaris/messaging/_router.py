@@ -224,9 +224,8 @@ class Route:
             while (item := backlog.take() if backlog else await backlog.wait_and_take()) is not None:
                 if self._resumed is not None:
                     await self._resumed.wait()
-                if self._returning:
-                    await self._settlement.hand_back_unbegun(item)
-                elif await step(item):
+                # What is not begun any more is handed back when the source is closed: it would come here again.
+                if not self._returning and await step(item):
                     return
         finally:
             self._invoker.leave()

@@ -14,6 +14,7 @@ from polaris.messaging import (
     DEAD_LETTER_STREAM,
     DeadLetter,
     DeadLetterReason,
+    EventCodec,
     InMemoryMessageBroker,
     PolarisMessageBus,
     RedeliveryPolicy,
@@ -218,3 +219,27 @@ async def test_what_is_put_aside_by_the_hundred_is_logged_once_and_counted() -> 
 
 
 async def _ignore(event: TelemetryEvent) -> None: ...
+
+
+async def test_a_bad_member_is_put_aside_once_however_often_the_others_fail() -> None:
+    failures = 0
+
+    async def handle(events: list[TelemetryEvent]) -> None:
+        nonlocal failures
+        failures += 1
+        if failures < 4:
+            raise ConnectionError("not today")
+
+    codec = EventCodec()
+    policy = RedeliveryPolicy(base_delay_s=200.0, max_delay_s=200.0)
+    async with running_bus(redelivery=policy) as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="d")
+        members = [
+            codec.encode(telemetry(1)),
+            b'{"specversion":"1.0","type":"nobody.knows"}',
+            codec.encode(telemetry(2)),
+        ]
+        await publish_raw(bus, "polaris.telemetry.web", codec.join(members))
+        await eventually(lambda: subscription.stats.handled == 2, timeout_s=3_600.0)
+        assert subscription.stats.dead_lettered == 1
+        assert len(await bus.dead_letters.list()) == 1

@@ -10,7 +10,15 @@ from tests.unit.messaging.doubles import eventually, health, new_bus, number_of,
 
 from polaris.domain import HealthEvent, TelemetryEvent
 from polaris.exceptions import BusConnectionError
-from polaris.messaging import ConnectionState, InMemoryHub, InMemoryMessageBroker, PolarisMessageBus, Subscription
+from polaris.messaging import (
+    ConnectionState,
+    ConsumerSpec,
+    InMemoryHub,
+    InMemoryMessageBroker,
+    MessageContext,
+    PolarisMessageBus,
+    Subscription,
+)
 from polaris.testing import running_clock
 
 
@@ -374,3 +382,42 @@ async def test_a_bus_starts_again_after_an_end_that_failed() -> None:
     broker.fails = False
     await bus.publish("polaris.executions.web", health())
     await bus.stop()
+
+
+class Suspending(InMemoryMessageBroker):
+    """Gives way to others in every call, as a broker over a network does."""
+
+    async def consumer(self, spec: ConsumerSpec) -> Any:
+        await asyncio.sleep(0.05)
+        return await super().consumer(spec)
+
+
+async def test_a_subscription_that_begins_while_the_bus_ends_does_not_outlive_it() -> None:
+    async def handle(event: TelemetryEvent) -> None: ...
+
+    bus = PolarisMessageBus(Suspending(clock=running_clock()), clock=running_clock())
+    await bus.start()
+    beginning = asyncio.create_task(bus.subscribe("polaris.telemetry.*", handle, durable="late"))
+    await asyncio.sleep(0.01)
+    await bus.stop()
+    with pytest.raises(BusConnectionError):
+        await beginning
+    assert list(bus.subscriptions) == []
+
+
+async def test_what_an_ending_subscription_hands_back_does_not_come_to_it_again() -> None:
+    attempts: list[int] = []
+    begun: list[Subscription] = []
+
+    async def handle(event: TelemetryEvent, context: MessageContext) -> None:
+        attempts.append(context.attempt)
+        await begun[-1].unsubscribe()
+
+    async with running_bus() as bus:
+        for number in range(20):
+            await bus.publish_telemetry(telemetry(number))
+        for _ in range(20):
+            begun.append(await bus.subscribe("polaris.telemetry.*", handle, durable="one"))
+            await eventually(lambda: not begun[-1].active and begun[-1].in_flight == 0)
+    # Every round one is handled, and the others come once more.
+    assert attempts == list(range(1, 21))
