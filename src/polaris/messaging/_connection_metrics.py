@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from polaris.clock import Clock
 from polaris.messaging._broker import ConnectionState, MessageBroker
+from polaris.messaging._weak_listening import listen_weakly
 from polaris.messaging.brokers._lanes import LanedMessageBroker
 
 if TYPE_CHECKING:
@@ -18,9 +21,16 @@ CONNECTION_TYPE = "broker"
 
 
 def show_connections(broker: MessageBroker, collector: MetricsCollector, *, clock: Clock) -> None:
-    """Keep the metrics of every connection of `broker` true, for as long as it lives; each lane has its own."""
+    """Keep the metrics of every connection of `broker` true, for as long as it lives; each lane has its own.
+
+    A connection is shown once in a collector, however many buses use it. A further one has a number to its name.
+    """
+    shown = _shown.setdefault(collector, WeakKeyDictionary())
     for name, lane in connections_of(broker).items():
-        _Connection(name, lane, collector, clock)
+        if lane not in shown:
+            taken = {connection.name for connection in shown.values()}
+            free = next(one for number in count(1) if (one := f"{name}-{number}" if number > 1 else name) not in taken)
+            shown[lane] = _Connection(free, lane, collector, clock)
 
 
 def connections_of(broker: MessageBroker) -> Mapping[str, MessageBroker]:
@@ -29,9 +39,10 @@ def connections_of(broker: MessageBroker) -> Mapping[str, MessageBroker]:
 
 
 class _Connection:
-    """One connection; the listener that it is keeps it alive."""
+    """One connection in one collector. It goes on from what the series say of one that had its name before."""
 
     def __init__(self, name: str, broker: MessageBroker, collector: MetricsCollector, clock: Clock) -> None:
+        self.name = name
         instruments = collector.instruments
         self._up = instruments.broker_connected(name)
         self._reconnects = instruments.broker_reconnects(name)
@@ -39,9 +50,10 @@ class _Connection:
         self._clock = clock
         self._connected = False
         self._lost_s: float | None = None
-        self._away_s = 0.0
-        instruments.broker_away_seconds(name).set_function(self._read_away_s)
-        broker.on_state(self._changed)
+        away = instruments.broker_away_seconds(name)
+        self._away_s = away.get()
+        away.set_function(self._read_away_s)
+        listen_weakly(broker, self._changed)
         self._changed(broker.state)
 
     def _changed(self, state: ConnectionState) -> None:
@@ -61,3 +73,6 @@ class _Connection:
     def _read_away_s(self) -> float:
         lost_s = self._lost_s
         return self._away_s + (0.0 if lost_s is None else self._clock.monotonic() - lost_s)
+
+
+_shown: WeakKeyDictionary[MetricsCollector, WeakKeyDictionary[MessageBroker, _Connection]] = WeakKeyDictionary()

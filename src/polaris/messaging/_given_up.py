@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 
@@ -37,10 +37,13 @@ if TYPE_CHECKING:
 
 DURABLE = "polaris-given-up"
 GONE = "gone"
+UNREADABLE = "unreadable"
+ABANDONED = "abandoned"
 WAITING_MAX = 32
 IN_FLIGHT_MAX = 256
 ACK_WAIT_S = 60.0
-STOP_S = 10.0
+ATTEMPTS_MAX = 1_000
+"""To put one aside: about half a day. Those that are tried again fill the position of their stream."""
 LATER = Backoff(1.0, 600.0, jitter="equal")
 """Before a server that refused is asked again; it writes a line each time."""
 AGAIN = Backoff(0.5, 60.0, jitter="equal")
@@ -51,7 +54,7 @@ class Advisory(msgspec.Struct, frozen=True):
 
     stream: str
     consumer: str
-    stream_seq: int
+    stream_seq: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     deliveries: int
 
 
@@ -78,8 +81,12 @@ class GivenUpWatch:
     handled by one of them, also when none runs at the time. It is acknowledged after its dead letter is stored; if it
     comes again because a process ended between the two, nothing is stored twice.
 
-    A message that is gone from its stream by then (its bounds) is logged and counted. One of the dead-letter stream
-    stays there, and gets no dead letter of its own. Advisories of other streams are not looked at.
+    A message that is gone from its stream by then (its bounds) is logged and counted; so is an advisory that cannot be
+    read or says something else than its subject, and one that could not be put aside in a thousand attempts. A message
+    of the dead-letter stream stays there, and gets no dead letter of its own. Advisories of other streams are not
+    looked at.
+
+    `grace_s` is how long the end waits for what is being put aside.
     """
 
     def __init__(
@@ -89,6 +96,7 @@ class GivenUpWatch:
         streams: Sequence[StreamSpec],
         dead_letter_stream: StreamSpec,
         *,
+        grace_s: float,
         collector: MetricsCollector | None,
         logger: StructuredLogger,
         clock: Clock,
@@ -99,6 +107,7 @@ class GivenUpWatch:
         self._letters = DeadLetters(broker, codec=codec, stream=dead_letter_stream)
         self._stream = msgspec.structs.replace(ADVISORY_STREAM, replicas=dead_letter_stream.replicas)
         self._watched = {stream.name: stream for stream in streams if stream.name != dead_letter_stream.name}
+        self._grace_s = grace_s
         self._collector = collector
         self._logger = logger
         self._clock = clock
@@ -109,6 +118,7 @@ class GivenUpWatch:
         self._freed = asyncio.Event()
         self._ending = False
         self._refusals = 0
+        self._refused: set[str] = set()
         self._working: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[None] | None = None
 
@@ -117,6 +127,8 @@ class GivenUpWatch:
     async def start(self) -> None:
         """Have the advisories kept from now on, and read them. What the broker refuses is tried again later."""
         self._ending = False
+        self._refusals = 0
+        self._refused.clear()
         self._working = asyncio.create_task(self._work(), name=DURABLE)
         try:
             if not await self._attached():
@@ -137,7 +149,7 @@ class GivenUpWatch:
         await asyncio.gather(*(source.halt() for source in self._sources.values()))
         self._ending = True
         self._arrived.set()
-        await asyncio.wait([working], timeout=STOP_S)
+        await asyncio.wait([working], timeout=self._grace_s)
         working.cancel()
         await asyncio.wait([working])
         while self._waiting:
@@ -156,30 +168,41 @@ class GivenUpWatch:
                 return
 
     async def _attached(self) -> bool:
-        """Whether the broker has done it all; the first time that it has not is said aloud."""
+        """Whether the broker has done it all; a stream that it refuses keeps no other from being watched."""
         try:
-            await self._attach()
+            await self._broker.ensure_stream(self._stream)
         except PolarisException as error:
-            self._refusals += 1
-            say = self._logger.warning if self._refusals == 1 else self._logger.debug
-            say("what the broker gives up cannot become a dead letter now; it is tried again later", error=error)
+            self._was_refused(self._stream.name, error)
+            done = False
+        else:
+            missing = [name for name in self._watched if name not in self._sources]
+            done = all(await asyncio.gather(*map(self._is_attached, missing)))
+        self._refusals += not done
+        return done
+
+    async def _is_attached(self, name: str) -> bool:
+        spec = ConsumerSpec(
+            stream=self._stream.name,
+            durable=f"{DURABLE}-{name}",
+            pattern=f"{GIVEN_UP_PREFIX}{name}.>",
+            ack_wait_s=ACK_WAIT_S,
+            in_flight_max=IN_FLIGHT_MAX,
+        )
+        source = PulledSource(self._broker, spec, clock=self._clock, logger=self._logger, stats=self.stats, rare=True)
+        try:
+            await source.start(self)
+        except PolarisException as error:
+            self._was_refused(name, error)
             return False
+        self._sources[name] = source
         return True
 
-    async def _attach(self) -> None:
-        await self._broker.ensure_stream(self._stream)
-        for name in self._watched:
-            if name not in self._sources:
-                spec = ConsumerSpec(
-                    stream=self._stream.name,
-                    durable=f"{DURABLE}-{name}",
-                    pattern=f"{GIVEN_UP_PREFIX}{name}.>",
-                    ack_wait_s=ACK_WAIT_S,
-                    in_flight_max=IN_FLIGHT_MAX,
-                )
-                source = PulledSource(self._broker, spec, clock=self._clock, logger=self._logger, stats=self.stats)
-                await source.start(self)
-                self._sources[name] = source
+    def _was_refused(self, stream: str, error: PolarisException) -> None:
+        """Said aloud once for each."""
+        say = self._logger.debug if stream in self._refused else self._logger.warning
+        self._refused.add(stream)
+        line = "what the broker gives up cannot become a dead letter now; it is tried again later"
+        say(line, stream=stream, error=error)
 
     # The sink of the sources.
 
@@ -209,8 +232,7 @@ class GivenUpWatch:
             try:
                 await self._put_aside(delivery)
             except Exception as error:  # boundary: one that cannot be put aside must not keep others from it
-                self._log("what the broker gave up could not be put aside; it is tried again", error=error)
-                await self._settle(delivery.nak(delay_s=AGAIN.delay_s(delivery.attempt)))
+                await self._not_put_aside(delivery, error)
             else:
                 await self._settle(delivery.ack())
             self._waiting.popleft()
@@ -218,19 +240,17 @@ class GivenUpWatch:
 
     async def _put_aside(self, delivery: Delivery) -> None:
         try:
-            advisory = _decode(delivery.payload)
+            advisory = _read(delivery)
         except msgspec.DecodeError as error:
+            self._drop(delivery, UNREADABLE)
             self._log("an advisory cannot be read", topic=delivery.subject, error=error)
             return
         if delivery.attempt > 1 and await self._is_stored(advisory, delivery):
             return
         message = await self._original(advisory, delivery)
         if message is None:
-            self.stats.lost += 1
+            self._drop(delivery, GONE)
             self._log("a message that the broker gave up is gone from its stream", **_facts(advisory))
-            if self._collector is not None:
-                topic = topic_pattern(self._watched[advisory.stream].subjects[0].replace(">", "x"))
-                self._collector.instruments.messages_dropped(topic, DURABLE, GONE).inc()
             return
         reason, text = DeadLetterReason.GIVEN_UP, f"given up after {advisory.deliveries} deliveries, none acknowledged"
         original = _GivenUp(
@@ -249,6 +269,24 @@ class GivenUpWatch:
         self._log("a message is put aside", topic=message.subject, reason=reason, **_facts(advisory))
         if self._collector is not None:
             self._collector.instruments.dead_letters(topic_pattern(message.subject), reason.value).inc()
+
+    async def _not_put_aside(self, delivery: Delivery, error: Exception) -> None:
+        if delivery.attempt < ATTEMPTS_MAX:
+            self._log("what the broker gave up could not be put aside; it is tried again", error=error)
+            await self._settle(delivery.nak(delay_s=AGAIN.delay_s(delivery.attempt)))
+            return
+        self._drop(delivery, ABANDONED)
+        line = "what the broker gave up could not be put aside; it is not tried any more"
+        self._log(line, topic=delivery.subject, attempt=delivery.attempt, error=error)
+        await self._settle(delivery.ack())
+
+    def _drop(self, delivery: Delivery, reason: str) -> None:
+        """Count an advisory of which nothing becomes."""
+        self.stats.lost += 1
+        if self._collector is not None:
+            stream = delivery.subject.removeprefix(GIVEN_UP_PREFIX).partition(".")[0]
+            topic = topic_pattern(self._watched[stream].subjects[0].replace(">", "x"))
+            self._collector.instruments.messages_dropped(topic, DURABLE, reason).inc()
 
     async def _original(self, advisory: Advisory, delivery: Delivery) -> StoredMessage | None:
         """The message that was given up; None when the stream has it no more, or has been made anew since."""
@@ -282,6 +320,14 @@ class GivenUpWatch:
         kept_back = self._lines.admit(line)
         if kept_back is not None:
             self._logger.warning(line, kept_back=kept_back or None, **{"subscription": DURABLE, **fields})
+
+
+def _read(delivery: Delivery) -> Advisory:
+    """Raises `msgspec.DecodeError`, also when it was not published by whom its subject says."""
+    advisory = _decode(delivery.payload)
+    if delivery.subject != f"{GIVEN_UP_PREFIX}{advisory.stream}.{advisory.consumer}":
+        raise msgspec.ValidationError("it names another stream or consumer than its subject")
+    return advisory
 
 
 def _facts(advisory: Advisory) -> dict[str, object]:

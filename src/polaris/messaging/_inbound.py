@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -116,8 +117,12 @@ class Inbound:
         if dead_letter_stream is not None:
             self._dead_letters = DeadLetterWriter(broker, codec, clock=clock)
             (spec,) = (stream for stream in streams if stream.name == dead_letter_stream)
-            self._given_up = GivenUpWatch(broker, codec, streams, spec, collector=collector, logger=logger, clock=clock)
+            self._given_up = GivenUpWatch(
+                broker, codec, streams, spec, grace_s=grace_s, collector=collector, logger=logger, clock=clock
+            )
         self._routes: list[Route] = []
+        # Names of positions that are being taken by those who must be alone on them.
+        self._alone: set[str] = set()
         self._subscriptions: list[Subscription] = []
         self._ending = False
 
@@ -150,8 +155,6 @@ class Inbound:
         stream = self._stream_for(pattern, position)
         name = position.name(pattern, handler, core=stream is None)
         ack = wish.granted(options, core=stream is None, group=position.group, delivery=position.delivery)
-        if ack is AckPolicy.ALL and any(route.active and route.name == name for route in self._routes):
-            raise SubscriptionError("one who settles all that came before is alone on a position", {"durable": name})
         stats = SubscriptionStats()
         source = self._source(pattern, name, options, stats, stream, position, ack)
         once = stream is None or ack is AckPolicy.NONE
@@ -179,7 +182,8 @@ class Inbound:
             answer=self._responder.answer,
             gaps=self._gap_detector(name, stats) if options.detect_gaps else None,
         )
-        await route.start()
+        with self._alone_on(name, ack):
+            await route.start()
         if self._ending:
             await route.stop()
             raise BusConnectionError("the bus has ended meanwhile")
@@ -188,6 +192,20 @@ class Inbound:
         subscription = Subscription(pattern, name, given, route)
         self._subscriptions = [*self.subscriptions, subscription]
         return subscription
+
+    @contextmanager
+    def _alone_on(self, name: str, ack: AckPolicy) -> Iterator[None]:
+        """Round the beginning of a subscription: one that must be alone on its position is the only one to begin."""
+        if ack is not AckPolicy.ALL:
+            yield
+            return
+        if name in self._alone or any(route.active and route.name == name for route in self._routes):
+            raise SubscriptionError("one who settles all that came before is alone on a position", {"durable": name})
+        self._alone.add(name)
+        try:
+            yield
+        finally:
+            self._alone.discard(name)
 
     async def replay(
         self, pattern: str, handler: BoundHandler, start: Start, until: datetime | None, batch_max: int
@@ -218,12 +236,11 @@ class Inbound:
     async def stop(self, *, finish_all: bool) -> None:
         """End all routes at the same time; one that fails does not keep the others from ending."""
         self._ending = True
-        if self._given_up is not None:
-            await self._given_up.stop()
         routes, self._routes = self._routes, []
-        outcomes = await asyncio.gather(
-            *(route.stop(finish_all=finish_all) for route in routes), return_exceptions=True
-        )
+        endings = [route.stop(finish_all=finish_all) for route in routes]
+        if self._given_up is not None:
+            endings.append(self._given_up.stop())
+        outcomes = await asyncio.gather(*endings, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 self._logger.error("a subscription did not end cleanly", error=outcome)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from polaris.clock import Clock
 from polaris.domain import EventKind
 from polaris.messaging._broker import ConnectionState, MessageBroker
+from polaris.messaging._weak_listening import listen_weakly
 from polaris.resilience import Backoff
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Line:
         }
         self._timer: asyncio.TimerHandle | None = None
         self._probes = 0
-        broker.on_state(self._changed)
+        listen_weakly(broker, self._changed)
 
     @property
     def troubled(self) -> bool:

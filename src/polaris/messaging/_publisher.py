@@ -29,6 +29,7 @@ from polaris.messaging._broker import (
 from polaris.messaging._line import Line
 from polaris.messaging._outage import WAIT_S_MAX, NotSent, OutageBuffer, TimeIsUp, Waiting, WaitingRoom
 from polaris.messaging._subjects import matches
+from polaris.messaging._weak_listening import listen_weakly
 from polaris.messaging.brokers._lanes import LanedMessageBroker
 from polaris.resilience import RetryConfig, RetryPolicy
 
@@ -70,7 +71,7 @@ class Publisher:
         self.retried = 0
         lanes = broker.lanes.values() if isinstance(broker, LanedMessageBroker) else [broker]
         self._lines = {id(lane): Line(lane, clock) for lane in lanes}
-        broker.on_state(self._state_changed)
+        listen_weakly(broker, self._state_changed)
 
     def guarantee(self, topic: str) -> DeliveryClass:
         """At least once for topics that a stream stores, at most once for all others."""

@@ -29,8 +29,10 @@ FETCH_MAX = 256
 FETCH_WAIT_S = 5.0
 FETCH_UNSETTLED_WAIT_S = 0.5
 """How long a fetch waits that is not broken off, as what it brings would be lost."""
+FETCH_RARE_WAIT_S = 30.0
 FETCH_OVERDUE_S = 10.0
 OBSERVE_EVERY_S = 5.0
+OBSERVE_RARE_EVERY_S = 120.0
 DEAF_CHECKS = 3
 AWAY = Backoff(0.05, 5.0, jitter="equal")
 
@@ -73,7 +75,8 @@ class PulledSource:
     jittered pauses of at most 5 s. A consumer that fails, hangs, or gives nothing although messages wait (known to
     happen after a server's restart) is attached anew.
 
-    With `AckPolicy.NONE` what is delivered is gone from the broker, so the end waits for the fetch that runs.
+    With `AckPolicy.NONE` what is delivered is gone from the broker, so the end waits for the fetch that runs. With
+    `rare`, where there is nearly never anything to fetch, the broker is asked less often; what comes is here at once.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class PulledSource:
         logger: StructuredLogger,
         stats: SubscriptionStats,
         observe: ObserveConsumer | None = None,
+        rare: bool = False,
     ) -> None:
         self._broker = broker
         self._spec = spec
@@ -99,9 +103,13 @@ class PulledSource:
         self._observed_s = clock.monotonic()
         self._deaf_checks = 0
         self._taken_at_check = 0
-        self._fetch_wait_s = FETCH_UNSETTLED_WAIT_S if spec.ack is AckPolicy.NONE else FETCH_WAIT_S
+        self._fetch_wait_s = FETCH_RARE_WAIT_S if rare else FETCH_WAIT_S
+        if spec.ack is AckPolicy.NONE:
+            self._fetch_wait_s = FETCH_UNSETTLED_WAIT_S
+        self._observe_every_s = OBSERVE_RARE_EVERY_S if rare else OBSERVE_EVERY_S
         self._fetching = False
         self._halting = False
+        self._at_close: ConsumerInfo | None = None
 
     async def start(self, sink: Sink) -> None:
         self._consumer = await self._broker.consumer(self._spec)
@@ -120,9 +128,18 @@ class PulledSource:
         await asyncio.wait([self._task])
 
     async def close(self) -> None:
-        await self._detach()
+        try:
+            # What is still being handled can only be settled by one who knows whether all that was handed out is here.
+            if self._spec.ack is AckPolicy.ALL and self._consumer is not None:
+                self._at_close = await self._consumer.info()
+        except MessageBusError as error:
+            self._logger.debug("the broker did not tell what is out", subscription=self._spec.durable, error=error)
+        finally:
+            await self._detach()
 
     async def info(self) -> ConsumerInfo | None:
+        if self._consumer is None and self._at_close is not None:
+            return self._at_close
         if self._consumer is None:
             raise BusConnectionError("the consumer is not attached now", {"durable": self._spec.durable})
         return await self._consumer.info()
@@ -175,13 +192,13 @@ class PulledSource:
             self._stats.reattached += 1
         self._fetching = True
         try:
-            async with asyncio.timeout(FETCH_WAIT_S + FETCH_OVERDUE_S):
+            async with asyncio.timeout(self._fetch_wait_s + FETCH_OVERDUE_S):
                 deliveries = await consumer.fetch(max(1, min(sink.room, FETCH_MAX)), wait_s=self._fetch_wait_s)
         finally:
             self._fetching = False
         for delivery in deliveries:
             sink.accept(delivery)
-        if self._clock.monotonic() - self._observed_s >= OBSERVE_EVERY_S:
+        if self._clock.monotonic() - self._observed_s >= self._observe_every_s:
             await self._look(consumer)
 
     async def _look(self, consumer: PullConsumer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from polaris.clock import Clock
@@ -41,9 +42,13 @@ class Absences:
             self._lost_s = now_s
         elif state is ConnectionState.CONNECTED and self._lost_s is not None:
             self.last_s = now_s - self._lost_s
-            self._lost_s, self._back_s = None, now_s
             self.count += 1
             self._untold = Outages(self._untold.number + 1, self._untold.seconds + self.last_s)
+        if state is ConnectionState.CONNECTED:
+            self._lost_s, self._back_s = None, now_s
+        elif state in (ConnectionState.CLOSED, ConnectionState.DISCONNECTED):
+            # Given up, not lost: nobody misses it.
+            self._lost_s, self._back_s = None, math.inf
 
     def untold(self) -> Outages | None:
         """What there is to tell, as soon as the connection has stood for a second."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +15,12 @@ import pytest
 from polaris.exceptions import UnconfirmedPublishError
 from polaris.messaging._broker import ConnectionState, Delivery, DeliveryClass, OutgoingMessage
 from polaris.messaging.brokers._nats import NATSMessageBroker
-from polaris.messaging.brokers._nats_config import NATSConfig
+from polaris.messaging.brokers._nats_config import NATSConfig, TLSConfig
 from polaris.messaging.brokers._nats_delivery import StoredDelivery
 
 STORED = DeliveryClass.AT_LEAST_ONCE
 QUIET_S = 0.3
+CERTIFICATES = Path(__file__).parent / "certificates"
 
 
 class Peer:
@@ -207,6 +210,92 @@ async def test_it_is_not_left_for_one_that_is_away_and_left_when_that_comes_up(
     other.stop_listening()
     other.hang_up()
     await until(lambda: leaving.clients == 2 and broker.state is ConnectionState.CONNECTED)
+
+
+class Odd(Peer):
+    """Takes connections and greets as it was told to."""
+
+    def __init__(self, greeting: bytes) -> None:
+        super().__init__()
+        self.greeting = greeting
+        self.callers = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.callers += 1
+        self._writers.append(writer)
+        try:
+            writer.write(self.greeting)
+            await reader.read()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"INFO nothing\r\n",
+        b'INFO {"ldm": true}\r\n',
+        b"INFO " + b" " * 1_000_000 + b"{}\r\n",
+        b"INFO " + b"[" * 60_000 + b"\r\n",
+    ],
+    ids=["silent", "http", "unreadable", "leaving too", "endless", "deep"],
+)
+async def test_it_is_not_left_for_one_that_is_no_server_or_ends_too(
+    peers: list[Peer], connect: Connect, greeting: bytes
+) -> None:
+    leaving, other = peers
+    odd = Odd(greeting)
+    await odd.open()
+    try:
+        other.stop_listening()
+        broker = await connect(leaving, odd, other, attempt_timeout_s=0.2)
+        odd.callers = 0
+        states: list[ConnectionState] = []
+        broker.on_state(states.append)
+        leaving.tell(ldm=True)
+        await until(lambda: odd.callers >= 2)
+        assert states == []
+        await other.open(other.port)
+        await until(lambda: other.clients == 1 and broker.state is ConnectionState.CONNECTED)
+    finally:
+        odd.close()
+
+
+class Encrypted(Peer):
+    """Expects TLS before its greeting."""
+
+    async def open(self, port: int = 0) -> Peer:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+
+async def test_where_encryption_comes_before_the_greeting_the_other_is_asked_so_too(connect: Connect) -> None:
+    leaving, plain, other = await Encrypted().open(), Odd(b"INFO {}\r\n"), await Encrypted().open()
+    await plain.open()
+    try:
+        plain.stop_listening()
+        other.stop_listening()
+        tls = TLSConfig(ca_file=str(CERTIFICATES / "ca.pem"), handshake_first=True)
+        broker = await connect(leaving, plain, other, attempt_timeout_s=0.5, tls=tls)
+        states: list[ConnectionState] = []
+        broker.on_state(states.append)
+        await plain.open(plain.port)
+        leaving.tell(ldm=True)
+        await until(lambda: plain.callers >= 2)
+        assert states == []
+        await other.open(other.port)
+        await until(lambda: other.clients == 1 and broker.state is ConnectionState.CONNECTED)
+    finally:
+        for peer in (leaving, plain, other):
+            peer.close()
+        await asyncio.sleep(0.01)
 
 
 async def test_answers_on_their_way_come_through_and_handled_messages_are_settled(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -197,3 +199,91 @@ async def test_a_single_connection_is_in_the_metrics_too() -> None:
         assert collector.registry.get_sample_value("polaris_broker_connected", {"broker": "main"}) == 0.0
     # It was given up, not made again.
     assert collector.registry.get_sample_value("polaris_broker_reconnects_total", {"broker": "main"}) == 0.0
+
+
+async def test_buses_that_share_a_broker_show_one_connection() -> None:
+    broker, collector = faulty(), MetricsCollector()
+    async with bus_on(broker, collector=collector):
+        bus_on(broker, collector=collector)
+        broker.cut()
+        await asyncio.sleep(5.0)
+        broker.mend()
+        series = collector.registry.get_sample_value
+        assert series("polaris_broker_reconnects_total", {"broker": "main"}) == 1.0
+        assert series("polaris_broker_away_seconds_total", {"broker": "main"}) == pytest.approx(5.0)
+        assert series("polaris_active_connections", {"connection_type": "broker"}) == 1.0
+        # Another collector has its own account.
+        other = MetricsCollector()
+        bus_on(broker, collector=other)
+        assert other.registry.get_sample_value("polaris_broker_connected", {"broker": "main"}) == 1.0
+
+
+async def test_each_of_several_brokers_has_a_name_of_its_own_in_a_collector() -> None:
+    first, second, collector = faulty(), faulty(), MetricsCollector()
+    control, bulk = faulty(), faulty()
+
+    def read(name: str, broker: str) -> float | None:
+        return collector.registry.get_sample_value(f"polaris_broker_{name}", {"broker": broker})
+
+    async with bus_on(first, collector=collector):
+        first.cut()
+        await asyncio.sleep(5.0)
+        first.mend()
+        async with bus_on(second, collector=collector):
+            assert [read("connected", broker) for broker in ("main", "main-2")] == [1.0, 1.0]
+            second.cut()
+            await asyncio.sleep(2.0)
+            assert [read("connected", broker) for broker in ("main", "main-2")] == [1.0, 0.0]
+            second.mend()
+        assert [read("connected", broker) for broker in ("main", "main-2")] == [1.0, 0.0]
+        assert [read("away_seconds_total", broker) for broker in ("main", "main-2")] == [5.0, 2.0]
+        async with bus_on(LanedMessageBroker(control, bulk), collector=collector):
+            async with bus_on(LanedMessageBroker(faulty(), faulty()), collector=collector):
+                assert read("connected", "bulk-2") == 1.0
+            assert [read("connected", broker) for broker in ("bulk", "bulk-2")] == [1.0, 0.0]
+
+
+async def test_the_next_broker_of_a_name_goes_on_from_what_the_last_one_counted() -> None:
+    collector = MetricsCollector()
+
+    def read(name: str) -> float | None:
+        return collector.registry.get_sample_value(f"polaris_broker_{name}", {"broker": "main"})
+
+    for past in range(3):
+        broker = faulty()
+        async with bus_on(broker, collector=collector):
+            assert read("away_seconds_total") == pytest.approx(3.0 * past)
+            broker.cut()
+            await asyncio.sleep(3.0)
+            broker.mend()
+            assert read("reconnects_total") == past + 1.0
+        del broker
+        gc.collect()
+
+
+async def test_a_broker_keeps_nothing_of_the_buses_and_collectors_that_used_it() -> None:
+    broker = faulty()
+    async with bus_on(broker, collector=MetricsCollector()):
+        pass
+    gc.collect()
+    before, gone = len(broker._listeners), list[weakref.ref[PolarisMessageBus]]()
+    for _ in range(20):
+        bus = bus_on(broker, collector=MetricsCollector())
+        async with bus:
+            await bus.publish_telemetry(telemetry(1))
+        gone.append(weakref.ref(bus))
+        del bus
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 20
+    assert len(broker._listeners) == before
+    # One that is kept listens on, however often it is started.
+    bus = bus_on(broker)
+    for _ in range(3):
+        async with bus:
+            gc.collect()
+            broker.cut()
+            publishing = asyncio.create_task(bus.publish_telemetry(telemetry(2), timeout_s=60.0))
+            await asyncio.sleep(20.0)
+            broker.mend()
+            await asyncio.sleep(0.01)
+            assert publishing.done()

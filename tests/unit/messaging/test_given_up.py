@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 
 import pytest
 from tests.unit.messaging.doubles import eventually, new_bus, number_of, running_bus, telemetry
 
 from polaris.domain import TelemetryEvent
-from polaris.exceptions import BusConnectionError, PublishError
+from polaris.exceptions import BusConnectionError, PublishError, SubscriptionError
 from polaris.messaging import (
     DEAD_LETTER_STREAM,
+    STANDARD_STREAMS,
+    ConsumerInfo,
     ConsumerSpec,
     DeadLetterReason,
     DeadLetterRecord,
+    Delivery,
     DeliveryClass,
     InMemoryHub,
     InMemoryMessageBroker,
@@ -26,8 +30,9 @@ from polaris.messaging import (
     StreamSpec,
 )
 from polaris.messaging._broker import GIVEN_UP_PREFIX
-from polaris.messaging._given_up import DURABLE, GONE
+from polaris.messaging._given_up import ABANDONED, ATTEMPTS_MAX, DURABLE, GONE, IN_FLIGHT_MAX, UNREADABLE
 from polaris.messaging._streams import ADVISORY_STREAM
+from polaris.messaging.brokers._memory_deliveries import MemoryConsumer
 from polaris.observability import MetricsCollector, capture_logs
 from polaris.testing import running_clock
 
@@ -283,6 +288,124 @@ async def test_what_is_no_advisory_holds_nothing_up() -> None:
         assert len(await listed(bus, 1)) == 1
 
 
+@pytest.mark.parametrize(
+    "fields", [{"stream": "NOBODY"}, {"consumer": "other"}, {"stream_seq": 0}, {"stream_seq": 2**63}]
+)
+async def test_one_that_says_something_else_than_its_subject_is_passed_over_once(fields: dict[str, object]) -> None:
+    """As many as a position holds: were they tried again, nothing else would come any more."""
+    body = {"stream": "POLARIS_TELEMETRY", "consumer": "c", "stream_seq": 1, "deliveries": 2, **fields}
+    collector = MetricsCollector()
+    with capture_logs() as logs:
+        async with running_bus(collector=collector) as bus:
+            for _ in range(IN_FLIGHT_MAX):
+                message = OutgoingMessage(f"{GIVEN_UP_PREFIX}POLARIS_TELEMETRY.c", json.dumps(body).encode())
+                await bus.broker.publish(message, delivery=DeliveryClass.AT_LEAST_ONCE)
+            await asyncio.sleep(5)
+            await bus.publish_telemetry(telemetry(1))
+            await give_up(bus.broker)
+            await asyncio.sleep(5)
+            assert [record.entry.subscription for record in await bus.dead_letters.list()] == ["node-client"]
+            position = bus.broker.hub.streams[ADVISORY_STREAM.name].positions[f"{DURABLE}-POLARIS_TELEMETRY"]  # type: ignore[attr-defined]
+            assert (position.info().pending, position.info().ack_pending) == (0, 0)
+    dropped = collector.instruments.messages_dropped("polaris.telemetry.*", DURABLE, UNREADABLE)
+    assert dropped.value == IN_FLIGHT_MAX
+    said = [line["fields"]["kept_back"] for line in logs if "cannot be read" in line["message"]]
+    # The second line says at the end how many more there were.
+    assert said == [None, IN_FLIGHT_MAX - 1]
+
+
+async def test_one_that_can_never_be_put_aside_is_not_tried_for_ever() -> None:
+    class Full(InMemoryMessageBroker):
+        refusals = 0
+
+        async def publish(
+            self,
+            message: OutgoingMessage,
+            *,
+            delivery: DeliveryClass = DeliveryClass.AT_MOST_ONCE,
+            timeout_s: float = 5.0,
+        ) -> Receipt:
+            if message.subject.startswith("polaris.dead_letter."):
+                self.refusals += 1
+                raise PublishError("no room")
+            return await super().publish(message, delivery=delivery, timeout_s=timeout_s)
+
+    broker, collector = Full(clock=running_clock()), MetricsCollector()
+    dropped = collector.instruments.messages_dropped("polaris.telemetry.*", DURABLE, ABANDONED)
+    with capture_logs() as logs:
+        async with PolarisMessageBus(broker, clock=running_clock(), collector=collector) as bus:
+            await bus.publish_telemetry(telemetry(1))
+            await give_up(broker)
+            await asyncio.sleep(6 * 3_600)
+            assert (dropped.value, broker.refusals > 0) == (0, True)
+            await asyncio.sleep(18 * 3_600)
+            asked = broker.refusals
+            await asyncio.sleep(3_600)
+            assert (dropped.value, broker.refusals) == (1, asked)
+    assert asked <= ATTEMPTS_MAX * 5
+    assert len([line for line in logs if "not tried any more" in line["message"]]) == 1
+
+
+async def test_a_stream_that_is_refused_keeps_no_other_from_being_watched() -> None:
+    class Forbidding(InMemoryMessageBroker):
+        forbids = True
+
+        async def consumer(self, spec: ConsumerSpec) -> MemoryConsumer:
+            if self.forbids and spec.durable == f"{DURABLE}-OVENS":
+                raise SubscriptionError("not this one")
+            return await super().consumer(spec)
+
+    broker = Forbidding(clock=running_clock())
+    streams = [OVENS, DEAD_LETTER_STREAM, *(spec for spec in STANDARD_STREAMS if spec.name == "POLARIS_TELEMETRY")]
+    bus = PolarisMessageBus(broker, clock=running_clock(), streams=streams)
+    with capture_logs() as logs:
+        async with bus:
+            await bus.publish_telemetry(telemetry(1))
+            await give_up(broker)
+            assert len(await listed(bus, 1)) == 1
+            await asyncio.sleep(3_600)
+        # Each time that the bus is started it is said again.
+        async with bus:
+            await broker.publish(OutgoingMessage("acme.ovens.1", b"hot"), delivery=DeliveryClass.AT_LEAST_ONCE)
+            await give_up(
+                broker, ConsumerSpec(stream="OVENS", durable="foreign", pattern="acme.ovens.>", deliveries_max=1)
+            )
+            broker.forbids = False
+            await listed(bus, 2)
+    said = [line["fields"]["stream"] for line in logs if "cannot become a dead letter" in line["message"]]
+    assert said == ["OVENS", "OVENS"]
+
+
+async def test_an_idle_bus_seldom_asks_for_what_is_given_up_and_has_it_at_once() -> None:
+    class Counting(InMemoryMessageBroker):
+        asked = 0
+
+        async def consumer(self, spec: ConsumerSpec) -> MemoryConsumer:
+            consumer = await super().consumer(spec)
+            if spec.durable.startswith(DURABLE):
+                fetch, info = consumer.fetch, consumer.info
+
+                async def counted_fetch(count_max: int, *, wait_s: float) -> Sequence[Delivery]:
+                    self.asked += 1
+                    return await fetch(count_max, wait_s=wait_s)
+
+                async def counted_info() -> ConsumerInfo:
+                    self.asked += 1
+                    return await info()
+
+                consumer.fetch, consumer.info = counted_fetch, counted_info  # type: ignore[method-assign]
+            return consumer
+
+    broker = Counting(clock=running_clock())
+    async with PolarisMessageBus(broker, clock=running_clock()) as bus:
+        await asyncio.sleep(3_600)
+        assert 3_600 / 30 < broker.asked < 0.2 * 3_600
+        await bus.publish_telemetry(telemetry(1))
+        await give_up(broker)
+        await asyncio.sleep(0.2)
+        assert len(await bus.dead_letters.list()) == 1
+
+
 async def test_replaying_it_delivers_it_to_everybody_once_more() -> None:
     seen: list[float] = []
 
@@ -328,6 +451,31 @@ async def test_stopping_does_not_wait_for_a_dead_letter_that_hangs() -> None:
         assert sorted(record.entry.sequence or 0 for record in records) == [1, 2, 3]
         # What was handed back came at once, and not after the patience of the broker.
         assert (records[-1].stored_at - records[0].stored_at).total_seconds() < 30
+
+
+async def test_its_end_is_within_the_grace_of_the_bus_and_no_handler_is_given_more_meanwhile() -> None:
+    hub, seen = InMemoryHub(clock=running_clock()), list[float]()
+    bus = PolarisMessageBus(Killed(hub), clock=hub.clock, grace_s=1.0)
+    loop = asyncio.get_running_loop()
+
+    async def handle(event: TelemetryEvent) -> None:
+        seen.append(number_of(event))
+
+    async with running_bus(hub, streams=[]) as elsewhere:
+        await bus.start()
+        await bus.publish_telemetry(telemetry(1))
+        await give_up(bus.broker)
+        await listed(bus, 1)
+        await bus.subscribe("polaris.telemetry.*", handle, durable="worker")
+        await eventually(lambda: seen == [1.0])
+        began_s = loop.time()
+        stopping = asyncio.create_task(bus.stop())
+        await asyncio.sleep(0.1)
+        assert not stopping.done(), "the dead letter hangs"
+        await elsewhere.publish(TOPIC, telemetry(2), delivery=DeliveryClass.AT_LEAST_ONCE)
+        await stopping
+    assert 0.9 < loop.time() - began_s < 1.5
+    assert seen == [1.0]
 
 
 async def test_a_bus_without_dead_letters_keeps_no_advisories() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from polaris.domain import HealthEvent, HealthStatus
 from polaris.messaging import ConnectionState, InMemoryHub, InMemoryMessageBroker, PolarisMessageBus
 from polaris.observability import MetricsCollector, StructuredLogger
@@ -46,6 +48,31 @@ def test_outages_are_counted_until_they_are_told() -> None:
         absences.told(rest)
         assert absences.untold() is None
         assert (absences.count, absences.last_s) == (3, 3.0)
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("given_up", [ConnectionState.CLOSED, ConnectionState.DISCONNECTED])
+def test_a_connection_that_was_given_up_was_not_away(given_up: ConnectionState) -> None:
+    async def scenario() -> None:
+        clock = running_clock()
+        absences = Absences(clock=clock)
+        absences.note(ConnectionState.CONNECTED)
+        await clock.sleep(5.0)
+        for state, away_s in ((ConnectionState.RECONNECTING, 2.0), (ConnectionState.CONNECTED, 0.5)):
+            absences.note(state)
+            await clock.sleep(away_s)
+        absences.note(ConnectionState.RECONNECTING)
+        await clock.sleep(2.0)
+        absences.note(given_up)
+        await clock.sleep(3_600.0)
+        assert absences.untold() is None, "there is nobody to tell"
+        absences.note(ConnectionState.CONNECTED)
+        await clock.sleep(0.9)
+        assert absences.untold() is None
+        await clock.sleep(0.2)
+        assert str(absences.untold()) == "was away for 2.0 s", "the one that ended"
+        assert (absences.count, absences.last_s) == (1, 2.0)
 
     run_virtual(scenario())
 

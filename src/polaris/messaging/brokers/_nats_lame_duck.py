@@ -10,18 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Collection
 from typing import Protocol
 
+import msgspec
 from nats.aio.client import Srv
 
+from polaris.exceptions import ConfigurationError
 from polaris.messaging.brokers._nats_config import NATSConfig
 from polaris.resilience import Backoff
 
 _log = logging.getLogger(__name__)
 
 LOOK_AGAIN = Backoff(0.25, 2.0, jitter="equal")
-"""Between two looks for a server that takes connections."""
+"""Between two looks for a server that takes clients."""
+GREETING_BYTES_MAX = 64 * 1024
+_INFO = b"INFO "
+
+
+class _Greeting(msgspec.Struct):
+    """What of an INFO matters here."""
+
+    ldm: bool = False
+
+
+_decode = msgspec.json.Decoder(_Greeting).decode
 
 
 class Leaver(Protocol):
@@ -39,9 +53,9 @@ class Leaver(Protocol):
 async def leave(client: Leaver, announced: Collection[str], address: str, config: NATSConfig) -> None:
     """Move to another server after a random wait; cancelled when the connection is lost before.
 
-    It is not left for one that takes no connections: with no other there it serves as long as it can, and others may
-    come back meanwhile. `announced` are the addresses in its INFO, `address` is its own, for the log. The wait is drawn
-    from 0 to `lame_duck_leave_within_s`, so that its clients do not come in step.
+    It is not left for one that does not greet as a server does, or that will end too: with no other there it serves as
+    long as it can, and others may come back meanwhile. `announced` are the addresses in its INFO, `address` is its own,
+    for the log. The wait is drawn from 0 to `lame_duck_leave_within_s`, so that its clients do not come in step.
     """
     if not client.others(announced):
         _log.warning("the NATS server %s will end, and no other is known: this client stays until it hangs up", address)
@@ -52,7 +66,7 @@ async def leave(client: Leaver, announced: Collection[str], address: str, config
         servers = client.others(announced)
         random.shuffle(servers)
         for server in servers:
-            if await _takes_connections(server, config.attempt_timeout_s):
+            if await _takes_clients(server, config):
                 _log.info("the NATS server %s will end: this client moves to %s", address, address_of(server))
                 await client.move_to(server)
                 return
@@ -67,11 +81,27 @@ def address_of(server: Srv) -> str:
     return f"{server.uri.hostname}:{server.uri.port}"
 
 
-async def _takes_connections(server: Srv, within_s: float) -> bool:
+async def _takes_clients(server: Srv, config: NATSConfig) -> bool:
+    """Whether it greets a client, within the time and the bytes that a greeting may take, and does not end itself."""
+    writer = None
     try:
-        async with asyncio.timeout(within_s):
-            _, writer = await asyncio.open_connection(server.uri.hostname, server.uri.port)
-    except (OSError, TimeoutError, ValueError):
+        async with asyncio.timeout(config.attempt_timeout_s):
+            context, name = _encryption(server, config)
+            reader, writer = await asyncio.open_connection(
+                server.uri.hostname, server.uri.port, limit=GREETING_BYTES_MAX, ssl=context, server_hostname=name
+            )
+            line = await reader.readline()
+        return line.startswith(_INFO) and not _decode(line.removeprefix(_INFO)).ldm
+    except (OSError, TimeoutError, ValueError, RecursionError, msgspec.DecodeError, ConfigurationError) as error:
+        _log.debug("the NATS server %s takes no clients: %s", address_of(server), error)
         return False
-    writer.close()
-    return True
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+
+
+def _encryption(server: Srv, config: NATSConfig) -> tuple[ssl.SSLContext | None, str | None]:
+    """How the greeting is encrypted, and under which name the server must be known: mostly it is in the clear."""
+    if config.tls is None or not config.tls.handshake_first:
+        return None, None
+    return config.tls.context(), config.tls.hostname or server.tls_name or server.uri.hostname
