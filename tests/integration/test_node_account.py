@@ -35,6 +35,7 @@ async def test_samples_and_events_are_accounted_for_while_the_server_is_killed(t
     node = node_in(tmp_path / "data")
     await node.start()
     try:
+        assert node.http_url is not None
         async with httpx2.AsyncClient(base_url=node.http_url) as client:
 
             async def books() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

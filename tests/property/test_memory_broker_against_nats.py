@@ -420,13 +420,20 @@ def test_one_settlement_covers_what_came_before_unless_it_comes_too_late(server:
         found: list[object] = [[seen[:3] for seen in await side.do_fetch("up", 9)], await side.do(("info", "up"))]
         third, fourth, fifth, sixth, seventh = side.taken[2:7]
         # The fourth comes again as the eighth delivery, and what settles it is ahead of the others.
-        for settle in (third.ack, lambda: fourth.nak(delay_s=0.0), side.taken[1].term, third.in_progress):
+        settlements: list[Callable[[], Awaitable[None]]] = [
+            third.ack,
+            lambda: fourth.nak(delay_s=0.0),
+            side.taken[1].term,
+            third.in_progress,
+        ]
+        for settle in settlements:
             await settle()
             found.append(await side.do(("info", "up")))
         found.append([seen[:3] for seen in await side.do_fetch("up", 1)])
         await side.taken[-1].ack(confirm=True)
         found.append(await side.do(("info", "up")))
-        for late in (fifth.ack, sixth.term, lambda: seventh.nak(delay_s=0.0)):
+        too_late: list[Callable[[], Awaitable[None]]] = [fifth.ack, sixth.term, lambda: seventh.nak(delay_s=0.0)]
+        for late in too_late:
             await late()
             found.append(await side.do(("info", "up")))
         await side.do(("erase", 6))
