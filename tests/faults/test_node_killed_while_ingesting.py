@@ -104,12 +104,16 @@ def held(node: NodeUnderTest) -> Iterator[None]:
         connection.close()
 
 
-async def publish_all(bus: PolarisMessageBus, events: Sequence[Event], receipts: list[Event]) -> None:
-    """Publish everything until it is confirmed, many at a time."""
+async def publish_all(
+    bus: PolarisMessageBus, events: Sequence[Event], receipts: list[Event], allowed: Callable[[], int]
+) -> None:
+    """Publish everything until it is confirmed, many at a time, but not much more than is allowed now."""
     waiting = iter(events)
 
     async def publisher() -> None:
         for event in waiting:
+            while len(receipts) >= allowed():
+                await asyncio.sleep(0.005)
             await confirmed(partial(bus.publish_telemetry, event, timeout_s=3.0))
             receipts.append(event)
 
@@ -133,7 +137,9 @@ async def test_every_confirmed_sample_is_stored_exactly_once_over_five_kills_of_
     async with a_node(tmp_path) as node:
         first_address = node.file.bus_url
         async with node.bus() as bus:
-            publishing = asyncio.create_task(publish_all(bus, events, receipts))
+            # Otherwise nothing might be left for the last kills: the bus is back long before the node is ready.
+            kill = 1
+            publishing = asyncio.create_task(publish_all(bus, events, receipts, lambda: (kill + 1) * waiting))
             for kill in range(1, KILLS + 1):
                 await reached(receipts.__len__, kill * waiting, "receipts")
                 # The node's writer is held up, so the kill comes between the receipts and the commit.
@@ -144,6 +150,7 @@ async def test_every_confirmed_sample_is_stored_exactly_once_over_five_kills_of_
                 unwritten.append(confirmed_samples - await stored_count(node))
                 await node.start()
                 assert node.file.bus_url == first_address, "publishers would look for the bus in vain"
+            kill = len(events)
             await publishing
         assert len(receipts) == len(events)
 
