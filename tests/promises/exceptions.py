@@ -283,8 +283,8 @@ BREAKS: tuple[Break, ...] = (
     Break(
         promise="no instance is raised twice",
         file="messaging/_coalescing.py",
-        old="copy.copy(error) if isinstance(error, PolarisException) else error",
-        new="error",
+        old="own = _copied(error)",
+        new="own = error",
         caught_by=(f"{ONCE}::test_publishers_whose_events_left_together_get_an_error_each",),
     ),
     # Contexts and wrapping.
