@@ -107,13 +107,13 @@ class Handling:
 
     def _done_of(self, item: Accepted) -> set[int]:
         """The places of the members of a message that are done with, from earlier tries; they are forgotten here."""
-        return self._partial.pop(_identity(item), set())
+        return self._partial.pop(item.identity, set())
 
     def _remember(self, item: Accepted, done: set[int]) -> None:
         if done and self._durable:
             if len(self._partial) >= PARTIAL_MAX:
                 del self._partial[next(iter(self._partial))]
-            self._partial[_identity(item)] = done
+            self._partial[item.identity] = done
 
     async def _try_member(
         self, item: Accepted, member: DecodedEvent | Undecodable, index: int | None
@@ -265,8 +265,3 @@ class Handling:
             error, repeats = error.error, repeats - 1
         refused = isinstance(error, PolarisException) and error.retryable is False
         return Failure(DeadLetterReason.REFUSED if refused else DeadLetterReason.EXHAUSTED, error, repeats)
-
-
-def _identity(item: Accepted) -> Hashable:
-    """Which message it is: a stream that was made anew gives its numbers again."""
-    return item.delivery.sequence, item.delivery.stored_at

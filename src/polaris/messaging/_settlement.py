@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from polaris.clock import Clock
@@ -54,6 +54,11 @@ class Accepted:
         self.repeats = 0
         self.probes = 0
 
+    @property
+    def identity(self) -> Hashable:
+        """Which message it is: a stream that was made anew gives its numbers again."""
+        return self.delivery.sequence, self.delivery.stored_at
+
 
 class Settlement:
     """The books of one subscription: what was accepted, and how each of it ends.
@@ -99,7 +104,7 @@ class Settlement:
         self._accepted: dict[int, Accepted] = {}
         self._freed = asyncio.Event()
         # Of messages that failed and are not settled: the attempt that failed last, and the failures so far.
-        self._failures: dict[int, tuple[int, int]] = {}
+        self._failures: dict[Hashable, tuple[int, int]] = {}
 
     @property
     def cumulative(self) -> bool:
@@ -109,13 +114,16 @@ class Settlement:
     @property
     def in_flight(self) -> int:
         """How many are accepted and not settled."""
-        return len(self._accepted) + (0 if self._cumulative is None else len(self._cumulative.done))
+        return len(self._accepted) + (0 if self._cumulative is None else self._cumulative.done)
 
     @property
     def room(self) -> int:
         """How many more may be accepted now."""
         room, books = self._options.in_flight_max - self.in_flight, self._cumulative
-        if books is None or books.complete:
+        if books is None:
+            return room
+        room += books.to_come_again
+        if books.complete:
             return room
         # What is elsewhere must come, for anything to be settled; until it does, the broker gives that much less.
         return max(1, room if books.coming else room - books.elsewhere)
@@ -135,9 +143,9 @@ class Settlement:
         self._stats.received += 1
         if delivery.attempt > 1:
             self._stats.redelivered += 1
-        if self._cumulative is not None and not self._cumulative.enters(delivery):
-            return None
         item = Accepted(delivery, self._clock.monotonic() if self.settles else 0.0)
+        if self._cumulative is not None and not self._cumulative.enter(item):
+            return None
         self._accepted[id(item)] = item
         return item
 
@@ -166,7 +174,7 @@ class Settlement:
         """As `failures`, but a rejection on this side is none of the message: it is not counted, and 0 if the first."""
         if not is_rejection(error):
             return self.failures(item, repeats)
-        _, count = self._failures.get(item.delivery.sequence or 0, (0, 0))
+        _, count = self._failures.get(item.identity, (0, 0))
         return count
 
     def holds(self, item: Accepted) -> bool:
@@ -189,9 +197,10 @@ class Settlement:
         `anew`: also ask once more whether anything is left out. What cannot be settled stays for the next time.
         """
         books = self._cumulative
-        if books is None or (not now and self._accepted and len(books.done) < self._together_max):
+        if books is None or (not now and self._accepted and books.done < self._together_max):
             return
-        last = await books.last(self._accepted.values(), anew=anew)
+        last = await books.last(anew=anew)
+        self._freed.set()
         if last is None:
             return
         try:
@@ -213,12 +222,12 @@ class Settlement:
         sequence, attempt = item.delivery.sequence, item.delivery.attempt + repeats
         if sequence is None:
             return 1
-        known_attempt, count = self._failures.pop(sequence, (0, 0))
+        known_attempt, count = self._failures.pop(item.identity, (0, 0))
         if known_attempt != attempt:
             count += 1
         if len(self._failures) >= FAILURES_KEPT_MAX:
             del self._failures[next(iter(self._failures))]
-        self._failures[sequence] = (attempt, count)
+        self._failures[item.identity] = (attempt, count)
         return count
 
     async def hand_back(self, item: Accepted, delay_s: float) -> None:
@@ -241,14 +250,14 @@ class Settlement:
     async def hand_back_all(self) -> None:
         """Hand back, without delay, everything that is not settled."""
         if self._cumulative is not None:
-            await self.advance(now=True)
+            await self.advance(now=True, anew=True)
         for item in list(self._accepted.values()):
             await (self._nak(item, 0.0) if self.settles else self.hand_back(item, 0.0))
         if self._cumulative is not None:
             # Done with, but the broker cannot be told: they come again.
-            done, self._cumulative.done = self._cumulative.done, []
-            self._stats.unsettled += len(done)
-            for item in done:
+            usable = [item for item in self._cumulative.settleable if not self.holds(item)]
+            self._stats.unsettled += len(self._cumulative.give_up())
+            for item in usable:
                 with contextlib.suppress(MessageBusError):
                     await item.delivery.nak(delay_s=0.0)
 
@@ -300,10 +309,10 @@ class Settlement:
     async def _beat(self, now_s: float, silence_s: float) -> None:
         """Tell the broker of what it has not heard of for so long, and settle what could not be settled before."""
         books = self._cumulative
-        held = self._accepted.values() if books is None else (*self._accepted.values(), *books.done)
+        held = self._accepted.values() if books is None else books.settleable
         try:
             for item in [item for item in held if now_s - item.beat_s >= silence_s]:
-                if self.holds(item) or (books is not None and item in books.done):
+                if self.holds(item) if books is None else books.may_settle(item):
                     await item.delivery.in_progress()
                     item.beat_s = now_s
             await self.advance(now=True, anew=True)
@@ -344,17 +353,20 @@ class Settlement:
         if self._cumulative is None:
             await self._finish(item, settle)
         elif self._accepted.pop(id(item), None) is not None:
-            self._cumulative.done.append(item)
+            self._stats.unsettled += not self._cumulative.finished(item)
+            self._freed.set()
 
     async def _nak(self, item: Accepted, delay_s: float) -> None:
         self._stats.retried += 1
-        if self._cumulative is not None:
-            self._cumulative.handed_back(item)
+        if self._cumulative is not None and not self._cumulative.handed_back(item):
+            self._stats.unsettled += 1
+            self._release(item)
+            return
         await self._finish(item, lambda: item.delivery.nak(delay_s=delay_s))
 
     def _forgive(self, item: Accepted) -> None:
         if self._failures and item.delivery.sequence is not None:
-            self._failures.pop(item.delivery.sequence, None)
+            self._failures.pop(item.identity, None)
 
     def _lose(self, item: Accepted, error: BaseException | None) -> None:
         self._stats.lost += 1

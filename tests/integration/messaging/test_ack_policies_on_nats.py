@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 
+import nats
 import pytest
 from tests.conftest import ConnectNATS, MakeNATSServer
 
 from polaris.clock import utc_now
 from polaris.domain import MetricValue, SystemState, TelemetryEvent
-from polaris.exceptions import SubscriptionError
+from polaris.exceptions import MessageBusError, SubscriptionError
 from polaris.messaging import (
     AckPolicy,
     ConsumerSpec,
@@ -191,3 +193,73 @@ async def test_nothing_is_covered_that_was_lost_with_a_server_that_was_killed(
         await asyncio.sleep(0.05)
     assert seen == set(range(1, 901))
     assert await bus.dead_letters.list() == []
+
+
+async def test_new_messages_under_the_numbers_of_old_ones_are_handled(
+    bus: PolarisMessageBus, server: EmbeddedNATSServer
+) -> None:
+    seen: list[int] = []
+    gate = asyncio.Event()
+
+    async def handle(event: TelemetryEvent) -> None:
+        await gate.wait()
+        seen.append(number_of(event))
+
+    await published(bus, 5)
+    subscription = await bus.subscribe(PATTERN, handle, durable="d", ack=AckPolicy.ALL, ack_wait_s=3.0)
+    await eventually(lambda: subscription.in_flight == 5)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await server.wait()
+    shutil.rmtree(server.config.data_dir / "store")
+    await server.restart()
+    for number in range(101, 106):
+        while True:
+            try:
+                await bus.publish(TOPIC, telemetry(number))
+                break
+            except MessageBusError:
+                await asyncio.sleep(0.1)
+    await eventually(lambda: subscription.stats.received >= 10)
+    gate.set()
+    await eventually(lambda: not subscription.in_flight)
+    await asyncio.sleep(0.2)
+    assert await floor_of(subscription) == (0, 5)
+    assert sorted(seen) == [1, 2, 3, 4, 5, 101, 102, 103, 104, 105]
+
+
+async def test_a_position_that_is_made_anew_goes_on_being_settled(
+    bus: PolarisMessageBus, server: EmbeddedNATSServer
+) -> None:
+    seen: list[int] = []
+    gate = asyncio.Event()
+    gate.set()
+
+    async def handle(event: TelemetryEvent) -> None:
+        await gate.wait()
+        seen.append(number_of(event))
+
+    async def publish(*numbers: int) -> None:
+        for number in numbers:
+            await bus.publish(TOPIC, telemetry(number))
+
+    await published(bus, 100)
+    subscription = await bus.subscribe(PATTERN, handle, durable="d", ack=AckPolicy.ALL, ack_wait_s=3.0)
+    await eventually(lambda: len(seen) == 100 and not subscription.in_flight)
+    gate.clear()
+    await publish(*range(101, 106))
+    await eventually(lambda: subscription.in_flight == 5)
+    config = server.client_config("other")
+    client = await nats.connect(list(config.servers), token=config.token)
+    try:
+        await client.jetstream().purge_stream("POLARIS_TELEMETRY", seq=101)
+        await client.jetstream().delete_consumer("POLARIS_TELEMETRY", "d")
+    finally:
+        await client.close()
+    await eventually(lambda: subscription.stats.received == 110)
+    gate.set()
+    await publish(*range(106, 121))
+    await eventually(lambda: len(seen) == 120 and not subscription.in_flight)
+    await asyncio.sleep(0.2)
+    assert await floor_of(subscription) == (0, 120)
+    assert seen == list(range(1, 121))

@@ -10,8 +10,9 @@ import pytest
 from tests.unit.messaging.doubles import eventually, number_of, publish_raw, running_bus, telemetry
 
 from polaris.domain import TelemetryEvent
-from polaris.exceptions import SubscriptionError
+from polaris.exceptions import BusConnectionError, SubscriptionError
 from polaris.messaging import (
+    STANDARD_STREAMS,
     AckPolicy,
     ConsumerInfo,
     ConsumerSpec,
@@ -20,10 +21,12 @@ from polaris.messaging import (
     MessageContext,
     PolarisMessageBus,
     RedeliveryPolicy,
+    Subscription,
 )
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._settlement import SETTLED_TOGETHER_MAX
 from polaris.messaging.brokers._memory_deliveries import MemoryConsumer, StreamDelivery
+from polaris.messaging.brokers._memory_streams import ConsumerPosition
 from polaris.observability import capture_logs
 from polaris.resilience import CircuitBreaker, CircuitBreakerConfig
 from polaris.testing import Fault, FaultPlan, FaultyBroker, running_clock
@@ -87,6 +90,53 @@ async def somebody_else(hub: InMemoryHub, count: int, **spec: Any) -> Any:
     assert len(held) == count
     yield held
     await broker.disconnect()
+
+
+class Switch:
+    """Lets a server lose what it had, so that those who fetch attach to what is made in its place."""
+
+    def __init__(self, hub: InMemoryHub) -> None:
+        self._hub = hub
+        self.lost: set[ConsumerPosition] = set()
+
+    def position(self) -> None:
+        """The position is deleted, and who had it finds one with the same name."""
+        stream = self._hub.streams[STREAM]
+        self.lost.add(stream.positions.pop("d"))
+        stream.waiters.wake()
+
+    async def stream(self, bus: PolarisMessageBus) -> None:
+        """The store is empty: stream and position are made again."""
+        old = self._hub.streams.pop(STREAM)
+        self.lost |= set(old.positions.values())
+        self._hub._routes.clear()
+        for spec in STANDARD_STREAMS:
+            await bus.broker.ensure_stream(spec)
+        old.waiters.wake()
+
+
+@asynccontextmanager
+async def anew(hub: InMemoryHub) -> Any:
+    """A bus, and a switch on the server that it uses; its fetches fail when their position is lost."""
+    switch = Switch(hub)
+    take = ConsumerPosition.take
+    settle = ConsumerPosition.settle
+
+    def taking(self: ConsumerPosition, count_max: int) -> Any:
+        if self in switch.lost:
+            raise SubscriptionError("the consumer is gone")
+        return take(self, count_max)
+
+    def settling(self: ConsumerPosition, sequence: int, number: int | None = None) -> None:
+        """As on a server: who settles names the position, and is not told that it is another one now."""
+        now = hub.streams[STREAM].positions.get(self.spec.durable, self)
+        settle(now if self in switch.lost else self, sequence, number)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ConsumerPosition, "take", taking)
+        patched.setattr(ConsumerPosition, "settle", settling)
+        async with running_bus(hub) as bus:
+            yield bus, switch
 
 
 async def test_one_acknowledgement_is_sent_for_many_messages(hub: InMemoryHub, settlements: Settlements) -> None:
@@ -549,6 +599,159 @@ async def test_a_second_subscription_to_the_same_position_is_refused(hub: InMemo
             await bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL)
         await first.unsubscribe()
         await bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL)
+
+
+async def test_of_two_who_want_one_position_at_the_same_time_one_is_refused(hub: InMemoryHub) -> None:
+    async def handle(event: TelemetryEvent) -> None:
+        pass
+
+    async with running_bus(hub) as bus:
+        outcomes = await asyncio.gather(
+            *(bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL) for _ in range(3)),
+            return_exceptions=True,
+        )
+        refused = [outcome for outcome in outcomes if isinstance(outcome, SubscriptionError)]
+        assert len(refused) == 2
+        assert len(bus.subscriptions) == 1
+
+
+async def test_who_could_not_take_a_position_does_not_keep_it(
+    hub: InMemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handle(event: TelemetryEvent) -> None:
+        pass
+
+    async def refuse(self: InMemoryMessageBroker, spec: ConsumerSpec) -> Any:
+        raise SubscriptionError("not now")
+
+    async with running_bus(hub) as bus:
+        with monkeypatch.context() as patched:
+            patched.setattr(InMemoryMessageBroker, "consumer", refuse)
+            with pytest.raises(SubscriptionError, match="not now"):
+                await bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL)
+        await bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL)
+
+
+async def test_one_that_ends_with_its_first_message_has_settled_it(hub: InMemoryHub) -> None:
+    seen: list[float] = []
+    subscriptions: list[Subscription] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        await ready.wait()
+        seen.append(number_of(event))
+        await subscriptions[-1].unsubscribe()
+
+    async with running_bus(hub) as bus:
+        await publish(bus, *range(1, 6))
+        for count in (1, 2, 3):
+            ready = asyncio.Event()
+            subscriptions.append(await bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL))
+            ready.set()
+            await eventually(lambda: len(seen) == count, timeout_s=1.0)  # noqa: B023
+            await subscriptions[-1].unsubscribe()
+            assert info_of(hub).ack_floor == count
+    assert seen == [1.0, 2.0, 3.0]
+    assert [one.stats.unsettled for one in subscriptions] == [0, 0, 0]
+
+
+async def test_one_that_cannot_ask_at_its_end_hands_back_what_it_has_done(
+    hub: InMemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handle(event: TelemetryEvent) -> None:
+        await ready.wait()
+        await subscription.unsubscribe()
+
+    async def away(self: MemoryConsumer) -> ConsumerInfo:
+        raise BusConnectionError("away")
+
+    ready = asyncio.Event()
+    async with running_bus(hub) as bus:
+        await publish(bus, 1)
+        monkeypatch.setattr(MemoryConsumer, "info", away)
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL)
+        await eventually(lambda: subscription.in_flight == 1)
+        ready.set()
+        await eventually(lambda: subscription.stats.unsettled == 1)
+        assert (info_of(hub).ack_floor, subscription.in_flight) == (0, 0)
+
+
+async def test_what_came_late_is_settled_without_making_what_waits_behind_it_come_again(hub: InMemoryHub) -> None:
+    seen: list[float] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        await asyncio.sleep(12 if number_of(event) == 1 else 8)
+        seen.append(number_of(event))
+
+    broker = FaultyBroker(InMemoryMessageBroker(hub), FaultPlan(at={Fault.LOSS: {2}}), clock=hub.clock)
+    async with PolarisMessageBus(broker, clock=hub.clock) as bus:
+        subscription = await bus.subscribe(
+            "polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL, ack_wait_s=10.0
+        )
+        for number in range(1, 6):
+            await publish(bus, number)
+            await asyncio.sleep(0.1)
+        await eventually(lambda: subscription.in_flight == 0, timeout_s=100.0)
+        assert info_of(hub).ack_floor == 5
+        await asyncio.sleep(60)
+    assert seen == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize("held_up", [True, False], ids=["in hand", "done with"])
+async def test_new_messages_under_the_numbers_of_old_ones_are_handled(
+    hub: InMemoryHub, settlements: Settlements, held_up: bool
+) -> None:
+    seen: list[float] = []
+    gate = asyncio.Event()
+
+    async def handle(event: TelemetryEvent) -> None:
+        if held_up or number_of(event) == 5:
+            await gate.wait()
+        seen.append(number_of(event))
+
+    async with anew(hub) as (bus, switch):
+        await publish(bus, *range(1, 6))
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL)
+        await eventually(lambda: subscription.in_flight == 5 and len(seen) == (0 if held_up else 4))
+        await switch.stream(bus)
+        await publish(bus, *range(101, 106))
+        await eventually(lambda: subscription.stats.received == 10)
+        assert settlements.sent == []
+        gate.set()
+        await eventually(lambda: subscription.in_flight == 0)
+        assert info_of(hub).ack_floor == 5
+        await asyncio.sleep(100)
+    assert sorted(seen) == [1, 2, 3, 4, 5, 101, 102, 103, 104, 105]
+    assert subscription.stats.redelivered == 0
+    # What was done with has left with the stream; of what was in hand the settlements could not be sent.
+    assert subscription.stats.unsettled == (5 if held_up else 1)
+
+
+async def test_a_position_that_is_made_anew_goes_on_being_settled(hub: InMemoryHub) -> None:
+    seen: list[float] = []
+    gate = asyncio.Event()
+    gate.set()
+
+    async def handle(event: TelemetryEvent) -> None:
+        await gate.wait()
+        seen.append(number_of(event))
+
+    async with anew(hub) as (bus, switch):
+        await publish(bus, *range(1, 51))
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="d", ack=AckPolicy.ALL)
+        await eventually(lambda: len(seen) == 50 and subscription.in_flight == 0)
+        gate.clear()
+        await publish(bus, *range(51, 56))
+        await eventually(lambda: subscription.in_flight == 5)
+        for sequence in range(1, 51):
+            hub.streams[STREAM].erase(sequence)
+        switch.position()
+        await eventually(lambda: subscription.stats.received == 60, timeout_s=60.0)
+        gate.set()
+        await publish(bus, *range(56, 61))
+        await eventually(lambda: len(seen) == 60 and subscription.in_flight == 0)
+        assert (info_of(hub).ack_floor, info_of(hub).ack_pending) == (60, 0)
+        await asyncio.sleep(100)
+    assert seen == [float(number) for number in range(1, 61)]
 
 
 async def test_a_pause_holds_what_waits_to_be_tried_again(hub: InMemoryHub) -> None:
