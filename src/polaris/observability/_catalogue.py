@@ -146,7 +146,7 @@ DEAD_LETTERS = MetricSpec(
 MESSAGES_DROPPED = MetricSpec(
     "counter",
     "polaris_messages_dropped_total",
-    "Messages that a subscription settled without handling them, by reason: conflated, stale, gone.",
+    "Messages settled without being handled, by reason: conflated, stale, gone, unreadable, abandoned.",
     ("topic", "subscription", "reason"),
     ("reason",),
 )
