@@ -178,6 +178,23 @@ async def test_a_frozen_server_is_disconnected_from_in_time(
     assert broker.state is ConnectionState.CLOSED
 
 
+async def test_a_server_that_does_not_read_is_disconnected_from_in_time(
+    server: EmbeddedNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(server, drain_timeout_s=0.3, send_buffer_bytes_max=256 * 1024)
+    await freeze(server)
+
+    async def flood() -> None:
+        while True:
+            await broker.publish(OutgoingMessage("core.a", b"x" * 100_000), timeout_s=0.1)
+
+    with pytest.raises(BusConnectionError, match="takes no more data"):
+        await flood()
+    async with asyncio.timeout(3.0):
+        await broker.disconnect()
+    assert broker.state is ConnectionState.CLOSED
+
+
 async def test_a_frozen_server_is_killed_when_it_does_not_stop(make_nats_server: MakeNATSServer) -> None:
     server = await make_nats_server(stop_grace_s=0.5)
     await freeze(server)

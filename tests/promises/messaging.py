@@ -29,6 +29,7 @@ SUBJECTS = f"{UNIT}/test_subjects.py"
 SUBSCRIBING = f"{UNIT}/test_subscribing.py"
 UPCASTING = f"{UNIT}/test_upcasting.py"
 WIRE = f"{UNIT}/test_nats_wire.py"
+SOCKET = f"{UNIT}/test_nats_socket.py"
 LANES = f"{UNIT}/test_lanes.py"
 OUTGOING = f"{UNIT}/test_outgoing_messages.py"
 DOMAIN_EVENTS = "tests/unit/domain/test_events.py"
@@ -307,8 +308,8 @@ ON_THE_WIRE: tuple[Break, ...] = (
     Break(
         promise="white space of other kinds is data in a frame",
         file="messaging/brokers/_nats_protocol.py",
-        old=r"""bytes(buffer[at:end]).replace(b"\t", b" ").split(b" ")""",
-        new="""bytes(buffer[at:end]).split()""",
+        old=r"""buffer[at:end].replace(b"\t", b" ").split(b" ")""",
+        new="""buffer[at:end].split()""",
         caught_by=(f"{WIRE}::test_only_spaces_and_tabs_separate_the_fields_of_a_frame",),
     ),
     Break(
@@ -317,6 +318,76 @@ ON_THE_WIRE: tuple[Break, ...] = (
         old="if after > size:",
         new="if after > size + 2:",
         caught_by=(f"{WIRE}::test_a_message_cut_anywhere_waits_for_its_rest",),
+    ),
+    Break(
+        promise="the parts of a large message are not looked at one by one",
+        file="messaging/brokers/_nats_protocol.py",
+        old="if len(kept) < self._wanted:",
+        new="if len(kept) < 0:",
+        caught_by=(f"{SOCKET}::test_a_large_message_in_many_reads_is_put_together_once",),
+    ),
+    Break(
+        promise="what is sent in one turn goes out in one write",
+        file="messaging/brokers/_nats_socket.py",
+        old="        if not self._due:\n            self._due = True\n",
+        new="        self.write_out()\n        if not self._due:\n            self._due = True\n",
+        caught_by=(f"{SOCKET}::test_what_is_sent_in_one_turn_goes_out_in_one_write",),
+    ),
+    Break(
+        promise="while the socket is full, what is sent stays and counts",
+        file="messaging/brokers/_nats_socket.py",
+        old="if line is None or line.paused or line.over or not self._frames:",
+        new="if line is None or line.over or not self._frames:",
+        caught_by=(f"{SOCKET}::test_a_peer_that_reads_slowly_makes_senders_wait_and_loses_nothing[False]",),
+    ),
+    Break(
+        promise="what waits is written when the socket has room again",
+        file="messaging/brokers/_nats_socket.py",
+        old="            self._wire.write_out()\n",
+        new="            pass\n",
+        caught_by=(f"{SOCKET}::test_a_peer_that_reads_slowly_makes_senders_wait_and_loses_nothing[False]",),
+    ),
+    Break(
+        promise="waiting for room ends with the connection",
+        file="messaging/brokers/_nats_socket.py",
+        old="            self.over = True\n            self.wake()\n",
+        new="            self.over = True\n",
+        caught_by=(f"{SOCKET}::test_waiting_for_room_ends_when_the_connection_does",),
+    ),
+    Break(
+        promise="what was read before the take over is handled",
+        file="messaging/brokers/_nats_socket.py",
+        old="        if early:\n",
+        new="        if not early:\n",
+        caught_by=(f"{SOCKET}::test_what_was_read_before_the_take_over_is_handled_first[False]",),
+    ),
+    Break(
+        promise="a socket that was paused before the take over is read again",
+        file="messaging/brokers/_nats_socket.py",
+        old="            self.transport.resume_reading()\n",
+        new="            pass\n",
+        caught_by=(f"{SOCKET}::test_what_was_read_before_the_take_over_is_handled_first[False]",),
+    ),
+    Break(
+        promise="nothing of a former connection is handled",
+        file="messaging/brokers/_nats_socket.py",
+        old="            line.over = True\n            line.wake()\n",
+        new="            line.wake()\n",
+        caught_by=(f"{SOCKET}::test_a_connection_that_was_let_go_is_not_heard_any_more",),
+    ),
+    Break(
+        promise="what was not written is not sent on the next connection",
+        file="messaging/brokers/_nats_socket.py",
+        old="        if not keep:\n            self._frames = []\n",
+        new="        if not keep:\n",
+        caught_by=(f"{SOCKET}::test_a_connection_that_is_cut_in_a_frame_ends_and_the_next_one_begins_anew",),
+    ),
+    Break(
+        promise="a defect in handling a frame ends the connection and is logged",
+        file="messaging/brokers/_nats_socket.py",
+        old="            self.end(error)\n        except Exception as error:  # boundary: asyncio",
+        new="            self.end(error)\n        except LookupError as error:  # boundary: asyncio",
+        caught_by=(f"{SOCKET}::test_what_cannot_be_handled_ends_the_connection_once_and_is_told",),
     ),
     Break(
         promise="a damaged header block ends no connection",

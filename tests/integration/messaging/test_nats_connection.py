@@ -8,6 +8,7 @@ import signal
 import socket
 
 import pytest
+from nats import errors
 from tests.conftest import ConnectNATS, MakeNATSServer
 
 from polaris.exceptions import BusConnectionError, RequestTimeoutError, SubscriptionError, UnconfirmedPublishError
@@ -314,18 +315,77 @@ async def test_a_task_that_loses_cancellations_is_ended_all_the_same() -> None:
     assert (lost, task.cancelled()) == (3, True)
 
 
-@pytest.mark.parametrize("task", ["_flusher_task", "_reading_task"])
-async def test_a_connection_whose_worker_died_is_made_again(
-    nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS, task: str
+@pytest.mark.parametrize("half", ["reading", "writing"])
+async def test_a_connection_that_fails_at_reading_or_writing_is_made_again(
+    nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS, monkeypatch: pytest.MonkeyPatch, half: str
 ) -> None:
-    broker = await connect_nats(nats_server, ping_interval_s=0.2)
+    broker = await connect_nats(nats_server)
     await broker.ensure_stream(StreamSpec(name="WORKER", subjects=("worker.a",)))
-    getattr(broker.require_client(), task).cancel()
-    await asyncio.sleep(0)
-    with pytest.raises(UnconfirmedPublishError):
-        await broker.publish(OutgoingMessage("worker.a", b"x", "id-1"), delivery=STORED, timeout_s=5.0)
+    client = broker.require_client()
+    with monkeypatch.context() as patched:
+
+        def fail(_: bytes) -> None:
+            patched.undo()
+            raise RuntimeError("a defect")
+
+        if half == "reading":
+            patched.setattr(client._ps, "_control", fail)
+            patched.setattr(client._ps, "_message", lambda *_: fail(b""))
+        else:
+            line = client._wire._line
+            assert line is not None
+            patched.setattr(line.transport, "write", fail)
+        with pytest.raises(UnconfirmedPublishError):
+            await broker.publish(OutgoingMessage("worker.a", b"x", "id-1"), delivery=STORED, timeout_s=5.0)
     await reach(broker, ConnectionState.CONNECTED)
     await broker.publish(OutgoingMessage("worker.a", b"x", "id-1"), delivery=STORED)
+    assert broker.reconnects == 1
+
+
+async def test_a_connection_does_not_hang_on_the_tasks_of_nats_py(
+    make_nats_server: MakeNATSServer, connect_nats: ConnectNATS
+) -> None:
+    server = await make_nats_server()
+    broker = await connect_nats(server)
+    await broker.ensure_stream(StreamSpec(name="WORKER", subjects=("worker.a",)))
+    client = broker.require_client()
+    for task in (client._flusher_task, client._reading_task):
+        assert task is not None
+        task.cancel()
+    await asyncio.sleep(0)
+    await broker.publish(OutgoingMessage("worker.a", b"x", "id-1"), delivery=STORED)
+    os.kill(server.pid or 0, signal.SIGSTOP)
+    # A flush proves that the server has answered, whatever has ended.
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await client.flush()
+    os.kill(server.pid or 0, signal.SIGKILL)
+    await server.wait()
+    await reach(broker, ConnectionState.RECONNECTING)
+    await server.start()
+    await reach(broker, ConnectionState.CONNECTED)
+
+
+async def test_a_receiver_that_fails_costs_no_other_message(
+    nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = await connect_nats(nats_server)
+    client = broker.require_client()
+    seen: list[bytes] = []
+
+    def take(subject: str, reply: str, payload: bytes, headers: bytes | None) -> None:
+        if payload == b"1":
+            raise RuntimeError("a defect of the receiver")
+        seen.append(payload)
+
+    subscription = await client.listen("receiver.a", take)
+    for number in range(4):
+        client.send("receiver.a", "", None, b"%d" % number)
+    await client.flush()
+    client.forget(subscription)
+    assert seen == [b"0", b"2", b"3"]
+    assert "a defect of the receiver" in caplog.text
+    assert broker.reconnects == 0
 
 
 async def test_a_cancelled_flush_does_not_hurt_the_connection(
@@ -378,6 +438,45 @@ async def test_a_broker_that_is_connected_again_begins_without_its_former_subscr
     assert seen == []
     await server.stop()
     assert asyncio.all_tasks() <= before
+
+
+async def test_an_attempt_that_fails_after_its_handshake_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[asyncio.StreamWriter] = []
+    there: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(writer)
+        there.add(writer)
+        writer.write(b'INFO {"max_payload": 1048576, "headers": true}\r\n')
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        there.discard(writer)
+        writer.close()
+
+    peer = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = peer.sockets[0].getsockname()[1]
+    broker = NATSMessageBroker(NATSConfig(servers=(f"nats://127.0.0.1:{port}",), reconnect_time_wait=0.01))
+    await broker.connect()
+    client = broker.require_client()
+    with monkeypatch.context() as patched:
+
+        async def unanswered(timeout: float = 10.0) -> None:
+            patched.undo()
+            raise errors.FlushTimeoutError
+
+        patched.setattr(client, "flush", unanswered)
+        met[0].close()
+        async with asyncio.timeout(5.0):
+            while broker.reconnects == 0:
+                await asyncio.sleep(0.002)
+    async with asyncio.timeout(5.0):
+        while there != {met[2]}:
+            await asyncio.sleep(0.002)
+    assert len(met) == 3
+    await broker.disconnect()
+    peer.close()
+    await peer.wait_closed()
 
 
 async def test_a_flush_is_answered_behind_everything_that_was_sent_before() -> None:

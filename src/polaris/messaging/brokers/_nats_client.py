@@ -1,14 +1,16 @@
 """nats-py's connection without the defects that cost messages or hang it.
 
-Kept of nats-py: the handshake, authentication, TLS, the pool of servers, the reading, flushing and pinging tasks, the
-replay of subscriptions after a reconnect. Replaced, with the reason at each place: everything that let a message, a
-cancellation or a frozen peer take the connection down or hang it. The overridden names are private to nats-py, hence
-its narrow version range; `tests/integration/messaging` fails for each when an upgrade changes them.
+Kept of nats-py: the handshake, authentication, TLS, the pool of servers, the pinging task, the replay of subscriptions
+after a reconnect. Replaced, with the reason at each place: everything that let a message, a cancellation or a frozen
+peer take the connection down or hang it, and the path that every byte takes (`_nats_socket`, ADR 0005). The overridden
+names are private to nats-py, hence its narrow version range; `tests/integration/messaging` fails for each when an
+upgrade changes them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
@@ -16,19 +18,23 @@ from typing import Any
 from nats import errors
 from nats.aio.client import Client, Server, Srv
 from nats.aio.subscription import Subscription
-from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from polaris.messaging.brokers._nats_config import NATSConfig
 from polaris.messaging.brokers._nats_keys import read_credentials, read_seed
 from polaris.messaging.brokers._nats_lame_duck import address_of, leave
 from polaris.messaging.brokers._nats_protocol import FrameParser
+from polaris.messaging.brokers._nats_socket import Transport, Wire
 from polaris.resilience import Backoff
 
 Receive = Callable[[str, str, bytes, bytes | None], None]
 """Takes subject, reply subject, payload and raw header block of a message, at once and without raising."""
 
+_log = logging.getLogger(__name__)
+
 _CRLF = b"\r\n"
+_CLOSING_S = 1.0
+"""How long a peer that does not read can delay closing; before that a flush has had its own time."""
 
 
 async def end(*tasks: asyncio.Task[Any] | None) -> None:
@@ -43,29 +49,6 @@ async def end(*tasks: asyncio.Task[Any] | None) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=0.05)
-
-
-class _Transport(TcpTransport):
-    """A TCP transport that can be given up without waiting for a peer that does not read."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __bool__(self) -> bool:
-        # nats-py makes a transport of its own in place of one that is not connected yet.
-        return True
-
-    def at_eof(self) -> bool:
-        return self._io_reader is None or bool(self._io_reader.at_eof())
-
-    @property
-    def encrypted(self) -> bool:
-        return self._io_writer is not None and self._io_writer.get_extra_info("ssl_object") is not None
-
-    def abort(self) -> None:
-        for writer in (self._io_writer, self._bare_io_writer):
-            if writer is not None:
-                writer.transport.abort()
 
 
 class HardenedClient(Client):
@@ -89,8 +72,9 @@ class HardenedClient(Client):
     ) -> None:
         super().__init__()
         self._ps = FrameParser(self)
-        self._socket = _Transport()
+        self._socket = Transport()
         self._transport = self._socket
+        self._wire = Wire(self._ps.parse, on_end=self._broke)
         self._config = config
         self._receivers: dict[int, Receive] = {}
         self._on_lost = on_lost
@@ -149,14 +133,20 @@ class HardenedClient(Client):
     async def shut(self) -> None:
         """Close for good, whatever state the connection is in; all tasks of the client have ended afterwards."""
         self.abandon()
+        patience = asyncio.get_running_loop().call_later(_CLOSING_S, self._socket.abort)
         try:
+            if self.is_connected:
+                await self._wire.room()
+            self._wire.let_go()
             await self.close()
         except Exception as error:  # boundary: nats-py's way of closing a broken connection may fail anywhere
             self._on_error(error)
-        self._socket.abort()
-        await end(
-            self._leaving, self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task
-        )
+        finally:
+            patience.cancel()
+            self._wire.let_go()
+            self._socket.abort()
+        tasks = (self._reading_task, self._flusher_task, self._ping_interval_task, self._reconnection_task)
+        await end(self._leaving, self._wire.ending, *tasks)
 
     def abandon(self) -> None:
         """Let no further attempt to connect succeed, whoever makes it."""
@@ -167,11 +157,11 @@ class HardenedClient(Client):
     @property
     def congested(self) -> bool:
         """More bytes than allowed wait for the socket."""
-        return bool(self._pending_data_size > self._config.send_buffer_bytes_max)
+        return self._wire.waiting_bytes > self._config.send_buffer_bytes_max
 
     async def room(self) -> None:
         """Wait until the socket has taken what waits for it now."""
-        await self._flush_pending(force_flush=True)
+        await self._wire.room()
 
     def send(self, subject: str, reply: str, headers: bytes | None, payload: bytes) -> None:
         """Put one message behind all that were sent before. The caller has checked subject, size and state."""
@@ -180,14 +170,19 @@ class HardenedClient(Client):
         else:
             head = f"HPUB {subject} {reply} {len(headers)} {len(headers) + len(payload)}\r\n"
             frame = b"".join((head.encode(), headers, payload, _CRLF))
-        self._write(frame)
+        self._wire.write(frame)
 
-    def _write(self, frame: bytes) -> None:
-        self._pending.append(frame)
-        self._pending_data_size += len(frame)
-        kicks = self._flush_queue
-        if kicks is not None and kicks.empty():
-            kicks.put_nowait(asyncio.get_running_loop().create_future())
+    async def flush(self, timeout: float = 10.0) -> None:
+        """Wait until the server has handled all that was sent. nats-py's does not when one of its tasks has ended."""
+        if self.is_closed:
+            raise errors.ConnectionClosedError
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        await self._send_ping(answer)
+        try:
+            async with asyncio.timeout(timeout):
+                await answer
+        except TimeoutError as error:
+            raise errors.FlushTimeoutError from error
 
     # Receiving
 
@@ -201,7 +196,7 @@ class HardenedClient(Client):
     def mute(self, subscription: Subscription) -> None:
         """Ask the server for no more; what it has sent already still arrives until `forget`."""
         if self.is_connected:
-            self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
+            self._wire.write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
 
     def forget(self, subscription: Subscription) -> None:
         """Drop what still arrives; nothing is replayed after a reconnect."""
@@ -211,10 +206,14 @@ class HardenedClient(Client):
     def dispatch(self, sid: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
         """Take a message from the parser, past nats-py's queue and task per subscription."""
         receive = self._receivers.get(sid)
-        if receive is not None:
+        if receive is None:
+            return
+        try:
             receive(
                 subject.decode("utf-8", "backslashreplace"), reply.decode("utf-8", "backslashreplace"), payload, headers
             )
+        except Exception:  # boundary: one receiver's failure must not cost the others their messages
+            _log.exception("a message on %s could not be taken", subject)
 
     # Losing the connection and coming back
 
@@ -245,9 +244,8 @@ class HardenedClient(Client):
         told.
         """
         if not (self.is_closed or self.is_reconnecting):
+            self._wire.let_go()
             self._socket.abort()
-            self._pending = []
-            self._pending_data_size = 0
             self._rounds = 0
             self._tried.clear()
             for server in self._server_pool:
@@ -257,6 +255,12 @@ class HardenedClient(Client):
                 self._leaving.cancel()
             self._on_lost(e)
         await super()._process_op_err(e)
+
+    async def _broke(self, error: Exception) -> None:
+        """The connection has ended by itself, or cannot be read any further."""
+        if isinstance(error, errors.UnexpectedEOF):
+            self._on_error(error)
+        await self._process_op_err(error)
 
     # Leaving a server that will end
 
@@ -288,7 +292,7 @@ class HardenedClient(Client):
             return
         for sid in self._subs:
             # What the server sent after the answer to the flush would be lost; it has all of them again afterwards.
-            self._write(b"UNSUB %d\r\n" % sid)
+            self._wire.write(b"UNSUB %d\r\n" % sid)
         try:
             async with asyncio.timeout(self._config.attempt_timeout_s):
                 await self.flush()
@@ -304,9 +308,13 @@ class HardenedClient(Client):
         self._on_error(self._err)
 
     async def _connect_to_server(self, s: Srv) -> None:
-        """One attempt. An abandoned client makes none: nats-py's loops lose cancellations, see `end`."""
+        """One attempt. An abandoned client makes none: nats-py's loops lose cancellations, see `end`.
+
+        One that failed after its handshake leaves its socket open in nats-py.
+        """
         if self._abandoned:
             raise asyncio.CancelledError
+        self._give_up_handshake()
         await super()._connect_to_server(s)
 
     async def _process_connect_init(self) -> None:
@@ -320,6 +328,8 @@ class HardenedClient(Client):
             await super()._process_connect_init()
             if not self.is_connected:
                 raise errors.Error("the server hung up during the handshake")
+            self._ps.reset()
+            self._wire.take_over(self._socket)
         except (OSError, errors.Error, TimeoutError):
             self._give_up_handshake()
             raise
@@ -331,10 +341,10 @@ class HardenedClient(Client):
             raise
 
     def _give_up_handshake(self) -> None:
+        self._wire.let_go(keep=True)
         self._socket.abort()
-        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
-            if task is not None and not task.done():
-                task.cancel()
+        if self._ping_interval_task is not None:
+            self._ping_interval_task.cancel()
 
     def _connect_command(self) -> bytes:
         """Send no secret in the clear when encryption was asked for: nats-py leaves the choice to the server."""
@@ -363,25 +373,20 @@ class HardenedClient(Client):
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         """Ping behind everything that was sent before. nats-py's overtakes it, so that its flush proves nothing."""
         self._pongs.append(future or asyncio.get_running_loop().create_future())
-        self._write(b"PING\r\n")
+        self._wire.write(b"PING\r\n")
         await self._flush_pending()
 
-    async def _flush_pending(self, force_flush: bool = False) -> Any:
-        """Kick the flusher; with `force_flush` wait until it has written. nats-py swallows a cancellation here."""
-        future = asyncio.get_running_loop().create_future()
-        kicks = self._flush_queue
-        if kicks is None or not self.is_connected:
-            future.set_result(None)
-            return future
-        if self._flusher_task is None or self._flusher_task.done():
-            # It also ends on errors that it takes for the end of its loop: then nothing would be sent any more.
-            await self._process_op_err(errors.ConnectionClosedError())
-            future.set_result(None)
-            return future
-        await kicks.put(future)
-        if force_flush:
-            await future
-        return future
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        self._wire.write(cmd)
+
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        """See to it that what was sent is written, without nats-py's flusher; it never waits for that."""
+        self._wire.kick()
+
+    async def _read_loop(self) -> None:
+        """Nothing: `Wire` reads what arrives and writes what is sent, without tasks that could end."""
+
+    _flusher = _read_loop
 
     async def _report(self, error: Exception) -> None:
         self._on_error(error)

@@ -70,42 +70,51 @@ class FrameParser(Parser):
 
     nc: Any
     buf: bytearray
+    _wanted = 0
 
     async def parse(self, data: bytes = b"") -> None:
         """Handle all complete frames of what has arrived so far; the beginning of the next one is kept.
 
-        Raises `ProtocolError` for bytes that no NATS server sends; the client then reconnects.
+        It waits only where a handler of the client does. Raises `ProtocolError` for bytes that no NATS server sends;
+        the client then reconnects.
         """
-        buffer = self.buf
-        buffer += data
-        size = len(buffer)
+        kept = self.buf
+        if kept:
+            kept += data
+            if len(kept) < self._wanted:
+                # The rest of a large message: looked at once, when it is whole.
+                return
+            data = bytes(kept)
+            kept.clear()
+        self._wanted = 0
+        size = len(data)
         at = 0
         try:
             while at < size:
-                end = buffer.find(_CRLF, at)
+                end = data.find(_CRLF, at)
                 if end < 0:
                     if size - at > CONTROL_LINE_BYTES_MAX:
                         raise ProtocolError
                     break
-                first = buffer[at]
+                first = data[at]
                 if first == 77 or first == 72:  # M, H
-                    after = self._message(buffer, at, end, size)
+                    after = self._message(data, at, end, size)
                     if after < 0:
                         break
                     at = after
                 else:
-                    await self._control(bytes(buffer[at:end]))
+                    await self._control(data[at:end])
                     at = end + 2
-                if self.buf is not buffer:
+                if self.buf is not kept:
                     # The connection was given up meanwhile; what is left belongs to it.
                     return
         finally:
-            if self.buf is buffer and at:
-                del buffer[:at]
+            if self.buf is kept and at < size:
+                kept += data[at:]
 
-    def _message(self, buffer: bytearray, at: int, end: int, size: int) -> int:
+    def _message(self, buffer: bytes, at: int, end: int, size: int) -> int:
         """Handle the message that begins at `at`; its end, or -1 when it is not complete yet."""
-        fields = bytes(buffer[at:end]).replace(b"\t", b" ").split(b" ")
+        fields = buffer[at:end].replace(b"\t", b" ").split(b" ")
         operation = fields[0]
         try:
             length = int(fields[-1])
@@ -114,13 +123,14 @@ class FrameParser(Parser):
             body = end + 2
             after = body + length + 2
             if after > size:
+                self._wanted = after - at
                 return -1
             headers: bytes | None = None
             if operation == b"HMSG":
                 header_length = int(fields[-2])
                 if not 0 <= header_length <= length:
                     raise ProtocolError
-                headers = bytes(buffer[body : body + header_length])
+                headers = buffer[body : body + header_length]
                 body += header_length
                 fields.pop()
             elif operation != b"MSG":
@@ -129,7 +139,7 @@ class FrameParser(Parser):
             subject, sid = fields[1], int(fields[2])
         except (ValueError, IndexError) as error:
             raise ProtocolError from error
-        self.nc.dispatch(sid, subject, reply, bytes(buffer[body : after - 2]), headers)
+        self.nc.dispatch(sid, subject, reply, buffer[body : after - 2], headers)
         return after
 
     async def _control(self, line: bytes) -> None:
