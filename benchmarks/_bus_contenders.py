@@ -36,8 +36,6 @@ BATCHED = {
 }
 PROTOTYPES = {
     "prototype": Contender("the prototype, raw bytes", 6, "_bus_prototype"),
-    "polaris-lean": Contender("POLARIS, full chain, nats-py without its reading and flushing", 2, "_bus_polaris"),
-    "polaris-lean-many": Contender("the same, 100 events a message, batch handler", 4, "_bus_polaris"),
     "polaris-prototype": Contender("POLARIS, full chain, on the prototype", 2, "_bus_polaris"),
 }
 STORED = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from _bus_common import PACE, SAMPLED, SUBJECT, Meter, Role, Sender, at_pace, sample, tracer
 from _harness import await_release, say
-from _protocol_prototype import LeanNATSMessageBroker, PrototypeBroker
+from _protocol_prototype import PrototypeBroker
 
 from polaris.domain import TelemetryBatch, TelemetryEvent
 from polaris.messaging import (
@@ -44,10 +44,6 @@ def full_chain() -> list[MessageMiddleware]:
 
 def nats_broker(url: str) -> MessageBroker:
     return NATSMessageBroker(NATSConfig(servers=(url,)))
-
-
-def lean_broker(url: str) -> MessageBroker:
-    return LeanNATSMessageBroker(NATSConfig(servers=(url,)))
 
 
 def prototype_broker(url: str) -> MessageBroker:
@@ -219,8 +215,6 @@ RECEIVERS: dict[str, Role] = {
     "polaris-many-512": partial(sub, shape="many"),
     "polaris-columns": partial(sub, shape="columns"),
     "polaris-states": partial(sub, shape="states"),
-    "polaris-lean": partial(sub, broker=lean_broker),
-    "polaris-lean-many": partial(sub, broker=lean_broker, shape="many"),
     "polaris-prototype": partial(sub, broker=prototype_broker),
     "polaris-paced": partial(sub, shape="paced"),
     "polaris-stored-paced": partial(sub, shape="stored-paced"),
@@ -236,8 +230,6 @@ SENDERS: dict[str, Role] = {
     "polaris-many-512": partial(pub, shape="many", batch=512),
     "polaris-columns": partial(pub, shape="columns"),
     "polaris-states": partial(pub, shape="columns"),
-    "polaris-lean": partial(pub, broker=lean_broker),
-    "polaris-lean-many": partial(pub, broker=lean_broker, shape="many"),
     "polaris-prototype": partial(pub, broker=prototype_broker),
     "polaris-paced": partial(pub, shape="paced"),
     "polaris-stored-paced": partial(pub, shape="stored-paced"),

@@ -1,10 +1,8 @@
-"""Prototypes of a data path of our own on `asyncio.Protocol`, to measure what nats-py's takes of an event.
+"""A prototype of a client of our own on `asyncio.Protocol`: the measure of what nats-py still takes of an event.
 
-Two of them. `PrototypeConnection` is the least there can be: it connects to one server and never again, reads in
-`data_received`, dispatches at once, and writes in one call what gathered in one turn of the event loop;
-`PrototypeBroker` puts it under the bus, for core messages only. `LeanClient` is the client of `NATSMessageBroker` as
-it is, with nothing replaced but how bytes are read from the socket and written to it: everything about connecting,
-authentication, reconnecting and resubscribing stays with nats-py. Neither is fit for use.
+`PrototypeConnection` is the least there can be: it connects to one server and never again, reads in `data_received`,
+dispatches at once, and writes in one call what gathered in one turn of the event loop. `PrototypeBroker` puts it under
+the bus, for core messages only. Neither is fit for use.
 """
 
 from __future__ import annotations
@@ -13,19 +11,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
-
-from nats.errors import AuthorizationError, Error, ProtocolError, UnexpectedEOF
-from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from polaris.exceptions import MessageBusError
 from polaris.messaging import (
     Capabilities,
     ConnectionState,
     DeliveryClass,
-    NATSConfig,
-    NATSMessageBroker,
     OutgoingMessage,
     Receipt,
 )
@@ -38,8 +31,6 @@ from polaris.messaging._broker import (
     StoredMessage,
     StreamSpec,
 )
-from polaris.messaging.brokers import _nats_connection
-from polaris.messaging.brokers._nats_client import HardenedClient
 from polaris.messaging.brokers._nats_delivery import CoreDelivery
 
 Callback = Callable[[bytes, bytes, bytes], None]
@@ -273,175 +264,3 @@ class PrototypeBroker:
     @staticmethod
     def _refuse() -> NoReturn:
         raise MessageBusError("the prototype knows core messages only")
-
-
-class _Wire(asyncio.Protocol):
-    """In place of asyncio's streams once the handshake is done; tells the streams of everything but the bytes."""
-
-    def __init__(self, client: LeanClient, streams: asyncio.Protocol) -> None:
-        self._client = client
-        self._streams = streams
-        self._rest = b""
-        self.paused = False
-        self.ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-
-    def pause_writing(self) -> None:
-        self.paused = True
-        self._streams.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.paused = False
-        self._client.write_out()
-        self._streams.resume_writing()
-
-    def eof_received(self) -> None:
-        self._end(UnexpectedEOF())
-        self._streams.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end(exc or UnexpectedEOF())
-        self._streams.connection_lost(exc)
-
-    def _end(self, error: Exception) -> None:
-        if not self.ended.done():
-            self.ended.set_result(error)
-
-    def data_received(self, data: bytes) -> None:
-        if self._rest:
-            data = self._rest + data
-        at, size = 0, len(data)
-        try:
-            while at < size:
-                end = data.find(_CRLF, at)
-                if end < 0:
-                    if size - at > 64 * 1024:
-                        raise ProtocolError
-                    break
-                first = data[at]
-                if first == 77 or first == 72:  # M, H
-                    after = self._message(data, at, end, size)
-                    if after < 0:
-                        break
-                    at = after
-                else:
-                    self._client.control(data[at:end])
-                    at = end + 2
-        except ProtocolError as error:
-            self._end(error)
-            return
-        self._rest = data[at:] if at < size else b""
-
-    def _message(self, data: bytes, at: int, end: int, size: int) -> int:
-        fields = data[at:end].replace(b"\t", b" ").split(b" ")
-        try:
-            length = int(fields[-1])
-            body = end + 2
-            after = body + length
-            if after + 2 > size:
-                return -1
-            headers: bytes | None = None
-            if fields[0] == b"HMSG":
-                header_length = int(fields[-2])
-                if not 0 <= header_length <= length:
-                    raise ProtocolError
-                headers = data[body : body + header_length]
-                body += header_length
-                fields.pop()
-            elif fields[0] != b"MSG" or length < 0:
-                raise ProtocolError
-            reply = fields[3] if len(fields) == 5 else b""
-            subject, sid = fields[1], int(fields[2])
-        except (ValueError, IndexError) as error:
-            raise ProtocolError from error
-        self._client.dispatch(sid, subject, reply, data[body:after], headers)
-        return after + 2
-
-
-class LeanClient(HardenedClient):
-    """The client of `NATSMessageBroker`, reading in `data_received` and writing once a turn of the event loop."""
-
-    def __init__(self, config: NATSConfig, **listeners: Any) -> None:
-        super().__init__(config, **listeners)
-        self._wire: _Wire | None = None
-        self._due = False
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def _read_loop(self) -> None:
-        """Take the socket over from asyncio's streams, and wait for its end."""
-        writer, reader = self._socket._io_writer, self._socket._io_reader
-        if writer is None or reader is None:
-            return
-        transport: Any = writer.transport
-        wire = self._wire = _Wire(self, transport.get_protocol())
-        transport.set_protocol(wire)
-        held: Any = reader
-        early = bytes(held._buffer)
-        held._buffer.clear()
-        transport.resume_reading()
-        if early:
-            wire.data_received(early)
-        if reader.at_eof():
-            wire.eof_received()
-        error = await wire.ended
-        if isinstance(error, UnexpectedEOF):
-            await self._report(error)
-        await self._process_op_err(error)
-
-    def control(self, line: bytes) -> None:
-        """A frame that is no message."""
-        if line == b"PING":
-            self._write(b"PONG\r\n")
-        elif line == b"PONG":
-            if self._pongs:
-                pong = self._pongs.pop(0)
-                if not pong.done():
-                    pong.set_result(True)
-                self._pongs_received += 1
-                self._pings_outstanding = 0
-        elif line.startswith(b"-ERR"):
-            # At once: a flush that is answered behind it must find it.
-            message = line[5:].decode("utf-8", "backslashreplace").lower().strip("'")
-            self._err = AuthorizationError() if AUTHORIZATION_VIOLATION in message else Error(message)
-            self._on_error(self._err)
-        elif line != b"+OK":
-            # Rare, and its handling may wait: as nats-py does it.
-            task = asyncio.get_running_loop().create_task(self._ps._control(line))  # type: ignore[attr-defined]
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _write(self, frame: bytes) -> None:
-        self._pending.append(frame)
-        self._pending_data_size += len(frame)
-        if not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_soon(self.write_out)
-
-    def write_out(self) -> None:
-        """Hand all that waits to the socket, unless it is full: then it stays, and counts, here."""
-        self._due = False
-        writer, wire = self._socket._io_writer, self._wire
-        if not self._pending or not self.is_connected or writer is None or (wire is not None and wire.paused):
-            return
-        writer.write(b"".join(self._pending))
-        self._pending = []
-        self._pending_data_size = 0
-
-    async def _flush_pending(self, force_flush: bool = False) -> Any:
-        self.write_out()
-        if force_flush and self.is_connected:
-            try:
-                await self._socket.drain()  # type: ignore[no-untyped-call]
-            except (OSError, Error) as error:
-                await self._process_op_err(error)
-
-    async def _flusher(self) -> None:
-        """There is nothing to do for it; but without it nats-py would take the connection for dead."""
-        await asyncio.get_running_loop().create_future()
-
-
-class LeanNATSMessageBroker(NATSMessageBroker):
-    """`NATSMessageBroker` with `LeanClient`."""
-
-    async def connect(self) -> None:
-        _nats_connection.HardenedClient = LeanClient  # type: ignore[attr-defined]
-        await super().connect()

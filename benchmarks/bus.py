@@ -283,7 +283,7 @@ def print_latencies(results: Results, rounds: int) -> None:
 
 
 def core_tables(bench: Bench) -> None:
-    """Single events, batches and the prototypes, in the same interleaved rounds."""
+    """Single events, batches and the prototype, in the same interleaved rounds."""
     groups = {"received": RECEIVED | BATCHED, "prototype": PROTOTYPES}
     taking_part: dict[str, Contender] = {}
     for table, contenders in groups.items():
@@ -295,7 +295,7 @@ def core_tables(bench: Bench) -> None:
     peers = {"libnats": "C libnats raw", "raw": "nats-py raw", "polaris-full": "single"}
     print_received(f"Telemetry in batches received, POLARIS with its full chain ({rounds})", BATCHED, results, peers)
     peers = {"raw": "nats-py raw", "polaris-full": "POLARIS full chain", "polaris-many-100": "100 a message"}
-    print_received(f"A data path of our own ({rounds})", PROTOTYPES, results, peers)
+    print_received(f"A client of our own ({rounds})", PROTOTYPES, results, peers)
 
 
 def stored_tables(bench: Bench) -> None:

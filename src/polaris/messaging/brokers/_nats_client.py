@@ -1,10 +1,9 @@
 """nats-py's connection without the defects that cost messages or hang it.
 
-Kept of nats-py: the handshake, authentication, TLS, the pool of servers, the pinging task, the replay of subscriptions
-after a reconnect. Replaced, with the reason at each place: everything that let a message, a cancellation or a frozen
-peer take the connection down or hang it, and the path that every byte takes (`_nats_socket`, ADR 0005). The overridden
-names are private to nats-py, hence its narrow version range; `tests/integration/messaging` fails for each when an
-upgrade changes them.
+Kept of nats-py: the handshake, authentication, TLS, the pool of servers, the pings, the replay of subscriptions after a
+reconnect. Replaced, with the reason at each place: everything that let a message, a cancellation or a frozen peer take
+the connection down or hang it, and how bytes are read and written (`_nats_socket`). The overridden names are private to
+nats-py, hence its narrow version range; `tests/integration/messaging` fails for each when an upgrade changes them.
 """
 
 from __future__ import annotations
