@@ -16,14 +16,14 @@ from polaris.storage._filter import Not
 from polaris.storage._graph import GraphNode
 from polaris.storage._sorting import SortBy
 from polaris.storage._timeseries import AggregationType
-from polaris.storage.backends.local import Transaction
-from polaris.storage.backends.local import _timeseries as local_timeseries
 from polaris.storage.backends.memory import _documents as memory_documents
 from polaris.storage.backends.memory import _timeseries as memory_timeseries
 from polaris.storage.backends.memory._documents import MemoryDocuments
 from polaris.storage.backends.memory._graph import MemoryGraph
 from polaris.storage.backends.memory._outbox import MemoryOutbox
 from polaris.storage.backends.memory._timeseries import MemoryTimeSeries
+from polaris.storage.backends.shared import RecordedTransaction
+from polaris.storage.backends.shared import _timeseries as shared_timeseries
 from polaris.storage.repositories import _results, _states
 from polaris.storage.repositories._state_codec import StateCodec
 
@@ -149,14 +149,14 @@ def buckets_are_cut_towards_zero(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("time_series", "test_times_of_other_zones_are_the_same_instants")
 def zones_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    original = local_timeseries.LocalTimeSeries.store_time_series
+    original = shared_timeseries.TimeSeriesPort.store_time_series
 
     async def store(port: Any, collection: str, timestamp: Any, tags: Any, fields: Any) -> None:
         if timestamp.utcoffset():
             timestamp = timestamp.replace(tzinfo=UTC)
         await original(port, collection, timestamp, tags, fields)
 
-    patch.setattr(local_timeseries.LocalTimeSeries, "store_time_series", store)
+    patch.setattr(shared_timeseries.TimeSeriesPort, "store_time_series", store)
 
 
 # Documents
@@ -304,7 +304,7 @@ def deletions_inside_are_not_seen_inside(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("unit_of_work", "test_what_a_caller_does_to_a_result_does_not_refuse_the_commit")
 def the_callers_own_result_is_compared(patch: pytest.MonkeyPatch) -> None:
-    from polaris.storage.backends.local import _transaction
+    from polaris.storage.backends.shared import _transaction
 
     class Live:
         def __init__(self, result: Any) -> None:
@@ -330,15 +330,15 @@ def sequences_are_counted_anew(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("unit_of_work", "test_an_explicit_rollback_undoes_and_ends")
 def a_rollback_may_come_only_once(patch: pytest.MonkeyPatch) -> None:
-    original = Transaction.rollback
+    original = RecordedTransaction.rollback
 
-    async def rollback(transaction: Transaction) -> None:
+    async def rollback(transaction: RecordedTransaction) -> None:
         if transaction._ended == "rolled back" and getattr(transaction, "asked", False):
             raise UnitOfWorkError("twice")
         transaction.asked = True  # type: ignore[attr-defined] # for this test
         await original(transaction)
 
-    patch.setattr(Transaction, "rollback", rollback)
+    patch.setattr(RecordedTransaction, "rollback", rollback)
 
 
 @breaks("unit_of_work", "test_waiting_for_events_ends_with_the_commit")

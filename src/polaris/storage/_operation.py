@@ -1,4 +1,4 @@
-"""What the local engines execute: small programs against a session, run directly or inside a transaction."""
+"""What engines execute: small programs against a session, run directly or inside a transaction."""
 
 from __future__ import annotations
 
@@ -158,8 +158,10 @@ UNKNOWN = _Unknown()
 class Operation(Generic[T]):
     """A program and what is known of it.
 
-    It must be repeatable: run again on the same content it does the same, because transactions rehearse operations.
-    `known` is its result where that does not depend on the content of the store. `weight` counts what it carries.
+    It calls one method of one model of a session. An engine whose sessions are asynchronous (those of a server) awaits
+    what `run` gives; nothing else differs, so the ports are the same for all engines. It must be repeatable: run again
+    on the same content it does the same, because transactions rehearse operations. `known` is its result where that
+    does not depend on the content of the store. `weight` counts what it carries.
     """
 
     __slots__ = ("known", "mutates", "run", "weight")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from polaris.storage.backends.local import LocalDocuments, LocalGraph, LocalTimeSeries
 from polaris.storage.backends.memory._engine import InMemoryEngine
+from polaris.storage.backends.shared import DocumentPort, GraphPort, TimeSeriesPort
 
 
-class InMemoryTimeSeriesBackend(LocalTimeSeries):
+class InMemoryTimeSeriesBackend(TimeSeriesPort):
     """Time series in memory; those of the engine given, or of a new one."""
 
     def __init__(self, engine: InMemoryEngine | None = None) -> None:
@@ -14,7 +14,7 @@ class InMemoryTimeSeriesBackend(LocalTimeSeries):
         super().__init__(engine, engine)
 
 
-class InMemoryDocumentBackend(LocalDocuments):
+class InMemoryDocumentBackend(DocumentPort):
     """Documents in memory; those of the engine given, or of a new one."""
 
     def __init__(self, engine: InMemoryEngine | None = None) -> None:
@@ -22,7 +22,7 @@ class InMemoryDocumentBackend(LocalDocuments):
         super().__init__(engine, engine)
 
 
-class InMemoryGraphBackend(LocalGraph):
+class InMemoryGraphBackend(GraphPort):
     """A graph in memory; that of the engine given, or of a new one."""
 
     def __init__(self, engine: InMemoryEngine | None = None) -> None:

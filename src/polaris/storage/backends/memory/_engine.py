@@ -11,12 +11,12 @@ from polaris.domain import HealthStatus
 from polaris.exceptions import StoreConnectionError
 from polaris.storage._backend import StoreHealth
 from polaris.storage._operation import Operation
-from polaris.storage.backends.local import LocalEngine, Step, replay
 from polaris.storage.backends.memory._documents import MemoryDocuments
 from polaris.storage.backends.memory._graph import MemoryGraph
 from polaris.storage.backends.memory._journal import Journal
 from polaris.storage.backends.memory._outbox import MemoryOutbox
 from polaris.storage.backends.memory._timeseries import MemoryTimeSeries
+from polaris.storage.backends.shared import RecordingEngine, Step, replay
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class MemorySession:
         self.outbox = MemoryOutbox(self.journal)
 
 
-class InMemoryEngine(LocalEngine):
+class InMemoryEngine(RecordingEngine):
     """Keeps everything in memory until it is thrown away; disconnecting keeps the content.
 
     Every operation yields to the event loop once and then runs to its end without interruption, so transactions are

@@ -13,7 +13,7 @@ from polaris.domain import HealthStatus
 from polaris.exceptions import DataStoreError, MigrationError, StoreConnectionError
 from polaris.storage._backend import StoreHealth
 from polaris.storage._operation import Operation
-from polaris.storage.backends.local import LocalEngine, Step, replay
+from polaris.storage.backends.shared import RecordingEngine, Step, replay
 from polaris.storage.backends.sqlite._jobs import Job
 from polaris.storage.backends.sqlite._migrate import check_schema, known_migrations
 from polaris.storage.backends.sqlite._options import SqliteOptions
@@ -24,7 +24,7 @@ from polaris.storage.backends.sqlite._writer import GroupWriter
 T = TypeVar("T")
 
 
-class SqliteEngine(LocalEngine):
+class SqliteEngine(RecordingEngine):
     """All three models in one SQLite file (WAL, synced at every commit).
 
     One process owns the file as its writer, guarded by a lock that ends with the process; any number of others may open

@@ -1,4 +1,4 @@
-"""The outbox of the engines in this process."""
+"""The outbox of all engines: arguments are checked here, once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from polaris.storage._outbox import Outbox, OutboxEntry
 from polaris.storage._ranges import to_micros
 
 if TYPE_CHECKING:
-    from polaris.storage.backends.local._engine import LocalEngine
+    from polaris.storage.backends.shared._engine import SharedEngine
 
 TOPIC_CHARS_MAX = 3_500
 
 
-class LocalOutbox(Outbox):
+class OutboxPort(Outbox):
     """Checks arguments and hands programs to its executor: the engine, or a transaction on it."""
 
-    def __init__(self, engine: LocalEngine, executor: Executor) -> None:
+    def __init__(self, engine: SharedEngine, executor: Executor) -> None:
         self._engine = engine
         self._executor = executor
 

@@ -1,4 +1,4 @@
-"""The document port of the engines in this process."""
+"""The document port of all engines: arguments are checked here, once."""
 # ruff: noqa: A002 - the specification names the parameter `id`
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from polaris.storage._sorting import parse_after, parse_sort
 from polaris.storage._turns import in_turns
 
 if TYPE_CHECKING:
-    from polaris.storage.backends.local._engine import LocalEngine
+    from polaris.storage.backends.shared._engine import SharedEngine
 
 
-class LocalDocuments(DocumentStorageBackend):
+class DocumentPort(DocumentStorageBackend):
     """Checks arguments and hands programs to its executor: the engine, or a transaction on it."""
 
-    def __init__(self, engine: LocalEngine, executor: Executor) -> None:
+    def __init__(self, engine: SharedEngine, executor: Executor) -> None:
         self._engine = engine
         self._executor = executor
 
     @property
-    def engine(self) -> LocalEngine:
+    def engine(self) -> SharedEngine:
         return self._engine
 
     async def insert_document(self, collection: str, document: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The graph port of the engines in this process."""
+"""The graph port of all engines: arguments are checked here, once."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from polaris.storage._limits import DEPTH_MAX, check_depth, check_limit, checked
 from polaris.storage._operation import Executor, Operation
 
 if TYPE_CHECKING:
-    from polaris.storage.backends.local._engine import LocalEngine
+    from polaris.storage.backends.shared._engine import SharedEngine
 
 
-class LocalGraph(GraphStorageBackend):
+class GraphPort(GraphStorageBackend):
     """Checks arguments and hands programs to its executor: the engine, or a transaction on it."""
 
-    def __init__(self, engine: LocalEngine, executor: Executor) -> None:
+    def __init__(self, engine: SharedEngine, executor: Executor) -> None:
         self._engine = engine
         self._executor = executor
 
     @property
-    def engine(self) -> LocalEngine:
+    def engine(self) -> SharedEngine:
         return self._engine
 
     async def add_node(self, node_id: str, properties: Mapping[str, Any] | None = None) -> None:

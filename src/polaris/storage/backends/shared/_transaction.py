@@ -13,13 +13,13 @@ import msgspec
 
 from polaris.exceptions import ConflictError, UnitOfWorkError
 from polaris.storage._operation import UNKNOWN, Operation, Session
-from polaris.storage.backends.local._documents import LocalDocuments
-from polaris.storage.backends.local._graph import LocalGraph
-from polaris.storage.backends.local._outbox import LocalOutbox
-from polaris.storage.backends.local._timeseries import LocalTimeSeries
+from polaris.storage.backends.shared._documents import DocumentPort
+from polaris.storage.backends.shared._graph import GraphPort
+from polaris.storage.backends.shared._outbox import OutboxPort
+from polaris.storage.backends.shared._timeseries import TimeSeriesPort
 
 if TYPE_CHECKING:
-    from polaris.storage.backends.local._engine import LocalEngine
+    from polaris.storage.backends.shared._engine import RecordingEngine
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def replay(session: Session, steps: Sequence[Step]) -> Any:
     return result
 
 
-class Transaction:
+class RecordedTransaction:
     """One ACID transaction over all models of an engine.
 
     Nothing is locked between two awaits: writes are recorded; a read runs the recorded writes, itself, and takes all
@@ -67,31 +67,31 @@ class Transaction:
     `is_committed` then tells how it ended.
     """
 
-    def __init__(self, engine: LocalEngine) -> None:
+    def __init__(self, engine: RecordingEngine) -> None:
         self.engine = engine
         self._steps: list[Step] = []
         self._weight = 0
         self._ended = ""
         self._busy = False
-        self._time_series = LocalTimeSeries(engine, self)
-        self._documents = LocalDocuments(engine, self)
-        self._graph = LocalGraph(engine, self)
-        self._outbox = LocalOutbox(engine, self)
+        self._time_series = TimeSeriesPort(engine, self)
+        self._documents = DocumentPort(engine, self)
+        self._graph = GraphPort(engine, self)
+        self._outbox = OutboxPort(engine, self)
 
     @property
-    def time_series(self) -> LocalTimeSeries:
+    def time_series(self) -> TimeSeriesPort:
         return self._time_series
 
     @property
-    def documents(self) -> LocalDocuments:
+    def documents(self) -> DocumentPort:
         return self._documents
 
     @property
-    def graph(self) -> LocalGraph:
+    def graph(self) -> GraphPort:
         return self._graph
 
     @property
-    def outbox(self) -> LocalOutbox:
+    def outbox(self) -> OutboxPort:
         return self._outbox
 
     @property

@@ -1,4 +1,4 @@
-"""The time series port of the engines in this process."""
+"""The time series port of all engines: arguments are checked here, once."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from polaris.storage._timeseries import (
 from polaris.storage._turns import in_turns
 
 if TYPE_CHECKING:
-    from polaris.storage.backends.local._engine import LocalEngine
+    from polaris.storage.backends.shared._engine import SharedEngine
 
 RETENTION_ROWS_MAX = 5_000
 """Points that one transaction of retention deletes at most."""
 
 
-class LocalTimeSeries(TimeSeriesStorageBackend):
+class TimeSeriesPort(TimeSeriesStorageBackend):
     """Checks arguments and hands programs to its executor: the engine, or a transaction on it."""
 
-    def __init__(self, engine: LocalEngine, executor: Executor) -> None:
+    def __init__(self, engine: SharedEngine, executor: Executor) -> None:
         self._engine = engine
         self._executor = executor
 
     @property
-    def engine(self) -> LocalEngine:
+    def engine(self) -> SharedEngine:
         return self._engine
 
     async def store_time_series(

@@ -1,0 +1,20 @@
+"""The faces that all engines show: arguments are checked once, for all of them alike; what is done is theirs."""
+
+from polaris.storage.backends.shared._documents import DocumentPort
+from polaris.storage.backends.shared._engine import RecordingEngine, SharedEngine
+from polaris.storage.backends.shared._graph import GraphPort
+from polaris.storage.backends.shared._outbox import OutboxPort
+from polaris.storage.backends.shared._timeseries import TimeSeriesPort
+from polaris.storage.backends.shared._transaction import RecordedTransaction, Step, replay
+
+__all__ = [
+    "DocumentPort",
+    "GraphPort",
+    "OutboxPort",
+    "RecordedTransaction",
+    "RecordingEngine",
+    "SharedEngine",
+    "Step",
+    "TimeSeriesPort",
+    "replay",
+]
