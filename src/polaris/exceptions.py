@@ -34,6 +34,7 @@
     │   ├── StoreCorruptError                   polaris.store.corrupt
     │   ├── StoreLockedError                    polaris.store.locked
     │   ├── ConflictError                       polaris.store.conflict
+    │   │   └── TransactionConflictError        polaris.store.transaction_conflict
     │   ├── QueryError (ValueError)             polaris.store.query
     │   ├── MigrationError                      polaris.store.migration
     │   └── UnitOfWorkError                     polaris.store.unit_of_work
@@ -622,6 +623,14 @@ class ConflictError(DataStoreError):
     retryable = False
     title = "Conflict"
     http_status = 409
+
+
+class TransactionConflictError(ConflictError):
+    """Others changed what this transaction was based on; nothing was written. Repeating it from the beginning helps."""
+
+    code = "polaris.store.transaction_conflict"
+    retryable = True
+    title = "Transaction conflict"
 
 
 class QueryError(DataStoreError, ValueError):

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from polaris.domain import Quality, SystemState
-from polaris.exceptions import UnitOfWorkError
-from polaris.storage import _aggregates, _filter_match
+from polaris.exceptions import TransactionConflictError, UnitOfWorkError
+from polaris.storage import PolarisDataStore, _aggregates, _filter_match
 from polaris.storage._filter import Not
 from polaris.storage._graph import GraphNode
+from polaris.storage._operation import UNKNOWN
 from polaris.storage._sorting import SortBy
 from polaris.storage._timeseries import AggregationType
 from polaris.storage.backends.memory import _documents as memory_documents
@@ -22,7 +23,7 @@ from polaris.storage.backends.memory._documents import MemoryDocuments
 from polaris.storage.backends.memory._graph import MemoryGraph
 from polaris.storage.backends.memory._outbox import MemoryOutbox
 from polaris.storage.backends.memory._timeseries import MemoryTimeSeries
-from polaris.storage.backends.shared import RecordedTransaction
+from polaris.storage.backends.shared import RecordedTransaction, Step
 from polaris.storage.backends.shared import _timeseries as shared_timeseries
 from polaris.storage.repositories import _results, _states
 from polaris.storage.repositories._state_codec import StateCodec
@@ -348,6 +349,80 @@ def commits_wake_nobody(patch: pytest.MonkeyPatch) -> None:
         outbox.added = False
 
     wrap(patch, MemoryOutbox, "add", add)
+
+
+@breaks("unit_of_work", "test_what_fails_in_a_savepoint_is_undone_alone")
+def two_writes_survive_their_savepoint(patch: pytest.MonkeyPatch) -> None:
+    def take_back(original: Any, transaction: RecordedTransaction, mark: int) -> None:
+        if len(transaction._steps) - mark != 2:
+            original(transaction, mark)
+
+    wrap(patch, RecordedTransaction, "_take_back", take_back)
+
+
+@breaks("unit_of_work", "test_savepoints_nest")
+def an_inner_savepoint_takes_back_the_outer_one(patch: pytest.MonkeyPatch) -> None:
+    def take_back(original: Any, transaction: RecordedTransaction, mark: int) -> None:
+        original(transaction, 0 if transaction._savepoints == 2 else mark)
+
+    wrap(patch, RecordedTransaction, "_take_back", take_back)
+
+
+@breaks("unit_of_work", "test_errors_of_writes_come_at_the_end_of_their_savepoint")
+def a_savepoint_checks_nothing(patch: pytest.MonkeyPatch) -> None:
+    original = RecordedTransaction._rehearse
+
+    async def rehearse(transaction: RecordedTransaction, steps: Sequence[Step]) -> Any:
+        return await original(transaction, steps) if steps[-1].operation.known is UNKNOWN else None
+
+    patch.setattr(RecordedTransaction, "_rehearse", rehearse)
+
+
+@breaks("unit_of_work", "test_a_commit_within_a_savepoint_is_refused")
+def a_commit_ignores_savepoints(patch: pytest.MonkeyPatch) -> None:
+    original = RecordedTransaction.commit
+
+    async def commit(transaction: RecordedTransaction) -> None:
+        transaction._savepoints = 0
+        await original(transaction)
+
+    patch.setattr(RecordedTransaction, "commit", commit)
+
+
+@breaks("unit_of_work", "test_what_was_read_in_a_savepoint_that_failed_still_counts")
+def reads_are_forgotten_with_their_savepoint(patch: pytest.MonkeyPatch) -> None:
+    def take_back(_original: Any, transaction: RecordedTransaction, mark: int) -> None:
+        del transaction._steps[mark:]
+
+    wrap(patch, RecordedTransaction, "_take_back", take_back)
+
+
+@breaks("unit_of_work", "test_a_transaction_conflict_says_that_repeating_helps")
+def conflicts_say_that_repeating_is_in_vain(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TransactionConflictError, "retryable", False)
+
+
+@breaks("unit_of_work", "test_units_of_work_that_meet_are_repeated_until_each_was_alone")
+def a_conflict_ends_it(patch: pytest.MonkeyPatch) -> None:
+    original = PolarisDataStore.in_unit_of_work
+
+    async def once(store: PolarisDataStore, body: Any, *, attempts_max: int = 1) -> Any:
+        return await original(store, body, attempts_max=min(attempts_max, 1))
+
+    patch.setattr(PolarisDataStore, "in_unit_of_work", once)
+
+
+@breaks("unit_of_work", "test_an_error_of_the_body_is_not_repeated")
+def every_error_is_repeated(patch: pytest.MonkeyPatch) -> None:
+    original = PolarisDataStore.in_unit_of_work
+
+    async def stubborn(store: PolarisDataStore, body: Any, **options: Any) -> Any:
+        try:
+            return await original(store, body, **options)
+        except LookupError:
+            return await original(store, body, **options)
+
+    patch.setattr(PolarisDataStore, "in_unit_of_work", stubborn)
 
 
 # Repositories

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -53,6 +54,15 @@ class StorageTransaction(StorageModels, Protocol):
 
     @property
     def is_committed(self) -> bool: ...
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """A part that can be undone alone: an error or cancellation inside takes back what was written in it.
+
+        Leaving it without an error runs what was written in it, so that errors of these writes come there and not at
+        the commit, and keeps it. Savepoints nest. Reads that were made in it count for the transaction even then: a
+        decision may rest on them.
+        """
+        ...
 
     async def commit(self) -> None: ...
 

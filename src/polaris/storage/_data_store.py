@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus
-from polaris.exceptions import ConfigurationError, DataStoreError, UnitOfWorkError
+from polaris.exceptions import ConfigurationError, DataStoreError, TransactionConflictError, UnitOfWorkError
+from polaris.resilience import Backoff
 from polaris.storage._backend import StorageBackend, StorageEngine, StoreHealth
 from polaris.storage._documents import DocumentStorageBackend
 from polaris.storage._graph import GraphStorageBackend
@@ -26,6 +28,9 @@ from polaris.storage.repositories import (
 )
 
 R = TypeVar("R", bound=Repository[Any])
+T = TypeVar("T")
+
+_CONFLICT_BACKOFF = Backoff(0.002, 0.1)
 
 
 class PolarisDataStore:
@@ -163,6 +168,34 @@ class PolarisDataStore:
         if engine not in self.engines:
             raise UnitOfWorkError("the engine is not one of this store")
         return PolarisUnitOfWork(engine, self._repositories)
+
+    async def in_unit_of_work(
+        self,
+        body: Callable[[PolarisUnitOfWork], Awaitable[T]],
+        *,
+        engine: StorageEngine | None = None,
+        attempts_max: int = 10,
+    ) -> T:
+        """Run `body` in a unit of work, commit it, and give what it gave.
+
+        When others changed what it was based on, all of it is done again in a new unit of work, after a pause of some
+        milliseconds, at most `attempts_max` times in all; then the `TransactionConflictError` comes out. Nothing else
+        is repeated. `body` may run several times, so what it does beside the store must bear that. One that has
+        committed or rolled back by itself is left at that.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with self.unit_of_work(engine) as work:
+                    result = await body(work)
+                    if work.is_open:
+                        await work.commit()
+                    return result
+            except TransactionConflictError:
+                if attempt >= attempts_max:
+                    raise
+            await asyncio.sleep(_CONFLICT_BACKOFF.delay_s(attempt))
 
     async def health(self) -> StoreHealth:
         """The worst of the engines; never raises."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -37,8 +38,8 @@ class PolarisUnitOfWork:
 
     Only `commit` makes it last; leaving without it, an error, and cancellation undo everything. Reads see the writes
     made in it; nobody else does before the commit. However long it stays open, it locks nothing and holds up nobody;
-    in return the commit is refused with `ConflictError` when others changed what it was based on, and then it is to be
-    repeated from the beginning. Its bounds and isolation: see `StorageTransaction` and docs/adr/0002-unit-of-work.md.
+    in return the commit is refused with `TransactionConflictError` when others changed what it was based on, and then it
+    is to be repeated from the beginning, as `PolarisDataStore.in_unit_of_work` does. Its bounds and isolation: see `StorageTransaction` and docs/adr/0002-unit-of-work.md.
     Used by one task at a time, once; every use after its end is a `UnitOfWorkError`.
     """
 
@@ -60,10 +61,22 @@ class PolarisUnitOfWork:
     ) -> None:
         await self._transaction.rollback()
 
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """A part that can be undone alone, with `async with`: an error inside takes back what was written in it.
+
+            with suppress(ConflictError):
+                async with work.savepoint():
+                    await work.documents.insert_document("names", {"_id": "web"})
+
+        The error comes out and the unit of work goes on. Errors of the writes inside come at its end at the latest.
+        Savepoints nest; `commit` within one is a `UnitOfWorkError`.
+        """
+        return self._transaction.savepoint()
+
     async def commit(self) -> None:
         """Make everything durable at once and end the unit of work.
 
-        Raises `ConflictError`, `StoreFullError` or another `DataStoreError`: then nothing was written. Cancelled before
+        Raises `TransactionConflictError`, `ConflictError`, `StoreFullError` or another `DataStoreError`: then nothing was written. Cancelled before
         the store took it, nothing was written; cancelled later, it is waited for and done entirely.
         """
         await self._transaction.commit()

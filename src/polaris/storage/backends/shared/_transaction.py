@@ -5,13 +5,14 @@ Why, and what it means for isolation: docs/adr/0002-unit-of-work.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import msgspec
 
-from polaris.exceptions import ConflictError, UnitOfWorkError
+from polaris.exceptions import TransactionConflictError, UnitOfWorkError
 from polaris.storage._operation import UNKNOWN, Operation, Session
 from polaris.storage.backends.shared._documents import DocumentPort
 from polaris.storage.backends.shared._graph import GraphPort
@@ -42,13 +43,16 @@ class Step:
 def replay(session: Session, steps: Sequence[Step]) -> Any:
     """Run the steps in order and give the last result.
 
-    Raises `ConflictError` when a step no longer gives what the owner was told: others changed what it was based on.
+    Raises `TransactionConflictError` when a step no longer gives what the owner was told: others changed what it was
+    based on.
     """
     result: Any = None
     for step in steps:
         result = step.operation.run(session)
         if step.mark is not None and step.mark != _fingerprint(result):
-            raise ConflictError("what this transaction had read was changed by another; repeat it from the beginning")
+            raise TransactionConflictError(
+                "what this transaction had read was changed by another; repeat it from the beginning"
+            )
     return result
 
 
@@ -57,9 +61,9 @@ class RecordedTransaction:
 
     Nothing is locked between two awaits: writes are recorded; a read runs the recorded writes, itself, and takes all
     back; `commit` runs everything in one short transaction. If an operation then gives another result than the owner
-    was told, because others committed in between, the commit is refused with `ConflictError` and nothing is written:
-    the outcome is always as if the transaction had run alone at the moment of its commit (serializable). So errors of
-    writes, such as a broken unique index, may come at the next read or at the commit.
+    was told, because others committed in between, the commit is refused with `TransactionConflictError` and nothing is
+    written: the outcome is always as if the transaction had run alone at the moment of its commit (serializable). So
+    errors of writes, such as a broken unique index, may come at the next read, savepoint or at the commit.
 
     At most 10 000 operations with 200 000 points and documents. Used by one task at a time. After its end every use is
     a `UnitOfWorkError`. Leaving it uncommitted, an error, and cancellation undo everything. A commit that is cancelled
@@ -73,6 +77,7 @@ class RecordedTransaction:
         self._weight = 0
         self._ended = ""
         self._busy = False
+        self._savepoints = 0
         self._time_series = TimeSeriesPort(engine, self)
         self._documents = DocumentPort(engine, self)
         self._graph = GraphPort(engine, self)
@@ -114,26 +119,58 @@ class RecordedTransaction:
         if operation.known is not UNKNOWN:
             self._record(step)
             return cast(T, operation.known)
+        result: T = await self._rehearse([*self._steps, step])
+        step.mark = _fingerprint(result)
+        self._record(step)
+        return result
+
+    async def _rehearse(self, steps: Sequence[Step]) -> Any:
         self._busy = True
         try:
-            result: T = await self.engine.rehearse([*self._steps, step])
+            result = await self.engine.rehearse(steps)
         finally:
             self._busy = False
         self._check_open()
-        step.mark = _fingerprint(result)
-        self._record(step)
         return result
 
     def _record(self, step: Step) -> None:
         self._steps.append(step)
         self._weight += step.operation.weight
 
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        self._check_open()
+        mark = len(self._steps)
+        self._savepoints += 1
+        try:
+            yield
+            if any(step.operation.mutates and step.mark is None for step in self._steps[mark:]):
+                # What was only recorded may fail: here, where its owner can still do without it.
+                await self._rehearse(self._steps)
+        except BaseException:  # boundary: taken back, then raised again
+            self._take_back(mark)
+            raise
+        finally:
+            self._savepoints -= 1
+
+    def _take_back(self, mark: int) -> None:
+        """Forget the steps since the mark, but for the reads before the first write: they told of what others did."""
+        inside, self._steps = self._steps[mark:], self._steps[:mark]
+        for step in inside:
+            if step.operation.mutates:
+                break
+            self._steps.append(step)
+        self._weight = sum(step.operation.weight for step in self._steps)
+
     async def commit(self) -> None:
         """Make everything durable at once; afterwards the transaction has ended.
 
-        Raises `ConflictError`, `StoreFullError` and other `DataStoreError`s with nothing written.
+        Raises `ConflictError`, `StoreFullError` and other `DataStoreError`s with nothing written. Within a savepoint it
+        is a `UnitOfWorkError`, and nothing is done.
         """
         self._check_open()
+        if self._savepoints:
+            raise UnitOfWorkError("a savepoint is open: leave it before the commit")
         steps, self._steps = self._steps, []
         self._ended = "rolled back"
         if any(step.operation.mutates or step.mark is not None for step in steps):
