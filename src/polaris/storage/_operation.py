@@ -116,6 +116,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
     sequence: int
     topic: str
     event_type: str
+    version: int
     payload: bytes
     created_at: datetime
 
@@ -123,7 +124,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
 class OutboxSession(Protocol):
     """The outbox inside one transaction."""
 
-    def add(self, topic: str, event_type: str, payload: bytes, created_us: int) -> None: ...
+    def add(self, topic: str, event_type: str, version: int, payload: bytes, created_us: int) -> None: ...
 
     def pending(self, limit: int, after: int) -> list[OutboxRow]: ...
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
-from polaris.domain import EVENTS, EventRegistry, PolarisEvent
+from polaris.domain import EVENTS, EventRegistry, EventType, PolarisEvent
 from polaris.exceptions import MessageDecodeError, UnknownEventTypeError
 
 
@@ -21,16 +22,31 @@ class OutboxEntry(msgspec.Struct, frozen=True):
     payload: bytes
     """The event as JSON."""
     created_at: datetime
+    version: int = 1
+    """Of the event's data, as it was when they were written."""
 
     def event(self, *, registry: EventRegistry = EVENTS) -> PolarisEvent:
-        """The event itself. Raises `UnknownEventTypeError` or `MessageDecodeError`."""
+        """The event itself; data of an older version are brought up to the current one (`EventRegistry.upcast`).
+
+        Raises `UnknownEventTypeError` when the type or a step from its version is not registered, `MessageDecodeError`
+        when the data do not fit.
+        """
         known = registry.find(self.event_type)
         if known is None:
             raise UnknownEventTypeError(f"no event type {self.event_type!r} is registered")
         try:
-            return msgspec.json.decode(self.payload, type=known.event_class)
+            payload = self.payload if self.version >= known.version else self._lifted(registry, known)
+            return msgspec.json.decode(payload, type=known.event_class)
         except (msgspec.MsgspecError, ValueError) as error:
             raise MessageDecodeError(f"outbox entry {self.sequence} is no {self.event_type}") from error
+
+    def _lifted(self, registry: EventRegistry, known: EventType) -> bytes:
+        content = msgspec.json.decode(self.payload, type=dict[str, Any])
+        envelope = {name: content.pop(name) for name in PolarisEvent.__struct_encode_fields__ if name in content}
+        data: Mapping[str, Any] = content
+        for step in registry.path(known, self.version):
+            data = step.lift(data)
+        return msgspec.json.encode({**data, **envelope})
 
 
 class Outbox(ABC):

@@ -18,9 +18,9 @@ class MemoryOutbox:
         self._last = 0
         self.added = False
 
-    def add(self, topic: str, event_type: str, payload: bytes, created_us: int) -> None:
+    def add(self, topic: str, event_type: str, version: int, payload: bytes, created_us: int) -> None:
         sequence = self._last + 1
-        self._rows[sequence] = OutboxRow(sequence, topic, event_type, payload, from_micros(created_us))
+        self._rows[sequence] = OutboxRow(sequence, topic, event_type, version, payload, from_micros(created_us))
         self._last = sequence
         self.added = True
         self._journal.note(lambda: self._take_back(sequence))

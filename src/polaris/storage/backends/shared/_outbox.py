@@ -32,7 +32,7 @@ class OutboxPort(Outbox):
         check_name("topic", topic, chars_max=TOPIC_CHARS_MAX)
         if not isinstance(event, PolarisEvent):
             raise InvalidValueError("event", "a PolarisEvent", event)
-        name = registry.require(type(event)).name
+        known = registry.require(type(event))
         payload = msgspec.json.encode(event)
         if len(payload) > DOCUMENT_BYTES_MAX:
             raise InvalidValueError(
@@ -40,7 +40,11 @@ class OutboxPort(Outbox):
             )
         created_us = to_micros(self._engine.clock.now())
         await self._executor.execute(
-            Operation(lambda session: session.outbox.add(topic, name, payload, created_us), mutates=True, known=None)
+            Operation(
+                lambda session: session.outbox.add(topic, known.name, known.version, payload, created_us),
+                mutates=True,
+                known=None,
+            )
         )
 
     async def pending(self, *, limit: int = 100, after: int = 0) -> list[OutboxEntry]:
@@ -48,7 +52,10 @@ class OutboxPort(Outbox):
         rows = await self._executor.execute(
             Operation(lambda session: session.outbox.pending(count, after), mutates=False)
         )
-        return [OutboxEntry(row.sequence, row.topic, row.event_type, row.payload, row.created_at) for row in rows]
+        return [
+            OutboxEntry(row.sequence, row.topic, row.event_type, row.payload, row.created_at, row.version)
+            for row in rows
+        ]
 
     async def mark_published(self, sequences: Sequence[int]) -> int:
         chosen = tuple(sequences)

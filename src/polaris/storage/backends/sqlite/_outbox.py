@@ -19,20 +19,23 @@ class SqliteOutbox:
         self._connection = connection
         self.added = False
 
-    def add(self, topic: str, event_type: str, payload: bytes, created_us: int) -> None:
+    def add(self, topic: str, event_type: str, version: int, payload: bytes, created_us: int) -> None:
         self._connection.execute(
-            "INSERT INTO outbox (topic, event_type, payload, created_us) VALUES (?, ?, ?, ?)",
-            (topic, event_type, payload, created_us),
+            "INSERT INTO outbox (topic, event_type, version, payload, created_us) VALUES (?, ?, ?, ?, ?)",
+            (topic, event_type, version, payload, created_us),
         )
         self.added = True
 
     def pending(self, limit: int, after: int) -> list[OutboxRow]:
         rows = self._connection.execute(
-            "SELECT sequence, topic, event_type, payload, created_us FROM outbox"
+            "SELECT sequence, topic, event_type, version, payload, created_us FROM outbox"
             " WHERE sequence > ? ORDER BY sequence LIMIT ?",
             (after, limit),
         )
-        return [OutboxRow(row[0], row[1], row[2], row[3], from_micros(row[4])) for row in rows]
+        return [
+            OutboxRow(sequence, topic, event_type, version, payload, from_micros(created_us))
+            for sequence, topic, event_type, version, payload, created_us in rows
+        ]
 
     def remove(self, sequences: Sequence[int]) -> int:
         before = self._connection.total_changes()
