@@ -43,6 +43,8 @@ BLOCKS_A_NUMBER = 4
 """Of the number of an event, which is kept while it is one of the last 65 536."""
 SLACK_BLOCKS = 15_000
 """Less than one for every event of a pass."""
+PASSES = size(2, 4)
+"""Caches with bounds are renewed by halves when there are more systems than they hold: that is levelled out."""
 SERIES_MAX = 100
 PATIENCE_S = size(60, 1_200)
 
@@ -168,7 +170,7 @@ async def test_the_events_of_very_many_systems_are_handled_once_each_and_leave_n
         subscription = await bus.subscribe(
             "polaris.telemetry.*", handle, durable="worker", concurrency=16, ordered_by="topic"
         )
-        for _ in range(2):
+        for _ in range(PASSES):
             before = blocks() - BLOCKS_A_NUMBER * numbers_kept(bus)
             async with asyncio.TaskGroup() as group:
                 for first in range(PUBLISHERS):
@@ -185,7 +187,7 @@ async def test_the_events_of_very_many_systems_are_handled_once_each_and_leave_n
         assert sum(len(metric.samples) for metric in collector.registry.collect()) < SERIES_MAX
     record_property("left", left)
     assert left[0] < NAMES_KEPT * SYSTEMS + SLACK_BLOCKS
-    assert left[1] < SLACK_BLOCKS
+    assert sum(left[1:]) < SLACK_BLOCKS * (PASSES - 1)
 
 
 def numbers_kept(bus: PolarisMessageBus) -> int:
