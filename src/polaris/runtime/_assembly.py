@@ -243,7 +243,7 @@ def ingest(
 
 def relay(settings: Settings, bus: PolarisMessageBus, store: PolarisDataStore, board: HealthBoard) -> OutboxRelay:
     logger = StructuredLogger("polaris.outbox")
-    return OutboxRelay(store.outbox, bus, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
+    return OutboxRelay(store, bus, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
 
 
 def actions(

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
-from polaris.exceptions import MessageBusError, MessageDecodeError, PolarisException
+from polaris.exceptions import MessageBusError, PolarisException
 from polaris.resilience import RetryConfig, RetryPolicy
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._supervision import Supervisor
@@ -14,9 +14,11 @@ from polaris.runtime._supervision import Supervisor
 if TYPE_CHECKING:
     from polaris.messaging import PolarisMessageBus
     from polaris.observability import StructuredLogger
-    from polaris.storage import Outbox, OutboxEntry
+    from polaris.storage import OutboxEntry, PolarisDataStore, PolarisUnitOfWork
 
 NAME = "outbox"
+UNPUBLISHED = "polaris.unpublished"
+"""The collection of documents that keeps what cannot be published, as it was, with the reason."""
 LOOK_AGAIN_S = 5.0
 ENTRIES_MAX = 100
 PUBLISH_TIMEOUT_S = 60.0
@@ -27,11 +29,16 @@ UNTIL_CONFIRMED = RetryConfig(
 
 
 class OutboxRelay:
-    """The one publisher of the outbox. Events keep their ids, so a repetition is recognised by stream and consumers."""
+    """The one publisher of the outbox. Events keep their ids, so a repetition is recognised by stream and consumers.
+
+    What can never be published (its data cannot be read any more, or the bus refuses it for good) is put aside in the
+    collection `polaris.unpublished`, in one transaction with its end in the outbox, so that it holds up nothing and is
+    not lost.
+    """
 
     def __init__(
         self,
-        outbox: Outbox,
+        store: PolarisDataStore,
         bus: PolarisMessageBus,
         board: HealthBoard,
         logger: StructuredLogger,
@@ -39,7 +46,8 @@ class OutboxRelay:
         drain_s: float = DRAIN_S,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._outbox = outbox
+        self._store = store
+        self._outbox = store.outbox
         self._bus = bus
         self._logger = logger
         self._drain_s = drain_s
@@ -56,8 +64,7 @@ class OutboxRelay:
         try:
             async with asyncio.timeout(self._drain_s):
                 for entry in await self._outbox.pending(limit=ENTRIES_MAX):
-                    await self._publish(entry)
-                    await self._outbox.mark_published([entry.sequence])
+                    await self._relay(entry)
         except TimeoutError:
             self._logger.info("outbox is left for the next start", reason="the bus does not confirm")
 
@@ -65,25 +72,47 @@ class OutboxRelay:
         while True:
             entries = await self._outbox.pending(limit=ENTRIES_MAX)
             for entry in entries:
-                await self._publish(entry)
-                await self._outbox.mark_published([entry.sequence])
+                await self._relay(entry)
             if not entries:
                 await self._outbox.wait(timeout_s=LOOK_AGAIN_S)
 
-    async def _publish(self, entry: OutboxEntry) -> None:
+    async def _relay(self, entry: OutboxEntry) -> None:
         try:
-            event = entry.event()
-        except MessageDecodeError:
-            # It cannot be published, now or later: an older version wrote what this one does not know.
-            self._logger.exception("outbox entry cannot be read and is dropped", sequence=entry.sequence)
-            return
-        try:
-            # Long: what waits inside the bus leaves the moment the broker is back.
-            await self._until_confirmed.execute(
-                lambda: self._bus.publish(entry.topic, event, timeout_s=PUBLISH_TIMEOUT_S), "publish outbox entry"
-            )
+            await self._publish(entry)
         except PolarisException as error:
             if error.retryable is not False:
                 raise
-            # Nor can what the bus refuses for good; it must not keep the entries behind it from being published.
-            self._logger.exception("outbox entry is refused by the bus and dropped", sequence=entry.sequence)
+            await self._put_aside(entry, error)
+        else:
+            await self._outbox.mark_published([entry.sequence])
+
+    async def _publish(self, entry: OutboxEntry) -> None:
+        event = entry.event()
+        # Long: what waits inside the bus leaves the moment the broker is back.
+        await self._until_confirmed.execute(
+            lambda: self._bus.publish(entry.topic, event, timeout_s=PUBLISH_TIMEOUT_S), "publish outbox entry"
+        )
+
+    async def _put_aside(self, entry: OutboxEntry, error: PolarisException) -> None:
+        document = {
+            "topic": entry.topic,
+            "event_type": entry.event_type,
+            "version": entry.version,
+            "event": entry.payload.decode("utf-8", "replace"),
+            "created_at": entry.created_at.isoformat(),
+            "code": error.code,
+            "reason": str(error),
+        }
+
+        async def body(work: PolarisUnitOfWork) -> None:
+            await work.documents.put_document(UNPUBLISHED, str(entry.sequence), document)
+            await work.outbox.mark_published([entry.sequence])
+
+        await self._store.in_unit_of_work(body, engine=self._store.documents.engine)
+        self._logger.error(
+            "outbox entry cannot be published and is put aside",
+            sequence=entry.sequence,
+            event_type=entry.event_type,
+            collection=UNPUBLISHED,
+            code=error.code,
+        )

@@ -61,7 +61,7 @@ class Loop:
         await self.store.connect()
         await bus.start()
         await bus.subscribe("polaris.executions.*", self.listen, durable="listener")
-        relay = OutboxRelay(self.store.outbox, bus, board, LOGGER, clock=self.clock)
+        relay = OutboxRelay(self.store, bus, board, LOGGER, clock=self.clock)
         service = ActionService(
             bus,
             self.ledger(),
