@@ -45,11 +45,11 @@ class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     source: Id = SOURCE_DEFAULT
 
     def __post_init__(self) -> None:
-        event_id = self.event_id
-        if not (event_id.__class__ is str and len(event_id) == 36 and event_id.isascii() and event_id.isprintable()):
+        event_id, timestamp = self.event_id, self.timestamp
+        if not (type(event_id) is str and len(event_id) == 36 and event_id.isascii() and event_id.isprintable()):
             check_id("event_id", event_id)
-        if self.timestamp.__class__ is not datetime or self.timestamp.tzinfo is not UTC:
-            force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
+        if type(timestamp) is not datetime or timestamp.tzinfo is not UTC:
+            force_setattr(self, "timestamp", utc("timestamp", timestamp))
         correlation_id = self.correlation_id
         if correlation_id is not None and not (
             type(correlation_id) is str and correlation_id.isascii() and len(correlation_id) <= CORRELATION_CHARS_MAX

@@ -47,6 +47,7 @@ _FLOAT_MAX = 1.7976931348623157e308
 _UNITS_KNOWN_MAX = 4_096
 # The unit with which a name of a reading was last checked and found good, and what stands for none.
 _units_known: dict[str, str | None] = {}
+_unit_of = _units_known.get
 _NEVER_SEEN = object()
 
 
@@ -91,16 +92,16 @@ class MetricValue(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     def __post_init__(self) -> None:
         # Decoding runs this for each reading. Nearly all are plain, and their name came with this unit before: a few
-        # comparisons settle those.
+        # comparisons settle those. What is not finite differs from 0.0 when it is taken from itself.
         value, name = self.value, self.name
         if (
             type(value) is float
-            and -_FLOAT_MAX <= value <= _FLOAT_MAX
+            and value - value == 0.0
             and self.timestamp is None
             and self.tags is EMPTY
             and self.quality is _OK
             and type(name) is str
-            and _units_known.get(name, _NEVER_SEEN) == self.unit
+            and _unit_of(name, _NEVER_SEEN) == self.unit
         ):
             return
         self._check()
@@ -172,14 +173,14 @@ class SystemState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         check_id("system_id", self.system_id)
-        if self.timestamp.__class__ is not datetime or self.timestamp.tzinfo is not UTC:
-            force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
-        metrics = self.metrics
-        if metrics.__class__ is dict and _are_plain(metrics):
+        timestamp, metrics = self.timestamp, self.metrics
+        if type(timestamp) is not datetime or timestamp.tzinfo is not UTC:
+            force_setattr(self, "timestamp", utc("timestamp", timestamp))
+        if type(metrics) is dict and _are_plain(metrics):
             force_setattr(self, "metrics", FrozenDict(metrics))
         elif metrics is not EMPTY:
             force_setattr(self, "metrics", _checked_metrics(metrics))
-        if self.health_status.__class__ is not HealthStatus:
+        if type(self.health_status) is not HealthStatus:
             force_setattr(self, "health_status", _health(self.health_status))
         if self.metadata is not EMPTY:
             if not isinstance(self.metadata, Mapping):

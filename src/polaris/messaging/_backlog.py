@@ -26,28 +26,29 @@ class Backlog(Generic[T]):
     because every message passes it. A worker that is cancelled while it waits takes nothing with it.
     """
 
-    __slots__ = ("_items", "_waiting")
+    __slots__ = ("_waiting", "row")
 
     def __init__(self, row: Row[T] | None = None) -> None:
-        self._items: Row[T] = deque() if row is None else row
+        self.row: Row[T] = deque() if row is None else row
+        """What waits. Whoever finds something in it may take that from it."""
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.row)
 
     def put(self, item: T) -> None:
         """Add behind the others; one who waits is woken."""
-        self._items.append(item)
+        self.row.append(item)
         if self._waiting:
             self._wake_one()
 
     def take(self) -> T:
         """The first item, which must be there (IndexError otherwise)."""
-        return self._items.popleft()
+        return self.row.popleft()
 
     async def wait_and_take(self) -> T:
         """The first item, as soon as there is one."""
-        while not self._items:
+        while not self.row:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             try:
@@ -55,11 +56,11 @@ class Backlog(Generic[T]):
             except asyncio.CancelledError:
                 if waiter in self._waiting:
                     self._waiting.remove(waiter)
-                elif not waiter.cancelled() and self._items:
+                elif not waiter.cancelled() and self.row:
                     # Woken and cancelled at once: another one must take what this one was woken for.
                     self._wake_one()
                 raise
-        return self._items.popleft()
+        return self.row.popleft()
 
     def _wake_one(self) -> None:
         while self._waiting:

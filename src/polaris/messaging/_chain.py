@@ -6,7 +6,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeGuard
 
 from polaris.exceptions import ConfigurationError, InvalidValueError
 from polaris.messaging._context import MessageContext
@@ -27,6 +27,9 @@ class MessageMiddleware(ABC):
     Call `next_handler(context)` once and return what it returns. Not calling it ends the message there: a publish then
     raises `PublishError`, a delivery counts as handled. An exception travels outwards; on delivery it decides, by its
     `retryable`, what becomes of the message. One instance serves many tasks at once.
+
+    `process` is an async function as a rule. One with nothing to do when the message comes back may be a plain function
+    that returns `next_handler(context)`; it is awaited at once.
     """
 
     order: ClassVar[int | None] = None
@@ -35,8 +38,22 @@ class MessageMiddleware(ABC):
     """Why what has a greater number must stand inside."""
 
     @abstractmethod
-    async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
+    def process(self, context: MessageContext, next_handler: NextHandler) -> Awaitable[Any]:
         """Do your part, then hand on."""
+
+
+class BoundMiddleware(MessageMiddleware):
+    """One that becomes a function round what stands inside it when the chain is built, not with every message.
+
+    That saves a call for each message. One with a `process` of its own is called by that, as all others are.
+    """
+
+    @abstractmethod
+    def around(self, next_handler: NextHandler) -> NextHandler:
+        """What does this middleware's part round `next_handler`."""
+
+    def process(self, context: MessageContext, next_handler: NextHandler) -> Awaitable[Any]:
+        return self.around(next_handler)(context)
 
 
 Middleware: TypeAlias = MessageMiddleware | MiddlewareFunction
@@ -69,7 +86,7 @@ class MiddlewareChain:
         handler = final_handler
         for middleware, step in zip(reversed(self.middlewares), reversed(self._steps), strict=True):
             if self._measure is None:
-                handler = _nest(step, handler)
+                handler = middleware.around(handler) if _is_bound(middleware) else _nest(step, handler)
             else:
                 timer = self._measure.operation_timer("middleware", _name_of(middleware))
                 handler = _nest_timed(step, handler, timer)
@@ -88,6 +105,13 @@ def _step(middleware: Middleware) -> MiddlewareFunction:
     if not callable(process) or isinstance(middleware, type):
         raise InvalidValueError("middlewares", "objects with process(context, next_handler)", middleware)
     return process
+
+
+def _is_bound(middleware: Middleware) -> TypeGuard[BoundMiddleware]:
+    """Whether it may be taken by its `around`: nobody has put another `process` in place of the one that does so."""
+    return isinstance(middleware, BoundMiddleware) and (
+        getattr(middleware.process, "__func__", None) is BoundMiddleware.process
+    )
 
 
 def _check_order(middlewares: Iterable[Middleware]) -> None:

@@ -64,7 +64,7 @@ _CE_SUBJECT: Mapping[type[PolarisEvent], Callable[[Any], str]] = {
 }
 
 
-class DecodedEvent(NamedTuple):
+class DecodedEvent(msgspec.Struct, frozen=True):
     """An event and what its envelope says beyond the event's own fields."""
 
     event: PolarisEvent
@@ -100,8 +100,9 @@ class _Wire:
         fields = [field for field in msgspec.structs.fields(event_class) if field.name not in _ENVELOPE_FIELDS]
         self._names = tuple(field.name for field in fields)
         self._get = attrgetter(*self._names) if fields else None
+        self._single = len(fields) == 1
         self._positional = event_class.__match_args__[: len(fields)] == self._names
-        self._get_only: Callable[[Any], Any] | None = self._get if self._positional and len(fields) == 1 else None
+        self._get_only: Callable[[Any], Any] | None = self._get if self._positional and self._single else None
         self._subject = _CE_SUBJECT.get(event_class)
         self._data = data_class(event_class, fields)
         self.holds_floats = holds_floats(event_class, self._data)
@@ -117,13 +118,12 @@ class _Wire:
         tracestate: str | None,
         sequence: str | None,
     ) -> bytes:
-        data = self._data
         if self._get is None:
-            body = data()
-        elif len(self._names) == 1:
-            body = data(self._get(event))
+            body = self._data()
+        elif self._single:
+            body = self._data(self._get(event))
         else:
-            body = data(*self._get(event))
+            body = self._data(*self._get(event))
         return encode(
             self._outgoing(
                 event.event_id,
@@ -162,7 +162,7 @@ class _Wire:
         if self._get is None:
             values: tuple[Any, ...] = ()
         else:
-            values = (self._get(found.data),) if len(self._names) == 1 else self._get(found.data)
+            values = (self._get(found.data),) if self._single else self._get(found.data)
         if self._positional:
             event = make(
                 *values, event_id=found.id, timestamp=stamp, correlation_id=correlation_id, source=found.source
@@ -252,11 +252,12 @@ class EventCodec:
         try:
             if self._one is None:
                 self._build()
-            decoder = self._packed()[0] if is_msgpack(payload) else self._one
+            packed = payload[:1] != b"{" and is_msgpack(payload)
+            decoder = self._packed()[0] if packed else self._one
             found = decoder.decode(payload)  # type: ignore[union-attr] # built above
             wire = self._by_envelope[type(found)]
             decoded = wire.event(found, received_at)
-            if wire.holds_floats and is_msgpack(payload) and may_be_infinite(payload):
+            if packed and wire.holds_floats and may_be_infinite(payload):
                 _check_finite(decoded.event)
         except Exception as error:  # boundary: foreign bytes, read with the validation code of foreign event types
             failure = self._explain(payload, error)

@@ -9,7 +9,7 @@ from polaris.exceptions import MessageBusError
 from polaris.messaging._broker import ConsumerInfo, Delivery
 
 if TYPE_CHECKING:
-    from polaris.messaging._settlement import Accepted
+    from polaris.messaging._accepted import Accepted
 
 SKIPPED_MAX = 256
 """So many numbers that were left out may come late without being taken for those of another consumer."""

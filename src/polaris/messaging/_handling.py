@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, TypeAlias
 
 from polaris.exceptions import MessageBusError, MessageDecodeError, PolarisException
+from polaris.messaging._accepted import Accepted
 from polaris.messaging._broker import Delivery
 from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
 from polaris.messaging._dead_letter_entry import DeadLetterReason
@@ -14,7 +15,7 @@ from polaris.messaging._guard import PROBES_MAX, Guard, ProbeFailed
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._redelivery import is_rejection
 from polaris.messaging._sequences import GapDetector
-from polaris.messaging._settlement import Accepted, Settlement
+from polaris.messaging._settlement import Settlement
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
 
 PARTIAL_MAX = 1_024
@@ -82,11 +83,11 @@ class Handling:
             return Failure(DeadLetterReason.ABANDONED, MessageBusError(message, {"attempts": attempts}))
         return found
 
-    async def handle(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
+    def handle(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> Awaitable[BaseException | None]:
         """Handle the events of one message. None when all are done with; otherwise why it must come again."""
         if len(members) == 1:
-            return await self._try_member(item, members[0], None)
-        return await self._try_members(item, members)
+            return self._try_member(item, members[0], None)
+        return self._try_members(item, members)
 
     async def _try_members(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
         """Handle the events of a batch message one by one; what has succeeded is not repeated when it comes again."""
@@ -181,6 +182,10 @@ class Handling:
                 failed = await self._settlement.put_aside(item, found)
                 if failed is not None:
                     again.append((item, failed))
+                continue
+            if not self._partial and self._invoker.wants_all(found):
+                # As nearly always; what follows comes to the same.
+                ready.append((item, list(enumerate(found))))
                 continue
             wanted: list[Member] = []
             failed = None

@@ -7,8 +7,9 @@ import heapq
 import itertools
 
 from polaris.clock import Clock
+from polaris.messaging._accepted import Accepted
 from polaris.messaging._guard import ProbeFailed
-from polaris.messaging._settlement import Accepted, Settlement
+from polaris.messaging._settlement import Settlement
 
 
 class InPlace:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from contextvars import ContextVar
 from types import CoroutineType
-from typing import Any
+from typing import Any, TypeGuard
 
 from polaris.exceptions import DeadlineExceededError, MessageBusError
 from polaris.messaging._broker import Delivery, DeliveryClass
@@ -46,6 +46,7 @@ class Invoker:
     ) -> None:
         self.takes_batch = handler.takes_batch
         self._handler = handler
+        self._types = handler.types
         self._codec = codec
         self._subscription = subscription
         self._delivery = delivery
@@ -57,7 +58,7 @@ class Invoker:
         for middleware in chain.middlewares:
             if isinstance(middleware, CompressionMiddleware):
                 self._bytes_max = middleware.decompressed_bytes_max
-        final = self._call_with_batch if handler.takes_batch else self._call_with_event
+        final = self._call_with_batch if handler.takes_batch else _with_event(handler, stats)
         self._run: NextHandler = chain.bind(final)
 
     def decode(self, delivery: Delivery) -> Sequence[DecodedEvent | Undecodable]:
@@ -69,9 +70,15 @@ class Invoker:
                 return self._codec.decode_batch(payload, received_at=delivery.stored_at)
         return (self._codec.decode(payload, received_at=delivery.stored_at),)
 
+    def wants_all(self, members: Sequence[DecodedEvent | Undecodable]) -> TypeGuard[Sequence[DecodedEvent]]:
+        """Whether there are any, and all of them events of the handler's types. Nothing is counted."""
+        types = self._types
+        wanted = [isinstance(found, DecodedEvent) and isinstance(found.event, types) for found in members]
+        return bool(wanted) and all(wanted)
+
     def wants(self, found: DecodedEvent) -> bool:
         """Whether the event is of the handler's types; one that is not counts as skipped."""
-        if isinstance(found.event, self._handler.types):
+        if isinstance(found.event, self._types):
             return True
         self._stats.skipped += 1
         return False
@@ -84,7 +91,7 @@ class Invoker:
         Returns what the handler returned. Raises what it or a middleware raised, `DeadlineExceededError` when it took
         too long (it has been cancelled then), and `MessageBusError` for a cancellation that was not the caller's.
         """
-        first = events[0]
+        first, takes_batch = events[0], self.takes_batch
         headers = delivery.headers
         trace = parse_traceparent(first.traceparent, first.tracestate) if first.traceparent is not None else None
         context = MessageContext(
@@ -94,13 +101,13 @@ class Invoker:
             dict(headers) if headers else {},
             first.event.correlation_id,
             first.event_type,
-            tuple(found.event for found in events) if self.takes_batch else None,
+            tuple([found.event for found in events]) if takes_batch else None,
             self._subscription,
             delivery.attempt if attempt is None else attempt,
             delivery.stored_at,
             self._delivery,
             trace,
-            links=_links(events) if self.takes_batch else (),
+            links=_links(events) if takes_batch else (),
             receiver=self._receiver,
         )
         deadline = _deadline.get()
@@ -135,18 +142,6 @@ class Invoker:
         if deadline is not None:
             deadline.close()
 
-    async def _call_with_event(self, context: MessageContext) -> Any:
-        handler = self._handler
-        if handler.can_handle is not None and not handler.can_handle(context.event):
-            self._stats.skipped += 1
-            return None
-        result = handler.call(context.event, context) if handler.takes_context else handler.call(context.event)
-        if type(result) is CoroutineType or inspect.isawaitable(result):
-            result = await result
-        self._stats.handled += 1
-        context.result = result
-        return result
-
     async def _call_with_batch(self, context: MessageContext) -> Any:
         handler = self._handler
         events = list(context.events)
@@ -161,6 +156,24 @@ class Invoker:
         self._stats.handled += len(events)
         context.result = result
         return result
+
+
+def _with_event(handler: BoundHandler, stats: SubscriptionStats) -> NextHandler:
+    """Calls a handler of single events."""
+    call, can_handle, takes_context = handler.call, handler.can_handle, handler.takes_context
+
+    async def run(context: MessageContext) -> Any:
+        if can_handle is not None and not can_handle(context.event):
+            stats.skipped += 1
+            return None
+        result = call(context.event, context) if takes_context else call(context.event)
+        if type(result) is CoroutineType or inspect.isawaitable(result):
+            result = await result
+        stats.handled += 1
+        context.result = result
+        return result
+
+    return run
 
 
 def _links(events: Sequence[DecodedEvent]) -> tuple[TraceContext, ...]:

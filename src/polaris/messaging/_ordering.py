@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Hashable
 from typing import TYPE_CHECKING
 
 from polaris.exceptions import MessageDecodeError
+from polaris.messaging._accepted import Accepted
 from polaris.messaging._broker import Delivery
 from polaris.messaging._cloudevents import DecodedEvent
 from polaris.messaging._guard import ProbeFailed
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._key_order import KeyOrder
-from polaris.messaging._settlement import Accepted, Settlement
+from polaris.messaging._settlement import Settlement
 from polaris.messaging._subscription import OrderKey
 
 if TYPE_CHECKING:

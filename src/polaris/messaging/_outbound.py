@@ -10,7 +10,7 @@ from typing import Any
 from polaris._correlation import current_correlation_id, new_correlation_id
 from polaris.domain import EventKind, EventType, PolarisEvent
 from polaris.exceptions import MessageDecodeError, PublishError
-from polaris.messaging._batches import BATCH_BYTES, Batch, cut
+from polaris.messaging._batches import BATCH_BYTES, Batch, cut, places_by_topic
 from polaris.messaging._broker import Delivery, DeliveryClass, MessageBroker, OutgoingMessage, Receipt
 from polaris.messaging._chain import MiddlewareChain
 from polaris.messaging._cloudevents import EventCodec
@@ -22,7 +22,7 @@ from polaris.messaging._publish_account import PublishBook, reason_of
 from polaris.messaging._publisher import Publisher
 from polaris.messaging._requests import reply_of
 from polaris.messaging._sequences import Numbering
-from polaris.messaging._subjects import check_topic, topic_of
+from polaris.messaging._subjects import check_topic
 from polaris.messaging._wire_format import CONTENT_TYPE_HEADER, WireFormat
 from polaris.observability import TraceContext, current_trace
 
@@ -70,7 +70,7 @@ class Outbound:
         timeout_s: float,
     ) -> Receipt:
         check_topic(topic)
-        entry = self._entry(event)
+        entry = self._entries.get(type(event)) or self._entry(event)
         # Written out: a context manager costs more than all that is in it.
         book, number = self._books[entry.kind], None
         book.enter()
@@ -126,17 +126,16 @@ class Outbound:
     async def publish_many(
         self, events: Sequence[PolarisEvent], topic: str | None, delivery: DeliveryClass | None, timeout_s: float
     ) -> list[Receipt]:
-        by_topic: dict[str, list[int]] = {}
-        for index, event in enumerate(events):
-            self._entry(event)
-            by_topic.setdefault(topic if topic is not None else topic_of(event), []).append(index)
+        for event_class in dict.fromkeys(map(type, events)):
+            self._entry_of(event_class)
+        by_topic = places_by_topic(events, topic)
         for name in by_topic:
             check_topic(name)
         receipts: list[Receipt | None] = [None] * len(events)
         room = asyncio.Semaphore(TOPICS_AT_ONCE)
         begun: set[str] = set()
 
-        async def publish_topic(name: str, indexes: list[int]) -> None:
+        async def publish_topic(name: str, indexes: Sequence[int]) -> None:
             async with room:
                 begun.add(name)
                 mine = [events[index] for index in indexes]
@@ -163,9 +162,10 @@ class Outbound:
         return reply_of(topic, reply, self._codec)
 
     def _entry(self, event: PolarisEvent) -> EventType:
-        entry = self._entries.get(type(event))
-        if entry is None:
-            entry = self._entries[type(event)] = self._codec.require(type(event))
+        return self._entries.get(type(event)) or self._entry_of(type(event))
+
+    def _entry_of(self, event_class: type[PolarisEvent]) -> EventType:
+        entry = self._entries[event_class] = self._codec.require(event_class)
         return entry
 
     def _context(
@@ -226,8 +226,9 @@ class Outbound:
                 self._numbering.not_confirmed(topic, event.event_id, number)
 
     async def _send_event(self, context: MessageContext) -> Receipt:
+        kind = self._entry(context.event).kind
         receipt = await self._publisher.send(
-            self._message(context), _delivery(context), context.timeout_s, kind=self._entry(context.event).kind
+            self._message(context), context.delivery or _AT_MOST_ONCE, context.timeout_s, kind=kind
         )
         context.result = receipt
         return receipt
@@ -244,7 +245,7 @@ class Outbound:
         message = OutgoingMessage(context.topic, payload, batch.message_id, context.headers or None)
         receipt = await self._publisher.send(
             message,
-            _delivery(context),
+            context.delivery or _AT_MOST_ONCE,
             context.timeout_s,
             kind=self._kind(batch.events),
             place=place,
@@ -356,9 +357,9 @@ class Outbound:
         correlation_id = current_correlation_id() or new_correlation_id()
         traceparent = None if trace is None else trace.traceparent
         tracestate = None if trace is None else trace.tracestate
-        encode = self._codec.encode
-        number = self._numbering.next
-        numbers = [number(topic, event.event_id) if self._entry(event).kind is _TELEMETRY else None for event in events]
+        encode, number = self._codec.encode, self._numbering.next
+        counted = {kind for kind in set(map(type, events)) if self._entries[kind].kind is _TELEMETRY}
+        numbers = [number(topic, event.event_id) if type(event) in counted else None for event in events]
         try:
             encoded = [
                 encode(
@@ -377,10 +378,6 @@ class Outbound:
 
     def _cut_encoded(self, events: Sequence[PolarisEvent], encoded: Sequence[bytes]) -> list[Batch]:
         return list(cut(events, encoded, bytes_max=min(BATCH_BYTES, self._broker.capabilities.payload_bytes_max)))
-
-
-def _delivery(context: MessageContext) -> DeliveryClass:
-    return context.delivery or _AT_MOST_ONCE
 
 
 def _receipt(context: MessageContext) -> Receipt:

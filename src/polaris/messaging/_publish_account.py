@@ -53,27 +53,28 @@ class PublishAccount(msgspec.Struct, frozen=True, kw_only=True):
 class PublishBook:
     """Keeps the account of one kind; of one bus, in its event loop."""
 
-    __slots__ = ("confirmed", "dropped", "published", "waiting")
+    __slots__ = ("confirmed", "dropped", "published")
 
     def __init__(self) -> None:
         self.published = 0
         self.confirmed = 0
-        self.waiting = 0
         self.dropped: dict[str, int] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Events whose publishing has neither succeeded nor failed."""
+        return self.published - self.confirmed - sum(self.dropped.values())
 
     def enter(self, events: int = 1) -> None:
         """Events were given to the bus."""
         self.published += events
-        self.waiting += events
 
     def confirm(self, events: int = 1) -> None:
         """Events got the guarantee that was asked for."""
-        self.waiting -= events
         self.confirmed += events
 
     def drop(self, reason: str, events: int = 1) -> None:
         """Events will not be sent any more by this call."""
-        self.waiting -= events
         self.dropped[reason] = self.dropped.get(reason, 0) + events
 
     def account(self) -> PublishAccount:

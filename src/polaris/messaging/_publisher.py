@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 
 from polaris.clock import Clock
 from polaris.domain import EventKind
@@ -109,19 +110,18 @@ class Publisher:
         """
         if not timeout_s >= 0:
             raise InvalidValueError("timeout_s", "seconds, at least 0", timeout_s)
-        deadline_s = self._clock.monotonic() + min(timeout_s, WAIT_S_MAX)
+        began_s = self._clock.monotonic()
         limit = self._broker.capabilities.payload_bytes_max
         if len(message.payload) > limit:
             raise PayloadTooLargeError(message.subject, payload_bytes=len(message.payload), payload_bytes_max=limit)
-        line = self.line_of(message.subject)
-        attempt_s = min(timeout_s, ATTEMPT_S_MAX, max(ATTEMPT_S_MIN, timeout_s / 3))
-        known = delivery is _AT_LEAST_ONCE and self.guarantee(message.subject) is delivery
-        repetition = _Repetition(patient=known)
+        guarantee, line = self._routes.get(message.subject) or self._route(message.subject)
+        attempt_s = _attempt_s(timeout_s)
         if place is not None:
-            place.begin(deadline_s)
+            place.begin(began_s + min(timeout_s, WAIT_S_MAX))
+        failure: MessageBusError
         if line.away:
             state = self._broker.state.value
-            repetition.note(BusConnectionError(f"the broker is {state}; nothing was sent", {"state": state}))
+            failure = BusConnectionError(f"the broker is {state}; nothing was sent", {"state": state})
         else:
             try:
                 receipt = await self._broker.publish(message, delivery=delivery, timeout_s=attempt_s)
@@ -129,12 +129,14 @@ class Publisher:
                 if error.retryable is not True:
                     raise
                 self._told(line, error)
-                repetition.note(error)
+                failure = error
             else:
                 line.heard()
                 return receipt
-        if not waits and isinstance(repetition.last, BusConnectionError):
-            raise NotSent(repetition.last.message, repetition.last.context)
+        if not waits and isinstance(failure, BusConnectionError):
+            raise NotSent(failure.message, failure.context)
+        repetition = _Repetition(failure, patient=delivery is _AT_LEAST_ONCE and guarantee is delivery)
+        deadline_s = began_s + min(timeout_s, WAIT_S_MAX)
         return await self._repeat(repetition, line, message, delivery, deadline_s, attempt_s, kind, place)
 
     async def _repeat(
@@ -207,26 +209,22 @@ class Publisher:
 class _Repetition:
     """One message that is sent again and again: what became of it so far.
 
+    `first` is why the first attempt failed, which was made before the policy was asked; it ends there once more.
     `patient`: the bus knows the stream that stores it, so that nobody answering means that it has no leader now.
     """
 
-    def __init__(self, *, patient: bool) -> None:
-        self.last: MessageBusError | None = None
+    def __init__(self, first: MessageBusError, *, patient: bool) -> None:
         self._patient = patient
-        self._noted: MessageBusError | None = None
+        self._noted: MessageBusError | None = first
         self._doubt: UnconfirmedPublishError | None = None
         self._refusals = 0
         self._in_flight = False
+        self._judge(first)
 
     @property
     def in_doubt(self) -> bool:
         """Whether an attempt may have been stored."""
         return self._doubt is not None or self._in_flight
-
-    def note(self, error: MessageBusError) -> None:
-        """The first attempt was made before the policy was asked; it ends there once more."""
-        self._judge(error)
-        self._noted = error
 
     async def attempt(self, publish: Callable[[], Awaitable[Receipt]]) -> Receipt:
         """Publish, keeping count."""
@@ -250,7 +248,7 @@ class _Repetition:
         return receipt
 
     def _judge(self, error: MessageBusError) -> None:
-        self.last = error
+        self._last = error
         if isinstance(error, UnconfirmedPublishError):
             self._doubt = error
         elif isinstance(error, PublishError) and not (self._patient and error.context.get("reason") == NOBODY_STORES):
@@ -267,4 +265,10 @@ class _Repetition:
             return UnconfirmedPublishError("the time was up before the broker answered")
         if end is not None:
             return end
-        return self.last or UnconfirmedPublishError("the time was up")
+        return self._last
+
+
+@lru_cache(maxsize=256)
+def _attempt_s(timeout_s: float) -> float:
+    """How long one attempt may take of a publish that may take so long."""
+    return min(timeout_s, ATTEMPT_S_MAX, max(ATTEMPT_S_MIN, timeout_s / 3))

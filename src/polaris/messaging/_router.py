@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from polaris.clock import Clock
+from polaris.messaging._accepted import Accepted
 from polaris.messaging._backlog import Backlog
 from polaris.messaging._broker import ConsumerInfo, Delivery
 from polaris.messaging._cloudevents import EventCodec
@@ -17,7 +19,7 @@ from polaris.messaging._in_place import InPlace, InSequence
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._ordering import Ordering
 from polaris.messaging._sequences import GapDetector
-from polaris.messaging._settlement import Accepted, Settlement, is_being_cancelled
+from polaris.messaging._settlement import Settlement, is_being_cancelled
 from polaris.messaging._shedding import Dropped, Shedding
 from polaris.messaging._sources import Source
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
@@ -82,7 +84,7 @@ class Route:
             codec=codec,
             guard=self._guard,
             answer=answer,
-            repeats=_repeats if self._ordering is None else self._ordering.repeats,
+            repeats=attrgetter("repeats") if self._ordering is None else self._ordering.repeats,
             gaps=gaps,
         )
         sheds = options.conflate or options.stale_after_s is not None
@@ -218,10 +220,10 @@ class Route:
             step = self._process_in_order
         elif self._in_place is not None and not self._invoker.takes_batch:
             step = self._process_in_place
-        backlog = self._backlog
+        backlog, row = self._backlog, self._backlog.row
         self._invoker.enter()
         try:
-            while (item := backlog.take() if backlog else await backlog.wait_and_take()) is not None:
+            while (item := row.popleft() if row else await backlog.wait_and_take()) is not None:
                 if self._resumed is not None:
                     await self._resumed.wait()
                 # What is not begun any more is handed back when the source is closed: it would come here again.
@@ -231,25 +233,24 @@ class Route:
             self._invoker.leave()
 
     async def _process_one(self, item: Accepted) -> bool:
+        shedding = self._shedding
         try:
-            if self._shedding is None:
-                await self._handle(item)
-            elif not await self._shed(self._shedding, item):
-                await self._handle(item)
-                if not self._settlement.holds(item):
-                    self._shedding.ended(item)
+            if shedding is not None and await self._shed(shedding, item):
+                return False
+            found = self._handling.decode(item)
+            if isinstance(found, Failure):
+                failed = await self._settlement.put_aside(item, found)
+                done = failed is None
+            else:
+                failed = await self._handling.handle(item, found)
+                done = failed is None and self._settlement.let_go(item)
+            if not done and (failed is None or not self._keeps(item, failed)):
+                await self._settlement.settle(item, failed)
+            if shedding is not None and not self._settlement.holds(item):
+                shedding.ended(item)
         except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
             await self._survive(error, [item])
         return False
-
-    async def _handle(self, item: Accepted) -> None:
-        found = self._handling.decode(item)
-        if not isinstance(found, Failure):
-            failed = await self._handling.handle(item, found)
-        elif (failed := await self._settlement.put_aside(item, found)) is None:
-            return
-        if failed is None or not self._keeps(item, failed):
-            await self._settlement.settle(item, failed)
 
     async def _shed(self, shedding: Shedding, item: Accepted) -> bool:
         """Settle the message unhandled if it does not matter any more; whether it was."""
@@ -342,10 +343,10 @@ class Route:
 
     async def _collect(self, batch: list[tuple[Accepted, Found]]) -> bool:
         """Add what is there or comes within the linger, up to `batch_max` events; whether the end was announced."""
-        count = _count(batch[0][1])
+        count, row = _count(batch[0][1]), self._backlog.row
         until_s = self._clock.monotonic() + self._options.batch_linger_s
         while count < self._options.batch_max:
-            if not self._backlog:
+            if not row:
                 left_s = until_s - self._clock.monotonic()
                 if left_s <= 0 or self._ending is not None:
                     return False
@@ -355,7 +356,7 @@ class Route:
                 except TimeoutError:
                     return False
             else:
-                item = self._backlog.take()
+                item = row.popleft()
             if item is None:
                 return True
             found = self._handling.decode(item)
@@ -383,7 +384,3 @@ async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
 
 def _count(found: Found) -> int:
     return 1 if isinstance(found, Failure) else len(found)
-
-
-def _repeats(item: Accepted) -> int:
-    return item.repeats

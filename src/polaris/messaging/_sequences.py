@@ -15,6 +15,7 @@ from typing import Protocol
 
 TOPICS_MAX = 200_000
 NUMBERS_MAX = 65_536
+_NUMBERS_HALF = NUMBERS_MAX // 2
 UNSENT_MAX = 65_536
 ROWS_MAX = 200_000
 EPOCHS_MAX = 16
@@ -56,8 +57,8 @@ class Numbering:
 
     def next(self, topic: str, event_id: str) -> str:
         """The number of an event on its way out."""
-        key = topic, event_id
-        known = self._numbers.get(key)
+        numbers, key = self._numbers, (topic, event_id)
+        known = numbers.get(key)
         if known is not None:
             return known
         known = self._older_numbers.pop(key, None)
@@ -65,11 +66,12 @@ class Numbering:
             known = self._unsent.pop(key, None)
         if known is None:
             counter = self._counts.get(topic) or self._counter(topic)
-            count = counter.count = counter.count + 1
-            known = counter.prefix + str(count).zfill(12)
-        if len(self._numbers) >= NUMBERS_MAX // 2:
-            self._numbers, self._older_numbers = {}, self._numbers
-        self._numbers[key] = known
+            counter.count += 1
+            known = counter.prefix + str(counter.count).zfill(12)
+        if len(numbers) >= _NUMBERS_HALF:
+            self._older_numbers = numbers
+            numbers = self._numbers = {}
+        numbers[key] = known
         return known
 
     def not_confirmed(self, topic: str, event_id: str, number: str) -> None:

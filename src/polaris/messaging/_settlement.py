@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from polaris.clock import Clock
 from polaris.exceptions import MessageBusError
+from polaris.messaging._accepted import Accepted
 from polaris.messaging._broker import AckPolicy, Delivery
 from polaris.messaging._cumulative import Cumulative
 from polaris.messaging._dead_letter_entry import DeadLetterReason
@@ -38,26 +39,6 @@ def is_being_cancelled() -> bool:
     """Whether a `CancelledError` seen now is meant for the running task, and not left over from what it awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-class Accepted:
-    """A delivery that was taken and is not settled; `beat_s` is when the broker last heard of it (unless core).
-
-    `repeats` counts how often it was tried again in place, `probes` how often it failed as a probe of a breaker.
-    """
-
-    __slots__ = ("beat_s", "delivery", "probes", "repeats")
-
-    def __init__(self, delivery: Delivery, beat_s: float) -> None:
-        self.delivery = delivery
-        self.beat_s = beat_s
-        self.repeats = 0
-        self.probes = 0
-
-    @property
-    def identity(self) -> Hashable:
-        """Which message it is: a stream that was made anew gives its numbers again."""
-        return self.delivery.sequence, self.delivery.stored_at
 
 
 class Settlement:
@@ -103,6 +84,8 @@ class Settlement:
         self._lines: KeptBack[tuple[str, DeadLetterReason | None]] = KeptBack(clock)
         self._accepted: dict[int, Accepted] = {}
         self._freed = asyncio.Event()
+        # How many wait for that.
+        self._waiting = 0
         # Of messages that failed and are not settled: the attempt that failed last, and the failures so far.
         self._failures: dict[Hashable, tuple[int, int]] = {}
 
@@ -119,10 +102,10 @@ class Settlement:
     @property
     def room(self) -> int:
         """How many more may be accepted now."""
-        room, books = self._options.in_flight_max - self.in_flight, self._cumulative
+        books = self._cumulative
         if books is None:
-            return room
-        room += books.to_come_again
+            return self._options.in_flight_max - len(self._accepted)
+        room = self._options.in_flight_max - self.in_flight + books.to_come_again
         if books.complete:
             return room
         # What is elsewhere must come, for anything to be settled; until it does, the broker gives that much less.
@@ -136,7 +119,11 @@ class Settlement:
             await books.look()
         while self.room < enough and (books is None or books.complete):
             self._freed.clear()
-            await self._freed.wait()
+            self._waiting += 1
+            try:
+                await self._freed.wait()
+            finally:
+                self._waiting -= 1
 
     def accept(self, delivery: Delivery) -> Accepted | None:
         """Take a delivery; None if it is of a message that is here already, and there is nothing to do."""
@@ -151,12 +138,9 @@ class Settlement:
 
     async def settle(self, item: Accepted, error: BaseException | None) -> None:
         """Acknowledge what was handled; hand back, with the delay of the policy, what failed with `error`."""
-        if error is None and not self.settles:
-            # Nobody waits to be told of it.
-            if self._observe is not None:
-                self._observe(item.delivery, None)
-            self._release(item)
-        elif error is None:
+        if error is None and self.let_go(item):
+            return
+        if error is None:
             self._forgive(item)
             await self._end_well(item, item.delivery.ack)
             if self._observe is not None:
@@ -165,6 +149,15 @@ class Settlement:
             self._lose(item, error)
         else:
             await self.hand_back(item, self.delay_s(item, error))
+
+    def let_go(self, item: Accepted) -> bool:
+        """Settle what was handled if nobody waits to be told of it; whether that was so."""
+        if self.settles:
+            return False
+        if self._observe is not None:
+            self._observe(item.delivery, None)
+        self._release(item)
+        return True
 
     def delay_s(self, item: Accepted, error: BaseException, repeats: int = 0) -> float:
         """How long the message that failed with `error` waits before it is tried again."""
@@ -375,7 +368,8 @@ class Settlement:
 
     def _release(self, item: Accepted) -> None:
         self._accepted.pop(id(item), None)
-        self._freed.set()
+        if self._waiting:
+            self._freed.set()
 
     def _log(
         self, message: str, delivery: Delivery, error: BaseException | None, reason: DeadLetterReason | None

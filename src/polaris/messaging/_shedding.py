@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from polaris.clock import Clock
-from polaris.messaging._settlement import Accepted
+from polaris.messaging._accepted import Accepted
 from polaris.messaging._subscription import SubscriptionOptions
 
 

@@ -263,7 +263,7 @@ def test_a_type_registered_later_is_taken_up() -> None:
     late = json.dumps(foreign(type="acme.order.shipped", data={"order": "o-1"})).encode()
     assert isinstance(EventCodec(registry).decode(late).event, OrderShipped)
     assert codec.decode(late).event.event_id == "1"
-    assert codec.decode_batch(codec.join([late, encoded()]))[0][0].order == "o-1"  # type: ignore[union-attr]
+    assert codec.decode_batch(codec.join([late, encoded()]))[0].event.order == "o-1"  # type: ignore[union-attr]
     shipped = OrderShipped("o-2", 1.5)
     assert json.loads(codec.encode(shipped))["dataschema"] == "urn:polaris:schema:acme.order.shipped:2"
     assert codec.decode(codec.encode(shipped)).event == shipped

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from polaris.clock import SYSTEM_CLOCK
 from polaris.exceptions import BusConnectionError
 from polaris.messaging import ConsumerInfo, ConsumerSpec, StreamSpec
+from polaris.messaging._accepted import Accepted
 from polaris.messaging._cumulative import Cumulative
-from polaris.messaging._settlement import Accepted
 from polaris.messaging.brokers._memory_deliveries import StreamDelivery
 from polaris.messaging.brokers._memory_streams import ConsumerPosition, MemoryStream, Record
 

@@ -24,6 +24,7 @@ from polaris.messaging import (
     MiddlewareChain,
     NextHandler,
     RedeliveryPolicy,
+    TracingMiddleware,
     ValidationMiddleware,
 )
 from polaris.observability import LoggingConfig, MetricsCollector, StructuredLogger, capture_logs
@@ -62,6 +63,60 @@ async def test_the_first_middleware_is_outermost_and_results_come_back() -> None
     chain = MiddlewareChain([Noting("a", notes), Noting("b", notes)])
     assert await chain.process(context(), final) == "result"
     assert notes == ["a in", "b in", "final", "b out", "a out"]
+
+
+@pytest.mark.parametrize("measure", [None, MetricsCollector()])
+async def test_a_middleware_whose_process_was_replaced_is_asked_by_that(measure: MetricsCollector | None) -> None:
+    asked: list[str] = []
+
+    class Own(MetricsMiddleware):
+        async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
+            asked.append("class")
+            return await super().process(context, next_handler)
+
+    async def process(context: MessageContext, next_handler: NextHandler) -> Any:
+        asked.append("instance")
+        return await next_handler(context)
+
+    async def final(context: MessageContext) -> str:
+        return "result"
+
+    collector, replaced = MetricsCollector(), CorrelationMiddleware()
+    replaced.process = process  # type: ignore[method-assign]
+    assert await MiddlewareChain([replaced, Own(collector)], measure=measure).process(context(), final) == "result"
+    assert asked == ["instance", "class"]
+    assert collector.message_counter("polaris.health.*", "processed", "polaris.health").get() == 1
+
+
+@pytest.mark.parametrize("direction", MessageDirection)
+@pytest.mark.parametrize(
+    "middleware",
+    [
+        CorrelationMiddleware(),
+        LoggingMiddleware(StructuredLogger("t", LoggingConfig(level="critical"))),
+        MetricsMiddleware(MetricsCollector()),
+        TracingMiddleware(ratio=0.0),
+    ],
+    ids=lambda middleware: type(middleware).__name__,
+)
+async def test_a_middleware_does_the_same_alone_and_in_a_chain(
+    middleware: MessageMiddleware, direction: MessageDirection
+) -> None:
+    async def good(context: MessageContext) -> tuple[str | None, str | None]:
+        return current_correlation_id(), context.correlation_id
+
+    async def bad(context: MessageContext) -> None:
+        raise KeyError("x")
+
+    outcomes = []
+    for process in (middleware.process, MiddlewareChain([middleware]).process):
+        with correlation_scope("around"):
+            outcomes.append(await process(context(direction=direction, correlation_id="given"), good))
+            assert current_correlation_id() == "around"
+            with pytest.raises(KeyError):
+                await process(context(direction=direction, correlation_id="given"), bad)
+            assert current_correlation_id() == "around"
+    assert outcomes[0] == outcomes[1]
 
 
 async def test_a_chain_without_middlewares_is_the_handler() -> None:

@@ -11,6 +11,7 @@ from tests.unit.messaging.doubles import STORED, health
 from polaris.exceptions import PayloadTooLargeError
 from polaris.messaging import (
     CompressionMiddleware,
+    EventCodec,
     InMemoryMessageBroker,
     MessageContext,
     OutgoingMessage,
@@ -39,6 +40,17 @@ def test_a_batch_holds_512_events_however_small_they_are() -> None:
     events = [health(event_id=str(number)) for number in range(1_025)]
     batches = list(cut(events, [b"{}"] * len(events), bytes_max=1 << 20))
     assert [len(one.events) for one in batches] == [512, 512, 1]
+
+
+def test_events_that_just_fit_travel_in_one_message_and_a_byte_more_makes_it_two() -> None:
+    codec, events = EventCodec(), [health(event_id=str(number)) for number in range(10)]
+    encoded = [codec.encode(event) for event in events]
+    size = len(codec.join(encoded))
+    # A comma is reckoned for the last one too.
+    assert [len(one.events) for one in cut(events, encoded, bytes_max=size + 1)] == [10]
+    assert [len(one.events) for one in cut(events, encoded, bytes_max=size)] == [9, 1]
+    assert [len(one.events) for one in cut(events[:1], encoded[:1], bytes_max=1)] == [1]
+    assert list(cut([], [], bytes_max=size)) == []
 
 
 async def test_a_message_id_is_forgotten_when_its_window_is_over() -> None:

@@ -9,7 +9,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.unit.messaging.doubles import STORED, eventually, health, new_bus, number_of, running_bus, telemetry
+from tests.unit.messaging.doubles import (
+    STORED,
+    eventually,
+    health,
+    new_bus,
+    number_of,
+    publish_raw,
+    running_bus,
+    telemetry,
+)
 
 from polaris._correlation import correlation_scope, current_correlation_id
 from polaris.domain import EVENTS, EventRegistry, HealthEvent, PolarisEvent, TelemetryEvent, event_type
@@ -154,6 +163,20 @@ async def test_a_batch_handler_gets_many_events_at_once() -> None:
     assert [number for call in calls for number in call] == [float(n) for n in range(120)]
     assert len(calls) <= 5
     assert max(len(call) for call in calls) == 50
+
+
+async def test_a_message_of_no_events_calls_no_batch_handler_and_is_done_with() -> None:
+    batches: list[int] = []
+
+    async def handle(events: list[TelemetryEvent]) -> None:
+        batches.append(len(events))
+
+    async with running_bus() as bus:
+        subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="w", batch_linger_s=0.0)
+        await publish_raw(bus, "polaris.telemetry.web", b"[]")
+        await eventually(lambda: subscription.stats.received == 1 and subscription.in_flight == 0)
+        await bus.publish_telemetry(telemetry())
+        await eventually(lambda: batches == [1])
 
 
 async def test_a_batch_handler_does_not_wait_long_for_company() -> None:

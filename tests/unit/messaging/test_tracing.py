@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import timeit
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -666,9 +666,9 @@ def test_opentelemetry_is_imported_for_the_first_span_and_not_before() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def run_to_its_end(coroutine: Coroutine[Any, Any, Any]) -> None:
+def run_to_its_end(awaitable: Awaitable[Any]) -> None:
     try:
-        coroutine.send(None)
+        awaitable.__await__().send(None)
     except StopIteration:
         return
     raise AssertionError("it waited")

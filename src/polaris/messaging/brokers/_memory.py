@@ -41,6 +41,7 @@ from polaris.messaging.brokers._wire_rules import check_headers, check_pattern, 
 PAYLOAD_BYTES_MAX = 1 << 20
 YIELD_EVERY = 64
 _CAN_SEND = (ConnectionState.CONNECTED, ConnectionState.DRAINING)
+_CONNECTED = ConnectionState.CONNECTED
 # In Python 3.11 a member of an enumeration costs as much as a call when it is looked up in its class.
 _AT_MOST_ONCE = DeliveryClass.AT_MOST_ONCE
 _AT_LEAST_ONCE = DeliveryClass.AT_LEAST_ONCE
@@ -121,7 +122,8 @@ class InMemoryMessageBroker:
         delivery: DeliveryClass = DeliveryClass.AT_MOST_ONCE,
         timeout_s: float = 5.0,
     ) -> Receipt:
-        self._require_connection()
+        if self._state is not _CONNECTED:
+            self._require_connection()
         receipt = self._send(message, delivery)
         self._published += 1
         if self._published % YIELD_EVERY == 0:

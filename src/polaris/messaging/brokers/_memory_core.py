@@ -40,13 +40,16 @@ class MemorySubscription:
         """Queue one message; at the bound it is dropped and counted."""
         if self._ended:
             return
-        if len(self._pending) >= PENDING_MAX:
+        pending = self._pending
+        if not pending:
+            # Whoever takes from it goes on until it is empty, and only then waits to be told.
+            self._arrived.set()
+        elif len(pending) >= PENDING_MAX:
             if not self.dropped:
                 _log.warning("subscription %s is too slow: dropping messages", self.pattern)
             self.dropped += 1
             return
-        self._pending.append(delivery)
-        self._arrived.set()
+        pending.append(delivery)
 
     async def finish(self) -> None:
         """Take nothing new, hand over what waits, then end."""

@@ -44,7 +44,7 @@ class InMemoryHub:
 
     def stream_of(self, subject: str) -> MemoryStream | None:
         """The stream that stores the subject, or None."""
-        return self._route(subject)[0]
+        return (self._routes.get(subject) or self._route(subject))[0]
 
     def ensure_stream(self, spec: StreamSpec) -> None:
         """Create or update the stream; subjects belong to one stream only."""
@@ -64,12 +64,11 @@ class InMemoryHub:
 
     def fan_out(self, subject: str, delivery: Delivery) -> int:
         """Hand a message to every core subscription and to one member of every group; returns how many got it."""
-        inbox = self.inboxes.get(subject)
-        if inbox is not None:
+        if self.inboxes and (inbox := self.inboxes.get(subject)) is not None:
             if not inbox.done():
                 inbox.set_result(delivery)
             return 1
-        _, alone, groups = self._route(subject)
+        _, alone, groups = self._routes.get(subject) or self._route(subject)
         for subscription in alone:
             subscription.offer(delivery)
         for members in groups:
@@ -87,16 +86,15 @@ class InMemoryHub:
     def _route(
         self, subject: str
     ) -> tuple[MemoryStream | None, list[MemorySubscription], list[list[MemorySubscription]]]:
-        route = self._routes.get(subject)
-        if route is None:
-            stream = next((found for found in self.streams.values() if found.captures(subject)), None)
-            alone: list[MemorySubscription] = []
-            groups: dict[str, list[MemorySubscription]] = {}
-            for subscription in self._subscriptions:
-                if matches(subscription.pattern, subject):
-                    members = alone if subscription.group is None else groups.setdefault(subscription.group, [])
-                    members.append(subscription)
-            if len(self._routes) >= ROUTES_MAX:
-                self._routes.clear()
-            route = self._routes[subject] = (stream, alone, list(groups.values()))
+        """Find out where messages on the subject go, and remember it."""
+        stream = next((found for found in self.streams.values() if found.captures(subject)), None)
+        alone: list[MemorySubscription] = []
+        groups: dict[str, list[MemorySubscription]] = {}
+        for subscription in self._subscriptions:
+            if matches(subscription.pattern, subject):
+                members = alone if subscription.group is None else groups.setdefault(subscription.group, [])
+                members.append(subscription)
+        if len(self._routes) >= ROUTES_MAX:
+            self._routes.clear()
+        route = self._routes[subject] = (stream, alone, list(groups.values()))
         return route

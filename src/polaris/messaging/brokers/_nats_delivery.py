@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+import msgspec
 
 from polaris.messaging.brokers._nats_protocol import decode_headers
 
@@ -31,27 +33,25 @@ class Settler(Protocol):
         ...
 
 
-class CoreDelivery:
+class CoreDelivery(msgspec.Struct, eq=False):
     """A message of a core subscription, or a reply. Settling does nothing."""
 
-    __slots__ = ("_block", "_headers", "payload", "reply_to", "subject")
+    subject: str
+    payload: bytes
+    block: bytes | None
+    """The headers as they came."""
+    reply_to: str | None
+    _headers: Mapping[str, str] | None = None
 
-    attempt = 1
-    sequence: int | None = None
-    number: int | None = None
-    stored_at: datetime | None = None
-
-    def __init__(self, subject: str, payload: bytes, block: bytes | None, reply_to: str | None) -> None:
-        self.subject = subject
-        self.payload = payload
-        self.reply_to = reply_to
-        self._block = block
-        self._headers: Mapping[str, str] | None = None
+    attempt: ClassVar[int] = 1
+    sequence: ClassVar[int | None] = None
+    number: ClassVar[int | None] = None
+    stored_at: ClassVar[datetime | None] = None
 
     @property
     def headers(self) -> Mapping[str, str]:
         if self._headers is None:
-            self._headers = decode_headers(self._block)
+            self._headers = decode_headers(self.block)
         return self._headers
 
     async def ack(self, *, confirm: bool = False) -> None:
@@ -73,7 +73,17 @@ class StoredDelivery:
     Of one that is `settled` from the start, as the server does not listen to settlements, none is sent.
     """
 
-    __slots__ = ("_ack_subject", "_block", "_fields", "_headers", "_settled", "_settler", "payload", "subject")
+    __slots__ = (
+        "_ack_subject",
+        "_block",
+        "_fields",
+        "_headers",
+        "_settled",
+        "_settler",
+        "_stored_at",
+        "payload",
+        "subject",
+    )
 
     reply_to: str | None = None
 
@@ -93,6 +103,7 @@ class StoredDelivery:
         self._block = block
         self._headers: Mapping[str, str] | None = None
         self._fields: list[str] | None = None
+        self._stored_at: datetime | None = None
         self._settled = settled
 
     @property
@@ -115,7 +126,9 @@ class StoredDelivery:
 
     @property
     def stored_at(self) -> datetime | None:
-        return datetime.fromtimestamp(self._number(3) / 1e9, UTC)
+        if self._stored_at is None:
+            self._stored_at = datetime.fromtimestamp(self._number(3) / 1e9, UTC)
+        return self._stored_at
 
     def _number(self, index: int) -> int:
         if self._fields is None:

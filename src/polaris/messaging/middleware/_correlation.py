@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, ClassVar
 
 from polaris._correlation import _correlation_id as correlation_variable
 from polaris._correlation import current_correlation_id, legal_correlation_id
-from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, MiddlewareFunction, NextHandler
+from polaris.messaging._chain import (
+    BoundMiddleware,
+    MessageMiddleware,
+    MiddlewareChain,
+    MiddlewareFunction,
+    NextHandler,
+)
 from polaris.messaging._context import MessageContext, MessageDirection
-from polaris.observability import trace_scope
+from polaris.observability import TraceContext, trace_scope
 
 _PUBLISH = MessageDirection.PUBLISH
 
 
-class CorrelationMiddleware(MessageMiddleware):
+class CorrelationMiddleware(BoundMiddleware):
     """Runs what follows under the message's correlation id and trace. The bus puts one round every chain by itself.
 
     An incoming id is kept; a new one is made only when there is none. What a handler publishes, logs, stores or raises
@@ -24,22 +30,31 @@ class CorrelationMiddleware(MessageMiddleware):
     order: ClassVar[int | None] = 10
     order_reason: ClassVar[str] = "all others run under the message's correlation id and trace"
 
-    async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
-        correlation_id, trace = context.correlation_id, context.trace
-        if context.direction is _PUBLISH:
-            if correlation_id and correlation_id == current_correlation_id():
+    def around(self, next_handler: NextHandler) -> NextHandler:
+        async def under_id(context: MessageContext) -> Any:
+            # `correlation_scope`, written out: every message passes here.
+            chosen = context.correlation_id = legal_correlation_id(context.correlation_id)
+            token = correlation_variable.set(chosen)
+            try:
                 return await next_handler(context)
-            trace = None  # it is current already
-        # `correlation_scope`, written out: every message passes here.
-        chosen = context.correlation_id = legal_correlation_id(correlation_id)
-        token = correlation_variable.set(chosen)
-        try:
-            if trace is None:
-                return await next_handler(context)
+            finally:
+                correlation_variable.reset(token)
+
+        async def under_trace(context: MessageContext, trace: TraceContext) -> Any:
             with trace_scope(trace.child()):
-                return await next_handler(context)
-        finally:
-            correlation_variable.reset(token)
+                return await under_id(context)
+
+        def run(context: MessageContext) -> Awaitable[Any]:
+            if context.direction is _PUBLISH:
+                # Its trace is current already, and its id may be.
+                correlation_id = context.correlation_id
+                if correlation_id and correlation_id == current_correlation_id():
+                    return next_handler(context)
+            elif context.trace is not None:
+                return under_trace(context, context.trace)
+            return under_id(context)
+
+        return run
 
 
 def with_correlation(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from polaris._correlation import correlation_scope, current_correlation_id
-from polaris.messaging._chain import MessageMiddleware, NextHandler
+from polaris.messaging._chain import BoundMiddleware, NextHandler
 from polaris.messaging._context import MessageContext, MessageDirection
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _DONE = {MessageDirection.PUBLISH: "message published", MessageDirection.DELIVER
 _FAILED = {MessageDirection.PUBLISH: "message not published", MessageDirection.DELIVER: "message not handled"}
 
 
-class LoggingMiddleware(MessageMiddleware):
+class LoggingMiddleware(BoundMiddleware):
     """Logs every message: at debug when it went well, at warning with the error when it failed (which it hands on).
 
     An incoming correlation id is kept and made current; a new one is made only when there is none. Payloads are never
@@ -31,32 +31,36 @@ class LoggingMiddleware(MessageMiddleware):
         # Asked before the fields are put together; a logger that cannot say is taken to want everything.
         self._wants = getattr(logger, "is_enabled_for", lambda level: True)
 
-    async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
-        if context.correlation_id is None or context.correlation_id != current_correlation_id():
-            with correlation_scope(context.correlation_id) as context.correlation_id:
-                return await self.process(context, next_handler)
-        began_s = time.perf_counter()
-        try:
-            result = await next_handler(context)
-        except Exception as error:  # boundary: whatever it was is logged, and raised again
-            fields = self._fields(context, began_s)
-            self._logger.warning(_FAILED[context.direction], error=error, **fields)
-            raise
-        if self._wants("DEBUG"):
-            self._logger.debug(_DONE[context.direction], **self._fields(context, began_s))
-        return result
+    def around(self, next_handler: NextHandler) -> NextHandler:
+        logger, wants = self._logger, self._wants
 
-    @staticmethod
-    def _fields(context: MessageContext, began_s: float) -> dict[str, Any]:
-        fields: dict[str, Any] = {
-            "topic": context.topic,
-            "event_type": context.event_type,
-            "event_id": context.event.event_id,
-            "duration_ms": round((time.perf_counter() - began_s) * 1e3, 3),
-        }
-        if context.batch is not None:
-            fields["events"] = len(context.batch)
-        if context.direction is MessageDirection.DELIVER:
-            fields["subscription"] = context.subscription
-            fields["attempt"] = context.attempt
-        return fields
+        async def run(context: MessageContext) -> Any:
+            if context.correlation_id is None or context.correlation_id != current_correlation_id():
+                with correlation_scope(context.correlation_id) as context.correlation_id:
+                    return await run(context)
+            began_s = perf_counter()
+            try:
+                result = await next_handler(context)
+            except Exception as error:  # boundary: whatever it was is logged, and raised again
+                logger.warning(_FAILED[context.direction], error=error, **_fields(context, began_s))
+                raise
+            if wants("DEBUG"):
+                logger.debug(_DONE[context.direction], **_fields(context, began_s))
+            return result
+
+        return run
+
+
+def _fields(context: MessageContext, began_s: float) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "topic": context.topic,
+        "event_type": context.event_type,
+        "event_id": context.event.event_id,
+        "duration_ms": round((perf_counter() - began_s) * 1e3, 3),
+    }
+    if context.batch is not None:
+        fields["events"] = len(context.batch)
+    if context.direction is MessageDirection.DELIVER:
+        fields["subscription"] = context.subscription
+        fields["attempt"] = context.attempt
+    return fields

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from polaris.messaging._chain import MessageMiddleware, NextHandler
+from polaris.messaging._chain import BoundMiddleware, NextHandler
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.messaging._subjects import topic_pattern
 
@@ -34,7 +34,7 @@ class _Series:
         self.seconds: SlotHistogram | None = None if publishing else collector.message_timer(topic, event_type)
 
 
-class MetricsMiddleware(MessageMiddleware):
+class MetricsMiddleware(BoundMiddleware):
     """`polaris_messages_total` by topic pattern, status and event type, and the time of handling.
 
     `status` is published, publish_failed, processed or failed; every event of a batch counts. A collector of its own is
@@ -53,26 +53,29 @@ class MetricsMiddleware(MessageMiddleware):
         self._published: dict[tuple[str, str], _Series] = {}
         self._delivered: dict[tuple[str, str], _Series] = {}
 
-    async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
-        key = (topic_pattern(context.topic), context.event_type)
-        known = self._published if context.direction is _PUBLISH else self._delivered
-        series = known.get(key) or self._bind(known, context.direction, key)
-        count = 1 if context.batch is None else len(context.batch)
-        began_s = time.perf_counter()
-        try:
-            result = await next_handler(context)
-        except BaseException:  # boundary: whatever it was, the message failed
-            series.failed.inc(count)
-            raise
-        series.done.inc(count)
-        if series.seconds is not None:
-            series.seconds.observe(time.perf_counter() - began_s)
-        return result
+    def around(self, next_handler: NextHandler) -> NextHandler:
+        published, delivered, bind = self._published, self._delivered, self._bind
 
-    def _bind(
-        self, known: dict[tuple[str, str], _Series], direction: MessageDirection, key: tuple[str, str]
-    ) -> _Series:
+        async def run(context: MessageContext) -> Any:
+            known = published if context.direction is _PUBLISH else delivered
+            series = known.get((topic_pattern(context.topic), context.event_type)) or bind(known, context)
+            count = 1 if context.batch is None else len(context.batch)
+            began_s = perf_counter()
+            try:
+                result = await next_handler(context)
+            except BaseException:  # boundary: whatever it was, the message failed
+                series.failed.inc(count)
+                raise
+            series.done.inc(count)
+            if series.seconds is not None:
+                series.seconds.observe(perf_counter() - began_s)
+            return result
+
+        return run
+
+    def _bind(self, known: dict[tuple[str, str], _Series], context: MessageContext) -> _Series:
+        key = topic_pattern(context.topic), context.event_type
         if len(known) >= SERIES_KEPT_MAX:
             known.clear()
-        series = known[key] = _Series(self.collector, direction, *key)
+        series = known[key] = _Series(self.collector, context.direction, *key)
         return series

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from polaris.messaging._chain import MessageMiddleware, NextHandler
+from polaris.messaging._chain import BoundMiddleware, NextHandler
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.messaging._subjects import topic_pattern
 from polaris.observability import RatioSampler, TraceContext
@@ -22,7 +23,7 @@ _PUBLISH = MessageDirection.PUBLISH
 _passed_over: ContextVar[bool] = ContextVar("polaris_trace_passed_over", default=False)
 
 
-class TracingMiddleware(MessageMiddleware):
+class TracingMiddleware(BoundMiddleware):
     """A PRODUCER span for each publish and a CONSUMER span for each delivery, by OpenTelemetry's messaging conventions.
 
     Only what belongs to a recorded trace gets spans, and OpenTelemetry is not touched, nor imported, before that is
@@ -55,22 +56,30 @@ class TracingMiddleware(MessageMiddleware):
         self._sample = (ratio if isinstance(ratio, RatioSampler) else RatioSampler(ratio)).sample
         self._begin_on_delivery = begin_on_delivery
 
-    async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
-        if not context.links:
-            trace = context.trace
-            if trace is not None:
-                if not trace.sampled:
-                    return await next_handler(context)
-            elif context.direction is _PUBLISH:
-                if _passed_over.get() or not self._sample():
-                    return await next_handler(context)
-            elif not (self._begin_on_delivery and self._sample()):
-                token = _passed_over.set(True)
-                try:
-                    return await next_handler(context)
-                finally:
-                    _passed_over.reset(token)
-        return await self._record(context, next_handler)
+    def around(self, next_handler: NextHandler) -> NextHandler:
+        sample, begin_on_delivery = self._sample, self._begin_on_delivery
+
+        def run(context: MessageContext) -> Awaitable[Any]:
+            if not context.links:
+                trace = context.trace
+                if trace is not None:
+                    if not trace.sampled:
+                        return next_handler(context)
+                elif context.direction is _PUBLISH:
+                    if _passed_over.get() or not sample():
+                        return next_handler(context)
+                elif not (begin_on_delivery and sample()):
+                    return pass_over(context)
+            return self._record(context, next_handler)
+
+        async def pass_over(context: MessageContext) -> Any:
+            token = _passed_over.set(True)
+            try:
+                return await next_handler(context)
+            finally:
+                _passed_over.reset(token)
+
+        return run
 
     async def _record(self, context: MessageContext, next_handler: NextHandler) -> Any:
         if self._tracer is None:
