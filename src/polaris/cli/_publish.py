@@ -65,7 +65,7 @@ def read_event(raw: bytes, topic: str, type_name: str | None) -> PolarisEvent:
     if "specversion" in document:
         from polaris.messaging import EventCodec
 
-        return EventCodec().decode(raw)[0]
+        return EventCodec().decode(raw).event
     name = type_name or next((kind for prefix, kind in _TYPE_OF_TOPIC.items() if topic.startswith(prefix)), None)
     if name is None:
         raise UnknownEventTypeError(f"the topic {topic!r} does not tell the event type; name it with --type")
