@@ -125,7 +125,7 @@ async def compare(store: PolarisDataStore, replay: Replay) -> Comparison:
             points = await store.states.aggregate(
                 system_id, METRIC, TimeRange.all(), AggregationType(aggregation), bucket=BUCKET
             )
-            found = {point.timestamp: float(point.value) for point in points}
+            found = {point.timestamp: float(point.value) for point in points if point.value is not None}
             if found.keys() != wanted.keys():
                 differences.append(f"{system_id} {aggregation}: {len(found)} buckets, expected {len(wanted)}")
                 continue

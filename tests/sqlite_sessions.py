@@ -9,6 +9,7 @@ import apsw
 
 from polaris.storage.backends.sqlite._compaction import Compaction
 from polaris.storage.backends.sqlite._migrate import known_migrations, migrate
+from polaris.storage.backends.sqlite._rollup_windows import WindowKeeper
 from polaris.storage.backends.sqlite._session import SqliteSession
 
 
@@ -33,3 +34,9 @@ def scratch(session: SqliteSession) -> Iterator[SqliteSession]:
 def compact(session: SqliteSession, rows: int) -> None:
     """Move the oldest rows to the cold table."""
     Compaction(session, hot_rows_max=1, slice_rows=rows).move_slice()
+
+
+def roll_up(session: SqliteSession, rows: int) -> None:
+    """Summarise some of the dirty windows behind the compaction."""
+    rollups = session.time_series.rollups
+    WindowKeeper(session.connection, rollups, slice_rows=rows).run_slice(session.time_series.cold_until())

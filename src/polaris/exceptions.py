@@ -30,7 +30,9 @@
     │   └── RequestFailedError                  polaris.bus.request_failed
     ├── DataStoreError                          polaris.store
     │   ├── StoreConnectionError                polaris.store.connection
+    │   ├── UnconfirmedWriteError               polaris.store.write_unconfirmed  maybe written
     │   ├── StoreFullError                      polaris.store.full
+    │   ├── SeriesLimitError                    polaris.store.series_limit
     │   ├── StoreCorruptError                   polaris.store.corrupt
     │   ├── StoreLockedError                    polaris.store.locked
     │   ├── ConflictError                       polaris.store.conflict
@@ -42,7 +44,8 @@
         ├── ServiceNotRegisteredException       polaris.di.not_registered
         └── DependencyResolutionException       polaris.di.resolution
 
-Outcomes are kept apart: *not done* (PublishError), *unknown* (UnconfirmedPublishError), and done, which is no error.
+Outcomes are kept apart: *not done* (PublishError), *unknown* (UnconfirmedPublishError, UnconfirmedWriteError), and
+done, which is no error.
 `retryable` is the one answer that retry policies, breakers and the redelivery of the bus ask: True, False, or None
 where the policy of the caller decides.
 """
@@ -591,6 +594,16 @@ class StoreConnectionError(DataStoreError):
     title = "Data store unavailable"
 
 
+class UnconfirmedWriteError(DataStoreError):
+    """The connection to the store was lost before a write was confirmed: it was written entirely, or not at all.
+
+    Repeating it is safe for what may be done twice: points, documents put by id, nodes and edges.
+    """
+
+    code = "polaris.store.write_unconfirmed"
+    title = "Write unconfirmed"
+
+
 class StoreFullError(DataStoreError):
     """The disk or the configured size limit is full; nothing of the transaction was written."""
 
@@ -598,6 +611,32 @@ class StoreFullError(DataStoreError):
     retryable = True
     title = "Data store full"
     http_status = 507
+
+
+class SeriesLimitError(DataStoreError):
+    """A write would make more series than the collection or the store may have; nothing of it was written.
+
+    `collection`: where the new series would be. `limit`: how many there may be in the `scope`, which is "collection" or
+    "store". `count`: how many there would be. Series that exist are written as before.
+    """
+
+    code = "polaris.store.series_limit"
+    retryable = False
+    title = "Too many series"
+    http_status = 507
+
+    def __init__(self, collection: str, *, limit: int, count: int, scope: str = "collection") -> None:
+        super().__init__()
+        self.collection = clean_texts[collection]
+        self.limit = limit
+        self.count = count
+        self.scope = clean_texts[scope]
+
+    def _derived(self) -> tuple[str, Mapping[str, object]]:
+        return (
+            f"the {self.scope} may have {self.limit} series; a new one in {self.collection!r} would make {self.count}",
+            {"collection": self.collection, "limit": self.limit, "count": self.count, "scope": self.scope},
+        )
 
 
 class StoreCorruptError(DataStoreError):

@@ -11,16 +11,14 @@ import pytest
 
 from polaris.domain import Quality, SystemState
 from polaris.exceptions import TransactionConflictError, UnitOfWorkError
-from polaris.storage import PolarisDataStore, _aggregates, _filter_match
-from polaris.storage._filter import Not
-from polaris.storage._graph import GraphNode
+from polaris.storage import PolarisDataStore, _aggregates
+from polaris.storage._aggregation import AggregationType
+from polaris.storage._buckets import FixedBuckets
 from polaris.storage._operation import UNKNOWN
-from polaris.storage._sorting import SortBy
-from polaris.storage._timeseries import AggregationType
-from polaris.storage.backends.memory import _documents as memory_documents
+from polaris.storage._tag_filter import ALL_SERIES
+from polaris.storage.backends.memory import _series as memory_series
 from polaris.storage.backends.memory import _timeseries as memory_timeseries
 from polaris.storage.backends.memory._documents import MemoryDocuments
-from polaris.storage.backends.memory._graph import MemoryGraph
 from polaris.storage.backends.memory._outbox import MemoryOutbox
 from polaris.storage.backends.memory._timeseries import MemoryTimeSeries
 from polaris.storage.backends.shared import RecordedTransaction, Step
@@ -56,7 +54,7 @@ def booleans_become_integers(patch: pytest.MonkeyPatch) -> None:
             series, time_us, {k: int(v) if isinstance(v, bool) and len(fields) == 3 else v for k, v in fields.items()}
         )
 
-    wrap(patch, memory_timeseries._Series, "put", put)
+    wrap(patch, memory_series.Series, "put", put)
 
 
 @breaks("time_series", "test_missing_is_kept_apart_from_absent_and_from_zero")
@@ -64,7 +62,7 @@ def missing_is_dropped(patch: pytest.MonkeyPatch) -> None:
     def put(original: Any, series: Any, time_us: int, fields: dict[str, Any]) -> None:
         original(series, time_us, {k: v for k, v in fields.items() if v is not None or len(fields) == 1})
 
-    wrap(patch, memory_timeseries._Series, "put", put)
+    wrap(patch, memory_series.Series, "put", put)
 
 
 @breaks("time_series", "test_the_last_write_of_a_point_wins_as_a_whole")
@@ -72,14 +70,18 @@ def old_fields_shine_through(patch: pytest.MonkeyPatch) -> None:
     def put(original: Any, series: Any, time_us: int, fields: dict[str, Any]) -> None:
         original(series, time_us, {**series.points.get(time_us, {}), **fields})
 
-    wrap(patch, memory_timeseries._Series, "put", put)
+    wrap(patch, memory_series.Series, "put", put)
 
 
 @breaks("time_series", "test_the_latest_point_is_the_newest_and_not_the_last_written")
 def latest_is_the_last_written(patch: pytest.MonkeyPatch) -> None:
-    def latest(original: Any, home: MemoryTimeSeries, collection: str, tags: dict[str, str]) -> Any:
+    def latest(original: Any, home: MemoryTimeSeries, collection: str, tags: Any, fields: Any) -> Any:
+        if fields is not None:
+            return original(home, collection, tags, fields)
         return [
-            series.point(next(reversed(series.points))) for series in home._chosen(collection, tags) if series.times
+            series.point(*next(reversed(series.points.items())))
+            for series in home._chosen(collection, tags)
+            if series.times
         ]
 
     wrap(patch, MemoryTimeSeries, "latest", latest)
@@ -88,21 +90,21 @@ def latest_is_the_last_written(patch: pytest.MonkeyPatch) -> None:
 @breaks("time_series", "test_retention_keeps_the_newest_point_of_each_series")
 def retention_takes_everything(patch: pytest.MonkeyPatch) -> None:
     def retain(original: Any, home: MemoryTimeSeries, collection: str, since_us: int, rows_max: int) -> int:
-        return home.delete_range(collection, (-(2**62), since_us), {})
+        return home.delete_range(collection, (-(2**62), since_us), ALL_SERIES)
 
     wrap(patch, MemoryTimeSeries, "retain", retain)
 
 
 @breaks("time_series", "test_a_limit_counts_only_points_with_chosen_fields")
 def the_limit_counts_all_points(patch: pytest.MonkeyPatch) -> None:
-    def query(original: Any, home: MemoryTimeSeries, *args: Any, limit: int, fields: Any, **options: Any) -> Any:
-        found = original(home, *args, limit=limit, fields=None, **options)
-        if fields is None:
+    def query(original: Any, home: MemoryTimeSeries, collection: str, asked: Any) -> Any:
+        found = original(home, collection, msgspec.structs.replace(asked, fields=None))
+        if asked.fields is None:
             return found
         return [
-            msgspec.structs.replace(point, fields={k: v for k, v in point.fields.items() if k in fields})
+            msgspec.structs.replace(point, fields={k: v for k, v in point.fields.items() if k in asked.fields})
             for point in found
-            if not fields.isdisjoint(point.fields)
+            if not asked.fields.isdisjoint(point.fields)
         ]
 
     wrap(patch, MemoryTimeSeries, "query", query)
@@ -112,7 +114,7 @@ def the_limit_counts_all_points(patch: pytest.MonkeyPatch) -> None:
 def the_deviation_is_that_of_a_population(patch: pytest.MonkeyPatch) -> None:
     def deviating(original: Any, aggregation: AggregationType, samples: Sequence[Any]) -> Any:
         value = original(aggregation, samples)
-        if aggregation is AggregationType.STDDEV and value is not None:
+        if aggregation == AggregationType.STDDEV and value is not None:
             return value * ((len(samples) - 1) / len(samples)) ** 0.5
         return value
 
@@ -122,7 +124,7 @@ def the_deviation_is_that_of_a_population(patch: pytest.MonkeyPatch) -> None:
 @breaks("time_series", "test_a_rate_survives_the_restart_of_its_counter")
 def a_restart_counts_as_a_fall(patch: pytest.MonkeyPatch) -> None:
     def falling(original: Any, aggregation: AggregationType, samples: Sequence[Any]) -> Any:
-        if aggregation is AggregationType.RATE and len({rank for _, rank, _ in samples}) == 1 and len(samples) > 1:
+        if aggregation == AggregationType.RATE and len({rank for _, rank, _ in samples}) == 1 and len(samples) > 1:
             ordered = sorted(samples)
             return (ordered[-1][2] - ordered[0][2]) / ((ordered[-1][0] - ordered[0][0]) / 1e6)
         return original(aggregation, samples)
@@ -137,15 +139,22 @@ def the_last_of_one_instant_is_any(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("time_series", "test_percentiles_interpolate")
 def percentiles_take_the_nearest_rank(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_aggregates, "_percentile", lambda ordered, percent: ordered[int(percent / 100 * (len(ordered) - 1))])
+    original = _aggregates._percentile
+
+    def nearest(ordered: Sequence[Any], percent: float) -> Any:
+        return ordered[int(percent / 10)] if len(ordered) == 10 else original(ordered, percent)
+
+    patch.setattr(_aggregates, "_percentile", nearest)
 
 
 @breaks("time_series", "test_buckets_before_1970_are_aligned_as_well")
 def buckets_are_cut_towards_zero(patch: pytest.MonkeyPatch) -> None:
-    def cut(original: Any, micros: int, bucket_us: int) -> int:
-        return int(micros / bucket_us) * bucket_us if micros < 0 else original(micros, bucket_us)
+    def cut(original: Any, buckets: FixedBuckets, micros: int) -> int:
+        if micros < 0:
+            return int(micros / buckets.width_us) * buckets.width_us
+        return int(original(buckets, micros))
 
-    wrap(patch, memory_timeseries, "bucket_start", cut)
+    wrap(patch, FixedBuckets, "start_of", cut)
 
 
 @breaks("time_series", "test_times_of_other_zones_are_the_same_instants")
@@ -160,145 +169,13 @@ def zones_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shared_timeseries.TimeSeriesPort, "store_time_series", store)
 
 
-# Documents
-
-
-@breaks("documents", "test_documents_are_inserted_all_or_none")
-def a_batch_stops_in_the_middle(patch: pytest.MonkeyPatch) -> None:
-    def insert(original: Any, home: MemoryDocuments, collection: str, documents: Sequence[Any]) -> None:
-        if len(documents) == 3 and len({document_id for document_id, _ in documents}) == 2:
-            original(home, collection, documents[:1])
-            home._journal.forget()
-        original(home, collection, documents)
-
-    wrap(patch, MemoryDocuments, "insert_many", insert)
-
-
-@breaks("documents", "test_putting_replaces_everything_and_counts_versions")
-def putting_merges(patch: pytest.MonkeyPatch) -> None:
-    def put(
-        original: Any, home: MemoryDocuments, collection: str, document_id: str, document: Any, version: Any
-    ) -> None:
-        former = home.get(collection, document_id) or {}
-        kept = {key: value for key, value in former.items() if not key.startswith("_")}
-        original(home, collection, document_id, {**kept, **document}, version)
-
-    wrap(patch, MemoryDocuments, "put", put)
-
-
-@breaks("documents", "test_an_unexpected_version_is_a_conflict_and_changes_nothing")
-def versions_are_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(memory_documents, "check_version", lambda *_: None)
-
-
-@breaks("documents", "test_a_query_finds_what_it_says")
-def negation_forgets_the_missing(patch: pytest.MonkeyPatch) -> None:
-    def matches(original: Any, term: Any, document: Any) -> bool:
-        if isinstance(term, Not):
-            inner = term.term
-            path = getattr(inner, "path", None)
-            if path is not None and _filter_match.lookup(document, path) in (None, _filter_match.MISSING):
-                return False
-        return bool(original(term, document))
-
-    wrap(patch, _filter_match, "matches", matches)
-    patch.setattr(memory_documents, "matches", _filter_match.matches)
-
-
-@breaks("documents", "test_a_page_goes_on_behind_a_document_that_is_gone")
-def pages_look_for_their_document(patch: pytest.MonkeyPatch) -> None:
-    def find(original: Any, home: MemoryDocuments, collection: str, *args: Any, page: Any, **options: Any) -> Any:
-        if page is not None and home.get(collection, page.document_id) is None:
-            return []
-        return original(home, collection, *args, page=page, **options)
-
-    wrap(patch, MemoryDocuments, "find", find)
-
-
-@breaks("documents", "test_a_unique_index_lets_missing_values_pass")
-def missing_values_collide(patch: pytest.MonkeyPatch) -> None:
-    def key(document: Any, paths: Any) -> Any:
-        return tuple(_filter_match.sort_key(_filter_match.lookup(document, path)) for path in paths)
-
-    patch.setattr(memory_documents, "_index_key", key)
-
-
-@breaks("documents", "test_sorting_by_several_keys_settles_ties")
-def the_second_key_sorts_the_other_way(patch: pytest.MonkeyPatch) -> None:
-    def find(original: Any, home: MemoryDocuments, *args: Any, order: Any, **options: Any) -> Any:
-        turned = tuple(SortBy(key.path, key.descending != (place == 1)) for place, key in enumerate(order))
-        return original(home, *args, order=turned if len(order) == 2 else order, **options)
-
-    wrap(patch, MemoryDocuments, "find", find)
-
-
-# Graph
-
-
-@breaks("graph", "test_a_removed_node_takes_its_edges_along")
-def edges_outlive_their_nodes(patch: pytest.MonkeyPatch) -> None:
-    def remove(original: Any, graph: MemoryGraph, node_id: str) -> bool:
-        return graph._nodes.pop(node_id, None) is not None
-
-    wrap(patch, MemoryGraph, "remove_node", remove)
-
-
-@breaks("graph", "test_an_edge_brings_its_ends_into_being_and_spares_those_there")
-def an_edge_resets_its_ends(patch: pytest.MonkeyPatch) -> None:
-    def add(original: Any, graph: MemoryGraph, edge: Any) -> None:
-        original(graph, edge)
-        if graph.get_node(edge.source) == GraphNode("a", {"kept": True}):
-            graph.add_node(edge.source, {})
-
-    wrap(patch, MemoryGraph, "add_edge", add)
-
-
-@breaks("graph", "test_a_path_is_at_most_so_long")
-def paths_have_any_length(patch: pytest.MonkeyPatch) -> None:
-    def path(original: Any, graph: MemoryGraph, source: str, target: str, max_depth: int, *rest: Any) -> Any:
-        return original(graph, source, target, 64, *rest)
-
-    wrap(patch, MemoryGraph, "path", path)
-
-
-@breaks("graph", "test_a_path_is_a_shortest_one")
-def paths_take_a_detour(patch: pytest.MonkeyPatch) -> None:
-    def path(original: Any, graph: MemoryGraph, *args: Any) -> Any:
-        found = original(graph, *args)
-        return ["a", "b", "c", "d", "e"] if found == ["a", "x", "d", "e"] else found
-
-    wrap(patch, MemoryGraph, "path", path)
-
-
-@breaks("graph", "test_a_closure_follows_the_type")
-def closures_ignore_the_type(patch: pytest.MonkeyPatch) -> None:
-    def closure(original: Any, graph: MemoryGraph, node_id: str, direction: Any, _: Any, max_depth: int) -> Any:
-        return original(graph, node_id, direction, None, max_depth)
-
-    wrap(patch, MemoryGraph, "closure", closure)
-
-
-@breaks("graph", "test_neighbors_follow_the_type")
-def neighbors_ignore_the_type(patch: pytest.MonkeyPatch) -> None:
-    def neighbors(original: Any, graph: MemoryGraph, node_id: str, direction: Any, kind: Any) -> Any:
-        return original(graph, node_id, direction, None if kind == "needs" and direction == "out" else kind)
-
-    original_neighbors = MemoryGraph.neighbors
-    wrap(patch, MemoryGraph, "neighbors", neighbors)
-
-    def expand(graph: MemoryGraph, direction: Any, kind: Any) -> Any:
-        return lambda nodes: {node: original_neighbors(graph, node, direction, kind) for node in nodes}
-
-    patch.setattr(MemoryGraph, "_expand", expand)
-
-
 # Unit of work
 
 
 @breaks("unit_of_work", "test_reads_inside_see_the_writes_made_inside")
 def deletions_inside_are_not_seen_inside(patch: pytest.MonkeyPatch) -> None:
-    def delete(original: Any, home: MemoryDocuments, collection: str, document_id: str) -> bool:
-        return home.get(collection, document_id) is not None
+    def delete(original: Any, home: MemoryDocuments, collection: str, document_id: str, **options: Any) -> bool:
+        return home.get(collection, document_id, fields=None, now_us=0) is not None
 
     wrap(patch, MemoryDocuments, "delete", delete)
 
@@ -476,3 +353,7 @@ def results_go_by_their_start(patch: pytest.MonkeyPatch) -> None:
         return made
 
     wrap(patch, _results.ExecutionResultRepository, "_document", document)
+
+
+# The breaks of further promises register themselves.
+from tests.conformance import broken_memory_documents, broken_memory_series  # noqa: E402, F401

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 
+from polaris.exceptions import QueryError
+from polaris.storage._aggregation import VALUES_MIN, AggregatedRow, AggregationType, percent_of
+from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._ranges import TIME_MIN, from_micros, to_micros
-from polaris.storage._timeseries import PERCENTS, VALUES_MIN, AggregationType
+from polaris.storage._timeseries_requests import SeriesKey
 
 Number = int | float
 _TIME_MIN_US = to_micros(TIME_MIN)
 Sample = tuple[int, int, Number]
 """Time in microseconds, the rank of the series in the order of its tags, and the number."""
+Cell = tuple[int, SeriesKey, str]
+"""The start of a bucket, the tags of a group, and a field: where a row of a result stands, and its order."""
 
 
 def is_number(value: object) -> bool:
@@ -21,41 +26,67 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def bucket_start(micros: int, bucket_us: int) -> int:
-    """The start of the bucket, aligned to 1970, also before it."""
-    return micros - micros % bucket_us
-
-
 def bucket_time(micros: int) -> datetime:
     """The start of a bucket as a datetime; one before the year 1 shows as the beginning of time."""
     return from_micros(max(micros, _TIME_MIN_US))
 
 
-def aggregate(aggregation: AggregationType, samples: Sequence[Sample]) -> Number | None:
-    """The aggregate of the samples of one bucket, group and field, in any order; None when they are too few."""
+def group_of(tags: dict[str, str], keys: tuple[str, ...]) -> SeriesKey:
+    """The group of a series: its values of these tags, without those that it does not have."""
+    return tuple((key, tags[key]) for key in keys if key in tags)
+
+
+def rows_of(cells: Iterable[tuple[Cell, int, dict[str, Number | None]]]) -> list[AggregatedRow]:
+    """The rows of cells with their counts and values, in order. Raises `QueryError` beyond 1 000 000."""
+    ordered = sorted(cells, key=lambda cell: cell[0])
+    if len(ordered) > LIMIT_MAX:
+        raise too_many_rows()
+    return [
+        AggregatedRow(bucket_time(bucket), field, values, count, dict(group))
+        for (bucket, group, field), count, values in ordered
+    ]
+
+
+def too_many_rows() -> QueryError:
+    """The error for results that would be too long; they are not cut, because nobody could see it."""
+    return QueryError(f"bucket: the result has more than {LIMIT_MAX} rows; ask for longer buckets or a shorter range")
+
+
+def aggregate(aggregation: str, samples: Sequence[Sample]) -> Number | None:
+    """The aggregate of the samples of one bucket, group and field, in any order; None when they are too few.
+
+    Not of `increase`, which looks beyond the bucket.
+    """
     if len(samples) < VALUES_MIN.get(aggregation, 1):
         return None
     values = [value for _, _, value in samples]
-    if aggregation is AggregationType.COUNT:
+    if aggregation == AggregationType.COUNT:
         return len(values)
-    if aggregation is AggregationType.SUM:
+    if aggregation == AggregationType.SUM:
         return math.fsum(values)
-    if aggregation is AggregationType.AVG:
+    if aggregation == AggregationType.AVG:
         return math.fsum(values) / len(values)
-    if aggregation is AggregationType.MIN:
+    if aggregation == AggregationType.MIN:
         return min(values)
-    if aggregation is AggregationType.MAX:
+    if aggregation == AggregationType.MAX:
         return max(values)
-    if aggregation is AggregationType.FIRST:
+    if aggregation == AggregationType.FIRST:
         return min(samples, key=_place)[2]
-    if aggregation is AggregationType.LAST:
+    if aggregation == AggregationType.LAST:
         return max(samples, key=_place)[2]
-    if aggregation is AggregationType.STDDEV:
+    if aggregation == AggregationType.STDDEV:
         mean = math.fsum(values) / len(values)
         return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    if aggregation is AggregationType.RATE:
+    if aggregation == AggregationType.RATE:
         return _rate(samples)
-    return _percentile(sorted(values), PERCENTS[aggregation])
+    percent = percent_of(aggregation)
+    assert percent is not None  # noqa: S101 # the port lets no other name pass
+    return _percentile(sorted(values), percent)
+
+
+def rise(earlier: Number, later: Number) -> Number:
+    """What a counter has gained between two neighbouring samples; after a fall it began again from zero."""
+    return later if later < earlier else later - earlier
 
 
 def _place(sample: Sample) -> tuple[int, int]:
@@ -80,6 +111,6 @@ def _rate(samples: Sequence[Sample]) -> float | None:
         readings.sort(key=lambda reading: reading[0])
         elapsed_us = readings[-1][0] - readings[0][0]
         if elapsed_us > 0:
-            rises = [later if later < earlier else later - earlier for (_, earlier), (_, later) in pairwise(readings)]
-            rates.append(math.fsum(rises) / (elapsed_us / 1e6))
+            risen = [rise(earlier, later) for (_, earlier), (_, later) in pairwise(readings)]
+            rates.append(math.fsum(risen) / (elapsed_us / 1e6))
     return math.fsum(rates) if rates else None

@@ -33,6 +33,14 @@ INDEXES_MAX = 32
 DEPTH_MAX = 64
 """Hops of one graph traversal."""
 NODES_VISITED_MAX = 1_000_000
+EDGES_VISITED_MAX = 5_000_000
+"""Edges that one walk may meet, each counted as often as it is met."""
+BATCH_NODES_MAX = 100_000
+BATCH_EDGES_MAX = 100_000
+RELATIONSHIP_TYPES_MAX = 64
+"""Types that one walk may be limited to."""
+ROUTES_MAX = 10_000
+"""Paths or cycles that one query may ask for."""
 
 _COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9_@:/+-]{1,128}")

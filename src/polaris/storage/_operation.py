@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from polaris.storage._documents import Document
-from polaris.storage._filter import Filter
-from polaris.storage._graph import Direction, GraphEdge, GraphNode, Subgraph
+from polaris.storage._aggregation import AggregatedRow
+from polaris.storage._document_changes import Changes
+from polaris.storage._documents import Document, DocumentIndex
+from polaris.storage._filter import Filter, Path
+from polaris.storage._graph_values import EdgeKey, GraphEdge, GraphNode
+from polaris.storage._graph_view import GraphView
+from polaris.storage._graph_walk import GraphReader, Walk
+from polaris.storage._points import TimeSeriesPoint
+from polaris.storage._projection import Wanted
+from polaris.storage._rollups import RetentionPolicy
 from polaris.storage._sorting import Page, SortBy
-from polaris.storage._timeseries import AggregatedPoint, AggregationType, TimeSeriesPoint
+from polaris.storage._tag_filter import TagFilter
+from polaris.storage._timeseries_requests import AggregateRequest, Micros, PointQuery, SeriesKey
 
 T = TypeVar("T")
-Micros = tuple[int, int]
 
 
 class TimeSeriesSession(Protocol):
@@ -23,91 +30,143 @@ class TimeSeriesSession(Protocol):
 
     def store_many(self, collection: str, points: Sequence[TimeSeriesPoint]) -> None: ...
 
-    def query(
-        self,
-        collection: str,
-        micros: Micros,
-        tags: dict[str, str],
-        *,
-        limit: int,
-        descending: bool,
-        fields: frozenset[str] | None,
-    ) -> list[TimeSeriesPoint]: ...
+    def query(self, collection: str, query: PointQuery) -> list[TimeSeriesPoint]: ...
 
-    def aggregate(self, collection: str, request: AggregateRequest) -> list[AggregatedPoint]: ...
+    def aggregate(self, collection: str, request: AggregateRequest) -> list[AggregatedRow]: ...
 
-    def latest(self, collection: str, tags: dict[str, str]) -> list[TimeSeriesPoint]: ...
+    def latest(self, collection: str, tags: TagFilter, fields: frozenset[str] | None) -> list[TimeSeriesPoint]: ...
 
-    def delete_range(self, collection: str, micros: Micros, tags: dict[str, str]) -> int: ...
+    def delete_range(self, collection: str, micros: Micros, tags: TagFilter) -> int: ...
+
+    def delete_series(self, collection: str, tags: TagFilter, rows_max: int) -> tuple[int, bool]: ...
+
+    def set_policy(self, collection: str, policy: RetentionPolicy) -> None: ...
+
+    def policy(self, collection: str) -> RetentionPolicy | None: ...
 
     def retain(self, collection: str, since_us: int, rows_max: int) -> int: ...
 
-    def list_series(self, collection: str, tags: dict[str, str]) -> list[dict[str, str]]: ...
+    def thin(self, collection: str, since_us: int, into_us: int | None, rows_max: int) -> int: ...
 
+    def list_series(
+        self, collection: str, tags: TagFilter, limit: int, after: SeriesKey | None
+    ) -> list[dict[str, str]]: ...
 
-class AggregateRequest(msgspec.Struct, frozen=True):
-    """An aggregate query, checked and in microseconds."""
+    def count_series(self, collection: str | None, tags: TagFilter) -> int: ...
 
-    micros: Micros
-    aggregation: AggregationType
-    group_by: tuple[str, ...]
-    bucket_us: int | None
-    tags: dict[str, str]
-    fields: tuple[str, ...] | None
+    def list_collections(self) -> list[str]: ...
+
+    def list_fields(self, collection: str, tags: TagFilter) -> list[str]: ...
+
+    def list_tag_keys(self, collection: str) -> list[str]: ...
+
+    def list_tag_values(self, collection: str, key: str, tags: TagFilter) -> list[str]: ...
 
 
 class DocumentSession(Protocol):
-    """Documents inside one transaction; arguments are checked already, `body` is the JSON text of a document."""
+    """Documents inside one transaction; arguments are checked already.
 
-    def insert_many(self, collection: str, documents: Sequence[tuple[str, Document]]) -> None: ...
+    Documents come as pairs of id and JSON text without `_id` and `_version`. `now_us` is the instant of the call: what
+    has expired by then is not there, and its id and unique values are free. `expires_us` of new content: None for
+    never; of an update: None to leave it as it is.
+    """
 
-    def put(self, collection: str, document_id: str, document: Document, expected_version: int | None) -> None: ...
+    def insert_many(
+        self, collection: str, documents: Sequence[tuple[str, str]], *, now_us: int, expires_us: int | None
+    ) -> None: ...
 
-    def get(self, collection: str, document_id: str) -> Document | None: ...
+    def put_many(
+        self,
+        collection: str,
+        documents: Sequence[tuple[str, str]],
+        *,
+        expected_version: int | None,
+        now_us: int,
+        expires_us: int | None,
+    ) -> None: ...
+
+    def get(self, collection: str, document_id: str, *, fields: Wanted | None, now_us: int) -> Document | None: ...
 
     def find(
-        self, collection: str, term: Filter, *, limit: int, order: tuple[SortBy, ...], page: Page | None
+        self,
+        collection: str,
+        term: Filter,
+        *,
+        limit: int,
+        order: tuple[SortBy, ...],
+        page: Page | None,
+        fields: Wanted | None,
+        now_us: int,
     ) -> list[Document]: ...
 
-    def count(self, collection: str, term: Filter) -> int: ...
+    def count(self, collection: str, term: Filter, *, now_us: int) -> int: ...
 
-    def update(self, collection: str, document_id: str, updates: Document, expected_version: int | None) -> bool: ...
+    def update(
+        self,
+        collection: str,
+        document_id: str,
+        changes: Changes,
+        *,
+        expected_version: int | None,
+        now_us: int,
+        expires_us: int | None,
+    ) -> bool: ...
 
-    def delete(self, collection: str, document_id: str) -> bool: ...
+    def update_where(
+        self,
+        collection: str,
+        term: Filter,
+        changes: Changes,
+        *,
+        limit: int | None,
+        now_us: int,
+        expires_us: int | None,
+    ) -> int: ...
 
-    def create_index(self, collection: str, paths: tuple[tuple[str, ...], ...], *, unique: bool) -> None: ...
+    def delete(self, collection: str, document_id: str, *, expected_version: int | None, now_us: int) -> bool: ...
+
+    def delete_where(self, collection: str, term: Filter, *, limit: int | None, now_us: int) -> int: ...
+
+    def purge(self, collection: str | None, *, limit: int, now_us: int) -> int: ...
+
+    def create_index(self, collection: str, paths: tuple[Path, ...], *, unique: bool) -> None: ...
+
+    def drop_index(self, collection: str, paths: tuple[Path, ...]) -> bool: ...
+
+    def list_indexes(self, collection: str) -> list[DocumentIndex]: ...
 
 
-class GraphSession(Protocol):
-    """The graph inside one transaction; arguments are checked already."""
+class GraphSession(GraphReader, Protocol):
+    """The graph inside one transaction; arguments are checked already.
 
-    def add_node(self, node_id: str, properties: dict[str, Any]) -> None: ...
+    A walk is made anew for each run and driven over the session itself: see `GraphReader`.
+    """
+
+    def add_nodes(self, nodes: Sequence[GraphNode]) -> None: ...
 
     def get_node(self, node_id: str) -> GraphNode | None: ...
 
+    def find_nodes(self, term: Filter, limit: int, after: str | None) -> list[GraphNode]: ...
+
+    def count_nodes(self, term: Filter) -> int: ...
+
     def remove_node(self, node_id: str) -> bool: ...
 
-    def add_edge(self, edge: GraphEdge) -> None: ...
+    def add_edges(self, edges: Sequence[GraphEdge]) -> None: ...
 
     def get_edge(self, source: str, target: str, relationship_type: str) -> GraphEdge | None: ...
 
     def remove_edge(self, source: str, target: str, relationship_type: str | None) -> bool: ...
 
-    def neighbors(self, node_id: str, direction: Direction, relationship_type: str | None) -> list[str]: ...
+    def edges(self, node_id: str | None, view: GraphView, limit: int, after: EdgeKey | None) -> list[GraphEdge]: ...
 
-    def edges(
-        self, node_id: str | None, direction: Direction, relationship_type: str | None, limit: int
-    ) -> list[GraphEdge]: ...
+    def count_edges(self, node_id: str | None, view: GraphView) -> int: ...
 
-    def path(
-        self, source: str, target: str, max_depth: int, direction: Direction, relationship_type: str | None
-    ) -> list[str] | None: ...
+    def neighbors(self, node_id: str, view: GraphView, limit: int, after: str | None) -> list[str]:
+        """In order, each once; which nodes the view sees is not looked at."""
+        ...
 
-    def closure(
-        self, node_id: str, direction: Direction, relationship_type: str | None, max_depth: int
-    ) -> dict[str, int]: ...
-
-    def subgraph(self, node_id: str, max_depth: int, direction: Direction) -> Subgraph: ...
+    def walk(self, make: Callable[[], Walk[T]]) -> T: ...
 
 
 class OutboxRow(msgspec.Struct, frozen=True):

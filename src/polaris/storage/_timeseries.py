@@ -2,154 +2,39 @@
 
 from __future__ import annotations
 
-import enum
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-import msgspec
-from msgspec.structs import force_setattr
-
-from polaris.domain._checks import INTEGER_MAX, utc
-from polaris.exceptions import InvalidValueError
+from polaris.storage._aggregation import AggregatedPoint, AggregatedRow, AggregationType, Fill
 from polaris.storage._backend import StorageBackend
-from polaris.storage._limits import FIELD_CHARS_MAX, FIELDS_MAX, TAG_CHARS_MAX, TAGS_MAX, TEXT_CHARS_MAX, check_name
+from polaris.storage._buckets import CalendarUnit
+from polaris.storage._points import FieldValue, Tags, TimeSeriesPoint
 from polaris.storage._ranges import TimeRange
+from polaris.storage._rollups import RetentionPolicy
 
-FieldValue = bool | int | float | str | None
-Tags = Mapping[str, str]
+__all__ = [
+    "AggregatedPoint",
+    "AggregatedRow",
+    "AggregationType",
+    "CalendarUnit",
+    "FieldValue",
+    "Fill",
+    "Order",
+    "PAGE_POINTS",
+    "TagQuery",
+    "Tags",
+    "TimeSeriesPoint",
+    "TimeSeriesStorageBackend",
+]
+
 Order = Literal["asc", "desc"]
+TagQuery = Mapping[str, str | Mapping[str, object]]
+"""Conditions on tags: of each key to a string, for equality, or to a dictionary of operators."""
 
-_FLOAT_MAX = 1.7976931348623157e308
-
-
-class AggregationType(enum.StrEnum):
-    """What becomes of the numbers of one field in one bucket. Nothing but numbers counts: what is missing is not zero.
-
-    `stddev` is the sample deviation (n - 1; pandas, PostgreSQL), `median` and `pNN` interpolate linearly between the
-    two nearest ranks (numpy's default). `rate` is the increase of a counter per second, series by series: the rises
-    between neighbouring samples in the bucket, a fall counting as a restart from zero, over the time between the first
-    and the last of them; several series are added up.
-    """
-
-    AVG = "avg"
-    SUM = "sum"
-    MIN = "min"
-    MAX = "max"
-    COUNT = "count"
-    FIRST = "first"
-    LAST = "last"
-    STDDEV = "stddev"
-    MEDIAN = "median"
-    P90 = "p90"
-    P95 = "p95"
-    P99 = "p99"
-    RATE = "rate"
-
-    def unit_of(self, unit: str | None) -> str | None:
-        """The unit of the result when the values have `unit`: a count has none, a rate is per second."""
-        if self is AggregationType.COUNT:
-            return None
-        if self is AggregationType.RATE:
-            return f"{unit or '1'}/s"
-        return unit
-
-
-PERCENTS = {
-    AggregationType.MEDIAN: 50.0,
-    AggregationType.P90: 90.0,
-    AggregationType.P95: 95.0,
-    AggregationType.P99: 99.0,
-}
-VALUES_MIN = {AggregationType.STDDEV: 2, AggregationType.RATE: 2}
-"""How many numbers an aggregation needs to exist; all others need one."""
-
-
-class TimeSeriesPoint(msgspec.Struct, frozen=True):
-    """What was measured at one instant on one series.
-
-    The series is given by the collection and all `tags` (at most 64; keys of 1 to 256, values of up to 256
-    characters). `fields`: at most 10 240 of names with up to 512 characters; a value is a finite number of 64 bits, a
-    bool, a string of at most 262 144 characters, or None for what could not be measured. Integers stay integers.
-
-    Raises `InvalidValueError` naming the field; naive timestamps, NaN and infinities are refused.
-    """
-
-    timestamp: datetime
-    tags: dict[str, str]
-    fields: dict[str, FieldValue]
-
-    def __post_init__(self) -> None:
-        force_setattr(self, "timestamp", utc("timestamp", self.timestamp))
-        force_setattr(self, "tags", checked_tags(self.tags))
-        force_setattr(self, "fields", checked_fields(self.fields))
-
-
-class AggregatedPoint(msgspec.Struct, frozen=True):
-    """One number for one field of one group in one bucket.
-
-    `timestamp` is the start of the bucket, or of the range when no bucket was asked for. `tags` are the tags of the
-    group, without those that its series do not have. `count` is how many numbers went in; it is never 0, because a
-    bucket without numbers has no point.
-    """
-
-    timestamp: datetime
-    field: str
-    value: int | float
-    count: int
-    tags: dict[str, str]
-
-
-def checked_tags(tags: object) -> dict[str, str]:
-    """A copy of `tags`, or `InvalidValueError`."""
-    if tags is None:
-        return {}
-    if not isinstance(tags, Mapping):
-        raise InvalidValueError("tags", "a mapping of strings", tags)
-    if len(tags) > TAGS_MAX:
-        raise InvalidValueError("tags", f"at most {TAGS_MAX} tags (found {len(tags)})", tags)
-    for key, text in tags.items():
-        check_name("tags", key, chars_max=TAG_CHARS_MAX)
-        if text != "":
-            check_name(f"tags.{key}", text, chars_max=TAG_CHARS_MAX)
-    return dict(tags)
-
-
-def checked_fields(fields: object) -> dict[str, FieldValue]:
-    """A copy of `fields`, or `InvalidValueError`. A point without any field is refused: it would say nothing."""
-    if not isinstance(fields, Mapping):
-        raise InvalidValueError("fields", "a mapping of names to values", fields)
-    if not 0 < len(fields) <= FIELDS_MAX:
-        raise InvalidValueError("fields", f"1 to {FIELDS_MAX} fields (found {len(fields)})", fields)
-    for name, value in fields.items():
-        if not (type(name) is str and 0 < len(name) <= FIELD_CHARS_MAX and name.isascii() and name.isprintable()):
-            check_name("fields", name, chars_max=FIELD_CHARS_MAX)
-        if not (type(value) is float and -_FLOAT_MAX <= value <= _FLOAT_MAX):
-            _check_value(f"fields.{name}", value)
-    return dict(fields)
-
-
-def _check_value(path: str, value: object) -> None:
-    if value is None or isinstance(value, bool):
-        return
-    if isinstance(value, float):
-        if not -_FLOAT_MAX <= value <= _FLOAT_MAX:
-            raise InvalidValueError(path, "a finite number; what is missing is None", value)
-    elif isinstance(value, int):
-        if not -INTEGER_MAX - 1 <= value <= INTEGER_MAX:
-            raise InvalidValueError(path, "an integer of at most 64 bits", value)
-    elif isinstance(value, str):
-        if len(value) > TEXT_CHARS_MAX:
-            raise InvalidValueError(path, f"at most {TEXT_CHARS_MAX} characters (found {len(value)})", value)
-        if "\0" in value:
-            raise InvalidValueError(path, "a string without NUL characters", value)
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidValueError(path, "a string that UTF-8 can express", value) from error
-    else:
-        raise InvalidValueError(path, "a number, bool, string or None", value)
+PAGE_POINTS = 2_000
+"""Points that a reader of a long result holds at a time."""
 
 
 class TimeSeriesStorageBackend(StorageBackend):
@@ -160,6 +45,12 @@ class TimeSeriesStorageBackend(StorageBackend):
     returns. Cancelling a write leaves it done entirely or not at all; cancelling a read leaves nothing behind.
 
     Collections come into being with their first point. Names: 1 to 128 of ASCII letters, digits, `_ . : -`.
+
+    `tags` of reads and deletions choose the series that pass all conditions; None or nothing chooses all. A condition
+    is a string, for equality, or a dictionary of `$eq`, `$ne`, `$in`, `$nin`, `$exists` and `$prefix`, of which all
+    must hold: `{"zone": "a", "host": {"$prefix": "web-"}}`. `$ne` and `$nin` are the opposites of `$eq` and `$in`: a
+    series without the tag passes them. At most 64 tags, and 1 000 values of a list.
+
     All raise `InvalidValueError` or `QueryError` for bad input before anything is done, `StoreConnectionError` when
     not connected, `StoreFullError` with nothing written, and `DataStoreError` otherwise.
     """
@@ -168,26 +59,50 @@ class TimeSeriesStorageBackend(StorageBackend):
     async def store_time_series(
         self, collection: str, timestamp: datetime, tags: Tags, fields: Mapping[str, FieldValue]
     ) -> None:
-        """Store one point."""
+        """Store one point. Raises as `store_many`."""
 
     @abstractmethod
     async def store_many(self, collection: str, points: Sequence[TimeSeriesPoint]) -> None:
-        """Store up to 100 000 points in one transaction: all or none. Of equal series and time the last one stays."""
+        """Store up to 100 000 points in one transaction: all or none. Of equal series and time the last one stays.
+
+        Raises `SeriesLimitError` when the new series among them are more than the collection or the store may have;
+        points of series that exist are always taken.
+        """
 
     @abstractmethod
     async def query_time_series(
         self,
         collection: str,
         time_range: TimeRange,
-        tags: Tags | None = None,
+        tags: TagQuery | None = None,
         *,
         limit: int | None = None,
         order: Order = "asc",
         fields: Sequence[str] | None = None,
+        after: TimeSeriesPoint | None = None,
     ) -> list[TimeSeriesPoint]:
-        """The points of every series that has all of `tags`, in order of time, ties in order of their tags.
+        """The points of every series that passes `tags`, in order of time, ties in order of their tags.
 
         `fields` leaves the others out, and points that have none of them altogether. `limit` is 1 000 000 unless given.
+        `after`: only points behind this one in the order asked for: the last one of a page begins the next. It is only
+        a place and need not be stored any more, so whatever others write meanwhile, no point comes twice, and none is
+        left out that was there all the time; what is written behind it is seen, what is written before it is not.
+        """
+
+    @abstractmethod
+    def iterate_time_series(
+        self,
+        collection: str,
+        time_range: TimeRange,
+        tags: TagQuery | None = None,
+        *,
+        order: Order = "asc",
+        fields: Sequence[str] | None = None,
+        page_points: int = PAGE_POINTS,
+    ) -> AsyncIterator[TimeSeriesPoint]:
+        """All points that `query_time_series` would give, however many, read in pages of 1 to 100 000 points.
+
+        Holds one page in memory, and nothing of the store between two pages: no snapshot, but what `after` promises.
         """
 
     @abstractmethod
@@ -195,39 +110,136 @@ class TimeSeriesStorageBackend(StorageBackend):
         self,
         collection: str,
         time_range: TimeRange,
-        aggregation: AggregationType,
+        aggregation: AggregationType | str,
         group_by: str | Sequence[str] | None = None,
         *,
-        bucket: timedelta | None = None,
-        tags: Tags | None = None,
+        bucket: timedelta | CalendarUnit | None = None,
+        timezone: str | None = None,
+        origin: datetime | None = None,
+        fill: Fill = "none",
+        tags: TagQuery | None = None,
         fields: Sequence[str] | None = None,
     ) -> list[AggregatedPoint]:
-        """One point for each bucket, group and field that has numbers, in that order.
+        """One point for each bucket, group and field that has numbers, in that order; at most 1 000 000.
 
-        Buckets are aligned to 1970-01-01T00:00Z; the range may cut the first and the last. Without `group_by` all
-        series are one group; with it, series are grouped by the values of these tags. Without `fields` all fields.
-        `sum`, `avg` and `rate` are floats, `count` an integer, the others what was stored. For `first` and `last`,
-        of several series at one instant the one whose tags sort first or last decides.
+        `bucket`: a length, aligned to 1970-01-01T00:00Z or to `origin`, or a unit of the calendar: "day", "week" (from
+        Monday), "month", "quarter" or "year" in `timezone` (UTC unless given), where a day has 23 to 25 hours when the
+        clocks change. With `origin` the units begin at its time on the wall: days at 06:00, weeks on its weekday,
+        months on its day. The range may cut the first bucket and the last. Without `bucket` the range is one.
+
+        `fill`: with another value than "none" every bucket of the range has a point, for each group and field that has
+        numbers in the range at all. Those of the gaps have `count` 0, and as `value` None ("null"), that of the bucket
+        before ("previous"), or one on the line between its neighbours ("linear"); None where there is no neighbour. At
+        most 100 000 buckets, so the range must have two ends; the same goes for units of the calendar.
+
+        Without `group_by` all series are one group; with it, series are grouped by the values of these tags. Without
+        `fields` all fields. `sum`, `avg`, `rate` and `increase` are floats, `count` an integer, the others what was
+        stored. For `first` and `last`, of several series at one instant the one whose tags sort first or last decides.
         """
 
     @abstractmethod
-    async def latest(self, collection: str, tags: Tags | None = None) -> list[TimeSeriesPoint]:
-        """The newest point of every series that has all of `tags`, however old, in order of their tags.
+    async def aggregate_many(
+        self,
+        collection: str,
+        time_range: TimeRange,
+        aggregations: Sequence[AggregationType | str] | Mapping[str, Sequence[AggregationType | str]],
+        group_by: str | Sequence[str] | None = None,
+        *,
+        bucket: timedelta | CalendarUnit | None = None,
+        timezone: str | None = None,
+        origin: datetime | None = None,
+        fill: Fill = "none",
+        tags: TagQuery | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> list[AggregatedRow]:
+        """Up to 16 aggregations of each field at once: of all `fields` the same, or a mapping of fields to their own.
 
-        One look-up for each series found; retention never takes these points away.
+        One row for each bucket, group and field, and everything as in `aggregate_time_series`, on one snapshot. The
+        points are read once for all fields and aggregations, save `first`, `last`, `stddev`, `rate` and `increase`,
+        each of which reads those of its field again.
         """
 
     @abstractmethod
-    async def delete_range(self, collection: str, time_range: TimeRange, tags: Tags | None = None) -> int:
-        """Delete the points of the range, of the series that have all of `tags`; gives how many. One transaction."""
+    async def latest(
+        self, collection: str, tags: TagQuery | None = None, *, fields: Sequence[str] | None = None
+    ) -> list[TimeSeriesPoint]:
+        """The newest point of every series that passes `tags`, however old, in order of their tags.
+
+        `fields` leaves the others out, and newest points that have none of them. One look-up for each series found;
+        retention never takes these points away.
+        """
 
     @abstractmethod
-    async def apply_retention(self, collection: str, keep_since: datetime) -> int:
+    async def delete_range(self, collection: str, time_range: TimeRange, tags: TagQuery | None = None) -> int:
+        """Delete the points of the range, of the series that pass `tags`; gives how many. One transaction."""
+
+    @abstractmethod
+    async def delete_series(self, collection: str, tags: TagQuery | None = None) -> int:
+        """Delete the series that pass `tags`, with all of their points; gives how many series.
+
+        Works in short transactions, so writers are not held up: points first, then their series; interrupted, it has
+        done a part and may be repeated. Afterwards the series are no longer listed and count for no limit.
+        """
+
+    @abstractmethod
+    async def set_retention(self, collection: str, policy: RetentionPolicy) -> None:
+        """Keep the points of the collection, and rollups of them, for as long as the policy says, from now on.
+
+        The policy is part of the store; it replaces the one before. What is gone is not brought back by it, and rollups
+        of other widths stay until the last of the new policy are due. Rollups hold numbers only: strings, booleans and
+        nulls go with their points. Aggregates unite points and rollups as if all points were there still: `avg`,
+        `sum`, `min`, `max`, `count`, `first`, `last`, `stddev`, `rate` and `increase` exactly, percentiles within 1 %,
+        where points are gone. A window of which only a rollup is left counts as a whole where it starts; buckets of
+        other limits than its own, and percentiles from rollups, have `approximate` set.
+        """
+
+    @abstractmethod
+    async def get_retention(self, collection: str) -> RetentionPolicy | None:
+        """The policy of the collection, None when none was ever set."""
+
+    @abstractmethod
+    async def apply_retention(self, collection: str, keep_since: datetime | None = None) -> int:
         """Delete what is older than `keep_since`, but keep the newest point of each series; gives how many went.
+
+        Without `keep_since` the collection's policy says what is old, by the engine's clock, of points and rollups
+        alike; without a policy, nothing is. Where the policy has rollups, points go in whole windows, into their
+        rollup in the same transaction, and the window of the newest point stays. A point that comes later than that
+        is stored, and counts besides the rollup; if it was in it already, it counts twice.
 
         Works in short transactions, so writers are not held up; interrupted, it has done a part and may be repeated.
         """
 
     @abstractmethod
-    async def list_series(self, collection: str, tags: Tags | None = None) -> list[dict[str, str]]:
-        """The tags of every series that has all of `tags`, in order."""
+    async def list_series(
+        self,
+        collection: str,
+        tags: TagQuery | None = None,
+        *,
+        limit: int | None = None,
+        after: Tags | None = None,
+    ) -> list[dict[str, str]]:
+        """The tags of every series that passes `tags`, in order; `after`: only those behind this one.
+
+        A series is listed from its first point until `delete_series`, also without points. `limit` is 1 000 000 unless
+        given.
+        """
+
+    @abstractmethod
+    async def count_series(self, collection: str | None = None, tags: TagQuery | None = None) -> int:
+        """How many series `list_series` would give without a limit; without a collection, those of the whole store."""
+
+    @abstractmethod
+    async def list_collections(self) -> list[str]:
+        """The names of the collections that have series, in order."""
+
+    @abstractmethod
+    async def list_fields(self, collection: str, tags: TagQuery | None = None) -> list[str]:
+        """The fields that the series passing `tags` have ever had, in order, also those whose points are gone."""
+
+    @abstractmethod
+    async def list_tag_keys(self, collection: str) -> list[str]:
+        """The names of the tags that the series of the collection have, in order."""
+
+    @abstractmethod
+    async def list_tag_values(self, collection: str, key: str, tags: TagQuery | None = None) -> list[str]:
+        """The values that the series passing `tags` have of this tag, in order."""

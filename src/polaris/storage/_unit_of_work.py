@@ -38,8 +38,9 @@ class PolarisUnitOfWork:
 
     Only `commit` makes it last; leaving without it, an error, and cancellation undo everything. Reads see the writes
     made in it; nobody else does before the commit. However long it stays open, it locks nothing and holds up nobody;
-    in return the commit is refused with `TransactionConflictError` when others changed what it was based on, and then it
-    is to be repeated from the beginning, as `PolarisDataStore.in_unit_of_work` does. Its bounds and isolation: see `StorageTransaction` and docs/adr/0002-unit-of-work.md.
+    in return the commit is refused with `TransactionConflictError` when others changed what it was based on, and then
+    it is to be repeated from the beginning, as `PolarisDataStore.in_unit_of_work` does. Its bounds and isolation: see
+    `StorageTransaction` and docs/adr/0002-unit-of-work.md.
     Used by one task at a time, once; every use after its end is a `UnitOfWorkError`.
     """
 
@@ -76,8 +77,9 @@ class PolarisUnitOfWork:
     async def commit(self) -> None:
         """Make everything durable at once and end the unit of work.
 
-        Raises `TransactionConflictError`, `ConflictError`, `StoreFullError` or another `DataStoreError`: then nothing was written. Cancelled before
-        the store took it, nothing was written; cancelled later, it is waited for and done entirely.
+        Raises `TransactionConflictError`, `ConflictError`, `StoreFullError` or another `DataStoreError`: then nothing
+        was written, but for `UnconfirmedWriteError`, which says that nobody knows. Cancelled before the store took it,
+        nothing was written; cancelled later, it is waited for and done entirely.
         """
         await self._transaction.commit()
 

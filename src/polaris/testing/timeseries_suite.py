@@ -20,6 +20,8 @@ from polaris.storage import (
     TimeSeriesPoint,
     TimeSeriesStorageBackend,
 )
+from polaris.testing._series_chart_promises import SeriesChartPromises
+from polaris.testing._series_selection_promises import SeriesSelectionPromises
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -34,12 +36,12 @@ def point(second: float, tags: dict[str, str], **fields: FieldValue) -> TimeSeri
 
 async def _numbers(
     backend: TimeSeriesStorageBackend, aggregation: AggregationType, values: Sequence[FieldValue]
-) -> list[int | float]:
+) -> list[int | float | None]:
     await backend.store_many("m", [point(n, WEB, v=value) for n, value in enumerate(values)])
     return [found.value for found in await backend.aggregate_time_series("m", ALL, aggregation)]
 
 
-class TimeSeriesSuite:
+class TimeSeriesSuite(SeriesSelectionPromises, SeriesChartPromises):
     """The promises of the time series port."""
 
     async def test_a_point_comes_back_as_it_was_stored(self, backend: TimeSeriesStorageBackend) -> None:

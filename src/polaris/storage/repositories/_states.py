@@ -57,6 +57,7 @@ class SystemStateRepository(Repository[SystemState]):
     """
 
     model = "time_series"
+    collection = STATES
 
     def __init__(self, storage_backend: StorageBackend) -> None:
         super().__init__(storage_backend)
@@ -177,4 +178,7 @@ class SystemStateRepository(Repository[SystemState]):
         found = await self.time_series.latest(FORMS, {FORM_TAG: digest})
         if not found:
             raise StoreCorruptError(f"the form {digest} of stored states is missing")
-        return self._codec.learn(digest, str(found[0].fields["text"]))
+        try:
+            return self._codec.learn(digest, str(found[0].fields["text"]))
+        except (msgspec.MsgspecError, LookupError) as error:
+            raise StoreCorruptError(f"the form {digest} of stored states is damaged") from error

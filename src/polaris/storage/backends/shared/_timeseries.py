@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from polaris.domain._checks import utc
-from polaris.exceptions import InvalidValueError, QueryError
-from polaris.storage._limits import (
-    BATCH_POINTS_MAX,
-    FIELD_CHARS_MAX,
-    FIELDS_MAX,
-    TAG_CHARS_MAX,
-    TAGS_MAX,
-    check_collection,
-    check_limit,
-    check_name,
-)
-from polaris.storage._operation import AggregateRequest, Executor, Operation
-from polaris.storage._ranges import TimeRange, span_micros, to_micros
-from polaris.storage._timeseries import (
-    AggregatedPoint,
-    AggregationType,
-    FieldValue,
-    Order,
-    Tags,
-    TimeSeriesPoint,
-    TimeSeriesStorageBackend,
-    checked_tags,
-)
+from polaris.exceptions import InvalidValueError
+from polaris.storage._aggregation import AggregatedPoint, AggregatedRow, AggregationType, Fill
+from polaris.storage._buckets import CalendarUnit, parse_buckets
+from polaris.storage._gaps import filled
+from polaris.storage._limits import BATCH_POINTS_MAX, TAG_CHARS_MAX, check_collection, check_limit, check_name
+from polaris.storage._operation import Executor, Operation, Session
+from polaris.storage._points import FieldValue, Tags, TimeSeriesPoint
+from polaris.storage._ranges import TimeRange, to_micros
+from polaris.storage._rollup_steps import due_steps, run_step
+from polaris.storage._rollups import RetentionPolicy
+from polaris.storage._tag_filter import parse_tags
+from polaris.storage._timeseries import PAGE_POINTS, Order, TagQuery, TimeSeriesStorageBackend
+from polaris.storage._timeseries_requests import AggregateRequest, PointQuery
 from polaris.storage._turns import in_turns
+from polaris.storage.backends.shared._timeseries_arguments import (
+    checked_aggregations,
+    checked_cursor,
+    checked_descending,
+    checked_fields,
+    checked_fill,
+    checked_group_keys,
+    checked_key,
+    checked_micros,
+    checked_page,
+)
 
 if TYPE_CHECKING:
     from polaris.storage.backends.shared._engine import SharedEngine
 
 RETENTION_ROWS_MAX = 5_000
-"""Points that one transaction of retention deletes at most."""
+"""Points that one transaction of retention, or of the deletion of series, deletes at most."""
 
 
 class TimeSeriesPort(TimeSeriesStorageBackend):
@@ -76,115 +78,228 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
         self,
         collection: str,
         time_range: TimeRange,
-        tags: Tags | None = None,
+        tags: TagQuery | None = None,
         *,
         limit: int | None = None,
         order: Order = "asc",
         fields: Sequence[str] | None = None,
+        after: TimeSeriesPoint | None = None,
     ) -> list[TimeSeriesPoint]:
         check_collection(collection)
-        micros, chosen = _micros(time_range), checked_tags(tags)
-        count = check_limit(limit)
-        if order not in ("asc", "desc"):
-            raise QueryError(f"order: asc or desc, got {order!r}")
-        named = _fields(fields)
-        wanted = None if named is None else frozenset(named)
-        return await self._executor.execute(
-            Operation(
-                lambda session: session.time_series.query(
-                    collection, micros, chosen, limit=count, descending=order == "desc", fields=wanted
-                ),
-                mutates=False,
-            )
+        named = checked_fields(fields)
+        query = PointQuery(
+            checked_micros(time_range),
+            check_limit(limit),
+            parse_tags(tags),
+            checked_descending(order),
+            None if named is None else frozenset(named),
+            checked_cursor(after),
         )
+        return await self._executor.execute(
+            Operation(lambda session: session.time_series.query(collection, query), mutates=False)
+        )
+
+    async def iterate_time_series(
+        self,
+        collection: str,
+        time_range: TimeRange,
+        tags: TagQuery | None = None,
+        *,
+        order: Order = "asc",
+        fields: Sequence[str] | None = None,
+        page_points: int = PAGE_POINTS,
+    ) -> AsyncIterator[TimeSeriesPoint]:
+        checked_page(page_points)
+        last: TimeSeriesPoint | None = None
+        while True:
+            page = await self.query_time_series(
+                collection, time_range, tags, limit=page_points, order=order, fields=fields, after=last
+            )
+            for point in page:
+                yield point
+            if len(page) < page_points:
+                return
+            last = page[-1]
 
     async def aggregate_time_series(
         self,
         collection: str,
         time_range: TimeRange,
-        aggregation: AggregationType,
+        aggregation: AggregationType | str,
         group_by: str | Sequence[str] | None = None,
         *,
-        bucket: timedelta | None = None,
-        tags: Tags | None = None,
+        bucket: timedelta | CalendarUnit | None = None,
+        timezone: str | None = None,
+        origin: datetime | None = None,
+        fill: Fill = "none",
+        tags: TagQuery | None = None,
         fields: Sequence[str] | None = None,
     ) -> list[AggregatedPoint]:
-        check_collection(collection)
-        request = AggregateRequest(
-            _micros(time_range),
-            _aggregation(aggregation),
-            _group_keys(group_by),
-            None if bucket is None else span_micros("bucket", bucket),
-            checked_tags(tags),
-            _fields(fields),
+        (name,), _ = checked_aggregations([aggregation])
+        rows = await self.aggregate_many(
+            collection,
+            time_range,
+            [name],
+            group_by,
+            bucket=bucket,
+            timezone=timezone,
+            origin=origin,
+            fill=fill,
+            tags=tags,
+            fields=fields,
         )
-        return await self._executor.execute(
+        return [
+            AggregatedPoint(row.timestamp, row.field, row.values[name], row.count, row.tags, row.approximate)
+            async for row in in_turns(rows)
+            if fill != "none" or row.values[name] is not None
+        ]
+
+    async def aggregate_many(
+        self,
+        collection: str,
+        time_range: TimeRange,
+        aggregations: Sequence[AggregationType | str] | Mapping[str, Sequence[AggregationType | str]],
+        group_by: str | Sequence[str] | None = None,
+        *,
+        bucket: timedelta | CalendarUnit | None = None,
+        timezone: str | None = None,
+        origin: datetime | None = None,
+        fill: Fill = "none",
+        tags: TagQuery | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> list[AggregatedRow]:
+        check_collection(collection)
+        names, by_field = checked_aggregations(aggregations, fields)
+        request = AggregateRequest(
+            checked_micros(time_range),
+            names,
+            checked_group_keys(group_by),
+            parse_buckets(bucket, timezone, origin),
+            parse_tags(tags),
+            tuple(by_field) if by_field else checked_fields(fields),
+            by_field,
+        )
+        chosen = checked_fill(fill, request.buckets)
+        rows = await self._executor.execute(
             Operation(lambda session: session.time_series.aggregate(collection, request), mutates=False)
         )
+        if chosen == "none" or request.buckets is None:
+            return rows
+        return await filled(rows, request.buckets, request.micros, chosen)
 
-    async def latest(self, collection: str, tags: Tags | None = None) -> list[TimeSeriesPoint]:
+    async def latest(
+        self, collection: str, tags: TagQuery | None = None, *, fields: Sequence[str] | None = None
+    ) -> list[TimeSeriesPoint]:
         check_collection(collection)
-        chosen = checked_tags(tags)
+        chosen, named = parse_tags(tags), checked_fields(fields)
+        wanted = None if named is None else frozenset(named)
         return await self._executor.execute(
-            Operation(lambda session: session.time_series.latest(collection, chosen), mutates=False)
+            Operation(lambda session: session.time_series.latest(collection, chosen, wanted), mutates=False)
         )
 
-    async def delete_range(self, collection: str, time_range: TimeRange, tags: Tags | None = None) -> int:
+    async def delete_range(self, collection: str, time_range: TimeRange, tags: TagQuery | None = None) -> int:
         check_collection(collection)
-        micros, chosen = _micros(time_range), checked_tags(tags)
+        micros, chosen = checked_micros(time_range), parse_tags(tags)
         return await self._executor.execute(
             Operation(lambda session: session.time_series.delete_range(collection, micros, chosen), mutates=True)
         )
 
-    async def apply_retention(self, collection: str, keep_since: datetime) -> int:
+    async def delete_series(self, collection: str, tags: TagQuery | None = None) -> int:
         check_collection(collection)
-        since_us = to_micros(utc("keep_since", keep_since))
+        chosen = parse_tags(tags)
         deleted = 0
         while True:
-            part = await self._executor.execute(
+            part, is_done = await self._executor.execute(
                 Operation(
-                    lambda session: session.time_series.retain(collection, since_us, RETENTION_ROWS_MAX), mutates=True
+                    lambda session: session.time_series.delete_series(collection, chosen, RETENTION_ROWS_MAX),
+                    mutates=True,
                 )
             )
             deleted += part
-            if part == 0:
+            if is_done:
                 return deleted
 
-    async def list_series(self, collection: str, tags: Tags | None = None) -> list[dict[str, str]]:
+    async def set_retention(self, collection: str, policy: RetentionPolicy) -> None:
         check_collection(collection)
-        chosen = checked_tags(tags)
-        return await self._executor.execute(
-            Operation(lambda session: session.time_series.list_series(collection, chosen), mutates=False)
+        if not isinstance(policy, RetentionPolicy):
+            raise InvalidValueError("policy", "a RetentionPolicy", policy)
+        await self._executor.execute(
+            Operation(lambda session: session.time_series.set_policy(collection, policy), mutates=True, known=None)
         )
 
+    async def get_retention(self, collection: str) -> RetentionPolicy | None:
+        check_collection(collection)
+        return await self._executor.execute(
+            Operation(lambda session: session.time_series.policy(collection), mutates=False)
+        )
 
-def _micros(time_range: object) -> tuple[int, int]:
-    if not isinstance(time_range, TimeRange):
-        raise InvalidValueError("time_range", "a TimeRange", time_range)
-    return time_range.micros
+    async def apply_retention(self, collection: str, keep_since: datetime | None = None) -> int:
+        check_collection(collection)
+        if keep_since is not None:
+            since_us = to_micros(utc("keep_since", keep_since))
+            return await self._repeat(
+                lambda session: session.time_series.retain(collection, since_us, RETENTION_ROWS_MAX)
+            )
+        policy = await self.get_retention(collection)
+        deleted = 0
+        for step in [] if policy is None else due_steps(policy, to_micros(self._engine.clock.now())):
+            went = await self._repeat(partial(run_step, collection, step, RETENTION_ROWS_MAX))
+            deleted += went if step.of_points else 0
+        return deleted
 
+    async def _repeat(self, part: Callable[[Session], int]) -> int:
+        """Run the part, each time in a transaction of its own, until it finds nothing more to do; gives the sum."""
+        total = 0
+        while went := await self._executor.execute(Operation(part, mutates=True)):
+            total += went
+        return total
 
-def _aggregation(aggregation: object) -> AggregationType:
-    try:
-        return AggregationType(aggregation)  # type: ignore[arg-type] # refused below
-    except ValueError as error:
-        raise QueryError("aggregation: one of " + ", ".join(AggregationType)) from error
+    async def list_series(
+        self,
+        collection: str,
+        tags: TagQuery | None = None,
+        *,
+        limit: int | None = None,
+        after: Tags | None = None,
+    ) -> list[dict[str, str]]:
+        check_collection(collection)
+        chosen, count, key = parse_tags(tags), check_limit(limit), checked_key(after)
+        return await self._executor.execute(
+            Operation(lambda session: session.time_series.list_series(collection, chosen, count, key), mutates=False)
+        )
 
+    async def count_series(self, collection: str | None = None, tags: TagQuery | None = None) -> int:
+        chosen = parse_tags(tags)
+        if collection is not None:
+            check_collection(collection)
+        elif chosen.terms:
+            raise InvalidValueError("tags", "none without a collection", tags)
+        return await self._executor.execute(
+            Operation(lambda session: session.time_series.count_series(collection, chosen), mutates=False)
+        )
 
-def _group_keys(group_by: str | Sequence[str] | None) -> tuple[str, ...]:
-    keys = () if group_by is None else (group_by,) if isinstance(group_by, str) else tuple(dict.fromkeys(group_by))
-    if len(keys) > TAGS_MAX:
-        raise QueryError(f"group_by: at most {TAGS_MAX} tags")
-    for key in keys:
-        check_name("group_by", key, chars_max=TAG_CHARS_MAX)
-    return keys
+    async def list_collections(self) -> list[str]:
+        return await self._executor.execute(
+            Operation(lambda session: session.time_series.list_collections(), mutates=False)
+        )
 
+    async def list_fields(self, collection: str, tags: TagQuery | None = None) -> list[str]:
+        check_collection(collection)
+        chosen = parse_tags(tags)
+        return await self._executor.execute(
+            Operation(lambda session: session.time_series.list_fields(collection, chosen), mutates=False)
+        )
 
-def _fields(fields: Sequence[str] | None) -> tuple[str, ...] | None:
-    if fields is None:
-        return None
-    if isinstance(fields, str) or len(fields) > FIELDS_MAX:
-        raise QueryError(f"fields: a list of at most {FIELDS_MAX} names")
-    for name in fields:
-        check_name("fields", name, chars_max=FIELD_CHARS_MAX)
-    return tuple(dict.fromkeys(fields))
+    async def list_tag_keys(self, collection: str) -> list[str]:
+        check_collection(collection)
+        return await self._executor.execute(
+            Operation(lambda session: session.time_series.list_tag_keys(collection), mutates=False)
+        )
+
+    async def list_tag_values(self, collection: str, key: str, tags: TagQuery | None = None) -> list[str]:
+        check_collection(collection)
+        check_name("key", key, chars_max=TAG_CHARS_MAX)
+        chosen = parse_tags(tags)
+        return await self._executor.execute(
+            Operation(lambda session: session.time_series.list_tag_values(collection, key, chosen), mutates=False)
+        )

@@ -1,4 +1,4 @@
-"""Aggregation in SQL: the samples of one field, from both tables, reduced by bucket and group."""
+"""Aggregation in SQL: the samples of fields, from both tables, reduced by bucket and group."""
 
 from __future__ import annotations
 
@@ -6,120 +6,146 @@ from collections.abc import Sequence
 from typing import Any
 
 import apsw
-import msgspec
 
-from polaris.storage._aggregates import bucket_time
-from polaris.storage._operation import AggregateRequest
-from polaris.storage._timeseries import PERCENTS, AggregatedPoint, AggregationType
-from polaris.storage.backends.sqlite._series import COLUMNS, StoredSeries
-from polaris.storage.backends.sqlite._sql import rows
+from polaris.storage._aggregates import Cell, Number, group_of, rows_of, too_many_rows
+from polaris.storage._aggregation import AggregatedRow, AggregationType, percent_of
+from polaris.storage._limits import LIMIT_MAX
+from polaris.storage._timeseries_requests import AggregateRequest, SeriesKey
+from polaris.storage.backends.sqlite._sample_sql import Samples
+from polaris.storage.backends.sqlite._series import StoredSeries
+from polaris.storage.backends.sqlite._sql import Row, rows
 
-Group = tuple[tuple[str, str], ...]
+FIELDS_A_SCAN = 64
+"""Fields whose samples are read together; a statement has a bounded number of columns."""
 
-_SIMPLE = {
-    AggregationType.AVG: "avg(x)",
-    AggregationType.SUM: "total(x)",
-    AggregationType.MIN: "min(x)",
-    AggregationType.MAX: "max(x)",
-    AggregationType.COUNT: "count(x)",
-    **{aggregation: f"percentile(x, {percent})" for aggregation, percent in PERCENTS.items()},
+_SIMPLE: dict[str, str] = {
+    AggregationType.AVG: "avg({})",
+    AggregationType.SUM: "total({})",
+    AggregationType.MIN: "min({})",
+    AggregationType.MAX: "max({})",
+    AggregationType.COUNT: "count({})",
 }
 _DEVIATION = (
     # Two passes, as the definition has it: one pass would lose the digits of small deviations of large numbers.
-    ", means AS (SELECT b, g, avg(x) AS mean, count(x) AS n FROM samples GROUP BY b, g)"
-    " SELECT s.b, s.g, sqrt(sum((s.x - m.mean) * (s.x - m.mean)) / (m.n - 1)), m.n"
+    ", means AS (SELECT b, g, avg(x0) AS mean, count(x0) AS n FROM samples GROUP BY b, g)"
+    " SELECT s.b, s.g, sqrt(sum((s.x0 - m.mean) * (s.x0 - m.mean)) / (m.n - 1))"
     " FROM samples s JOIN means m ON m.b = s.b AND m.g = s.g WHERE m.n > 1 GROUP BY s.b, s.g"
 )
+_RISE = "CASE WHEN x < earlier THEN x ELSE x - earlier END"
 _RATE = (
-    ", steps AS (SELECT b, g, rank, ts, x, lag(x) OVER (PARTITION BY b, rank ORDER BY ts) AS earlier FROM samples)"
-    ", rises AS (SELECT b, g, count(x) AS n, max(ts) - min(ts) AS elapsed,"
-    " total(CASE WHEN earlier IS NULL THEN 0 WHEN x < earlier THEN x ELSE x - earlier END) AS rise"
-    " FROM steps GROUP BY b, g, rank)"
-    " SELECT b, g, sum(CASE WHEN elapsed > 0 THEN rise / (elapsed / 1e6) END) AS rate, sum(n)"
-    " FROM rises GROUP BY b, g HAVING rate IS NOT NULL"
+    ", steps AS (SELECT b, g, rank, ts, x0 AS x, lag(x0) OVER (PARTITION BY rank, b ORDER BY ts) AS earlier"  # noqa: S608
+    " FROM samples)"
+    ", rises AS (SELECT b, g, max(ts) - min(ts) AS elapsed,"
+    f" total(CASE WHEN earlier IS NULL THEN 0 ELSE {_RISE} END) AS rise FROM steps GROUP BY rank, b, g)"
+    " SELECT b, g, sum(rise / (elapsed / 1e6)) FROM rises WHERE elapsed > 0 GROUP BY b, g"
+)
+_INCREASE = (
+    ", steps AS (SELECT b, g, x0 AS x, lag(x0) OVER (PARTITION BY rank ORDER BY ts) AS earlier FROM samples)"  # noqa: S608
+    f" SELECT b, g, total({_RISE}) FROM steps WHERE earlier IS NOT NULL GROUP BY b, g"
 )
 
 
 def _edge(extreme: str, direction: str) -> str:
     """First or last: of each series the one at its edge, then of these the one at the edge of all, ties by tags."""
     return (
-        f", edges AS (SELECT b, g, rank, {extreme}(ts) AS ts, x, count(x) AS n FROM samples GROUP BY b, g, rank)"  # noqa: S608
-        ", placed AS (SELECT b, g, x, sum(n) OVER (PARTITION BY b, g) AS n,"
-        f" row_number() OVER (PARTITION BY b, g ORDER BY ts {direction}, rank {direction}) AS place FROM edges)"
-        " SELECT b, g, x, n FROM placed WHERE place = 1"
+        f", edge AS (SELECT b, g, rank, {extreme}(ts) AS ts, x0 FROM samples GROUP BY rank, b, g)"  # noqa: S608
+        ", placed AS (SELECT b, g, x0,"
+        f" row_number() OVER (PARTITION BY b, g ORDER BY ts {direction}, rank {direction}) AS place FROM edge)"
+        " SELECT b, g, x0 FROM placed WHERE place = 1"
     )
+
+
+_SINGLE: dict[str, str] = {
+    AggregationType.STDDEV: _DEVIATION,
+    AggregationType.RATE: _RATE,
+    AggregationType.INCREASE: _INCREASE,
+    AggregationType.FIRST: _edge("min", "ASC"),
+    AggregationType.LAST: _edge("max", "DESC"),
+}
+"""What reads the samples of its field for itself."""
+
+
+class _Values:
+    """The results of the statements, put together: a count and a value of every name for each cell."""
+
+    def __init__(self, request: AggregateRequest) -> None:
+        self._request = request
+        self._cells: dict[Cell, tuple[int, dict[str, Number | None]]] = {}
+
+    def count(self, cell: Cell, count: int) -> dict[str, Number | None]:
+        values: dict[str, Number | None] = dict.fromkeys(self._request.of(cell[2]))
+        self._cells[cell] = (count, values)
+        return values
+
+    def put(self, cell: Cell, name: str, value: Number) -> None:
+        self._cells[cell][1][name] = value
+
+    @property
+    def rows(self) -> list[AggregatedRow]:
+        return rows_of((cell, count, values) for cell, (count, values) in self._cells.items())
 
 
 def aggregate(
     connection: apsw.Connection, series: Sequence[StoredSeries], request: AggregateRequest
-) -> list[AggregatedPoint]:
+) -> list[AggregatedRow]:
     """The aggregates of every field asked for."""
-    groups: dict[Group, int] = {}
-    numbers = [groups.setdefault(_group(one, request.group_by), len(groups)) for one in series]
-    names = list(groups)
+    numbered: dict[SeriesKey, int] = {}
+    groups = [numbered.setdefault(group_of(one.tags, request.group_by), len(numbered)) for one in series]
+    samples = Samples(connection, series, groups, request)
     wanted = request.fields
     if wanted is None:
         wanted = tuple(dict.fromkeys(name for one in series for name in one.shape))
-    found: list[tuple[int, Group, str, AggregatedPoint]] = []
+    values, names = _Values(request), list(numbered)
+    for start in range(0, len(wanted), FIELDS_A_SCAN):
+        _scan(samples, wanted[start : start + FIELDS_A_SCAN], names, values)
     for field in wanted:
-        for bucket, group, value, count in _reduce(connection, series, numbers, field, request):
-            tags = dict(names[group])
-            point = AggregatedPoint(bucket_time(bucket), field, value, count, tags)
-            found.append((bucket, names[group], field, point))
-    found.sort(key=lambda entry: entry[:3])
-    return [point for _, _, _, point in found]
+        for name in request.of(field):
+            if name in _SINGLE:
+                for bucket, group, value in _reduced(samples, (field,), _SINGLE[name], {}):
+                    values.put((bucket, names[group], field), name, value)
+    return values.rows
 
 
-def _group(series: StoredSeries, keys: tuple[str, ...]) -> Group:
-    return tuple((key, series.tags[key]) for key in keys if key in series.tags)
+def _scan(samples: Samples, fields: tuple[str, ...], names: Sequence[SeriesKey], values: _Values) -> None:
+    """Count the numbers of the fields, with everything else that one reading of their samples can tell."""
+    for together in samples.readable_together(fields):
+        columns: list[str] = []
+        bindings: dict[str, Any] = {}
+        for place, field in enumerate(together):
+            columns.append(f"count(x{place})")
+            columns += [_simple(name, place, bindings) for name in samples.request.of(field) if name not in _SINGLE]
+        reduction = f" SELECT b, g, {', '.join(columns)} FROM samples GROUP BY g, b"  # noqa: S608
+        for row in _reduced(samples, together, reduction, bindings):
+            _take(row, together, names, values, samples.request)
 
 
-def _reduce(
-    connection: apsw.Connection,
-    series: Sequence[StoredSeries],
-    groups: Sequence[int],
-    field: str,
-    request: AggregateRequest,
-) -> list[tuple[int, int, int | float, int]]:
-    chosen = [
-        (one.number, rank, groups[rank], one.shape.index(field))
-        for rank, one in enumerate(series)
-        if field in one.shape
-    ]
-    if not chosen:
+def _take(
+    row: Row, fields: Sequence[str], names: Sequence[SeriesKey], values: _Values, request: AggregateRequest
+) -> None:
+    bucket, group = row[:2]
+    found = iter(row[2:])
+    for field in fields:
+        count = next(found)
+        told = {name: next(found) for name in request.of(field) if name not in _SINGLE}
+        if count:
+            values.count((bucket, names[group], field), count).update(told)
+
+
+def _simple(name: str, place: int, bindings: dict[str, Any]) -> str:
+    """The expression of an aggregation that needs nothing but the numbers."""
+    if name in _SIMPLE:
+        return _SIMPLE[name].format(f"x{place}")
+    parameter = f"percent{len(bindings)}"
+    bindings[parameter] = percent_of(name)
+    return f"percentile(x{place}, :{parameter})"
+
+
+def _reduced(samples: Samples, fields: tuple[str, ...], reduction: str, bindings: dict[str, Any]) -> list[Row]:
+    """The rows of a statement over the samples of these fields."""
+    source = samples.sql(fields)
+    if source is None:
         return []
-    places = sorted({place for _, _, _, place in chosen})
-    bindings: dict[str, Any] = {
-        "chosen": msgspec.json.encode(chosen).decode(),
-        "start": request.micros[0],
-        "end": request.micros[1],
-        "bucket": request.bucket_us,
-    }
-    bucket = ":start" if request.bucket_us is None else "p.ts - ((p.ts % :bucket) + :bucket) % :bucket"
-    samples = " UNION ALL ".join(_samples(table, place, bucket) for place in places for table in ("hot", "cold"))
-    sql = (
-        "WITH chosen AS MATERIALIZED (SELECT value ->> 0 AS series, value ->> 1 AS rank, value ->> 2 AS g,"  # noqa: S608
-        f" value ->> 3 AS place FROM json_each(:chosen)), samples AS ({samples}) {_reduction(request.aggregation)}"
-    )
-    return [(bucket, group, value, count) for bucket, group, value, count in rows(connection, sql, bindings)]
-
-
-def _samples(table: str, place: int, bucket: str) -> str:
-    """The numbers of one column. The hot table is walked by time, the cold one by series."""
-    column = f"p.c{place % COLUMNS}"
-    tables = "ts_hot p CROSS JOIN chosen c" if table == "hot" else "chosen c CROSS JOIN ts_cold p"
-    return (
-        f"SELECT {bucket} AS b, c.g AS g, c.rank AS rank, p.ts AS ts, {column} AS x FROM {tables}"  # noqa: S608
-        f" WHERE p.series = c.series AND c.place = {place} AND p.part = {place // COLUMNS}"
-        f" AND p.ts >= :start AND p.ts < :end AND typeof({column}) IN ('integer', 'real')"
-    )
-
-
-def _reduction(aggregation: AggregationType) -> str:
-    if aggregation in _SIMPLE:
-        return f"SELECT b, g, {_SIMPLE[aggregation]}, count(x) FROM samples GROUP BY b, g"  # noqa: S608
-    if aggregation is AggregationType.STDDEV:
-        return _DEVIATION
-    if aggregation is AggregationType.RATE:
-        return _RATE
-    return _edge("min", "ASC") if aggregation is AggregationType.FIRST else _edge("max", "DESC")
+    found = rows(samples.connection, f"{source.sql} {reduction} LIMIT {LIMIT_MAX + 1}", source.bindings | bindings)
+    if len(found) > LIMIT_MAX:
+        raise too_many_rows()
+    return found

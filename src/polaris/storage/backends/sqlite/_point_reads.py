@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime
@@ -11,12 +12,18 @@ import apsw
 import msgspec
 from msgspec.structs import force_setattr
 
-from polaris.storage._operation import Micros
+from polaris.storage._points import FieldValue, TimeSeriesPoint
 from polaris.storage._ranges import from_micros
-from polaris.storage._timeseries import FieldValue, TimeSeriesPoint
+from polaris.storage._timeseries_requests import Micros, PointQuery
 from polaris.storage.backends.sqlite._series import COLUMN_NAMES, COLUMNS, StoredSeries
+from polaris.storage.backends.sqlite._sql import rows
 
-_COLUMN_LIST = ", ".join(COLUMN_NAMES)
+WINDOWED_POINTS_MAX = 50_000
+"""Points of many series up to which they are read in windows of time; of more, all that there are may be read."""
+REACH_SERIES_MAX = 500
+"""Series that are asked where the first window may end."""
+
+_COLUMN_LIST = ", ".join(f"p.{name} AS {name}" for name in COLUMN_NAMES)
 _MARKED: dict[bytes, FieldValue] = {b"n": None, b"t": True, b"f": False}
 _TEMPLATE = TimeSeriesPoint(datetime(2000, 1, 1, tzinfo=UTC), {}, {"template": 0})
 
@@ -24,37 +31,102 @@ Places = dict[int, dict[int, str]]
 """Part to column to field."""
 
 
-def query(
-    connection: apsw.Connection,
-    series: Sequence[StoredSeries],
-    micros: Micros,
-    *,
-    limit: int,
-    descending: bool,
-    fields: frozenset[str] | None,
+def read_points(
+    connection: apsw.Connection, series: Sequence[StoredSeries], query: PointQuery
 ) -> list[TimeSeriesPoint]:
     """The points of the series in the range."""
+    fields = query.fields
     chosen = [one for one in series if fields is None or not fields.isdisjoint(one.shape)]
-    if not chosen or not limit:
+    if not chosen or not query.limit:
         return []
-    direction = " DESC" if descending else ""
-    rows_max = limit * max(one.parts for one in chosen)
-    bindings: dict[str, Any] = {"start": micros[0], "end": micros[1], "limit": rows_max}
+    # Behind the cursor, at its own instant, are the series of this rank and higher ones.
+    rank = 0
+    if query.after is not None:
+        rank = bisect_right(chosen, query.after.key, key=lambda one: tuple(sorted(one.tags.items())))
+    if len(chosen) == 1 or query.limit > WINDOWED_POINTS_MAX:
+        return _read(connection, chosen, query, query.window, query.limit, rank)
+    return _read_in_windows(connection, chosen, query, rank)
+
+
+def _read_in_windows(
+    connection: apsw.Connection, chosen: Sequence[StoredSeries], query: PointQuery, rank: int
+) -> list[TimeSeriesPoint]:
+    """Many series, few points: one window of time after the other, so that only about those are read and sorted.
+
+    The cold table is in order of its series. The first window reaches as far as half of the series have their share of
+    the points; every further one is twice as long.
+    """
+    start, end = query.window
+    found: list[TimeSeriesPoint] = []
+    share = -(-query.limit // len(chosen))
+    bound = _reach(connection, chosen, (start, end), share, descending=query.descending)
+    while start < end and len(found) < query.limit:
+        window = (max(start, bound), end) if query.descending else (start, min(end, bound))
+        found += _read(connection, chosen, query, window, query.limit - len(found), rank)
+        if query.descending:
+            length, end = end - window[0], window[0]
+            bound = end - 2 * length
+        else:
+            length, start = window[1] - start, window[1]
+            bound = start + 2 * length
+    return found
+
+
+def _reach(
+    connection: apsw.Connection, chosen: Sequence[StoredSeries], window: Micros, share: int, *, descending: bool
+) -> int:
+    """Where the first window may end: at the median of the times by which the series have had their share of points."""
+    start, end = window
+    direction = "DESC" if descending else "ASC"
+    sql = (
+        "SELECT (SELECT p.ts FROM ts_cold p WHERE p.series = c.value AND p.ts >= :start AND p.ts < :end AND p.part = 0"  # noqa: S608
+        f" ORDER BY p.ts {direction} LIMIT 1 OFFSET :share) FROM json_each(:chosen) c"
+    )
+    step = max(1, len(chosen) // REACH_SERIES_MAX)
+    bindings = {
+        "chosen": msgspec.json.encode([one.number for one in chosen[::step]]).decode(),
+        "start": start,
+        "end": end,
+        "share": share,
+    }
+    far = start if descending else end
+    times = sorted(far if ts is None else ts for (ts,) in rows(connection, sql, bindings))
+    return int(times[len(times) // 2]) if descending else int(times[len(times) // 2]) + 1
+
+
+def _read(
+    connection: apsw.Connection,
+    chosen: Sequence[StoredSeries],
+    query: PointQuery,
+    window: Micros,
+    limit: int,
+    rank: int,
+) -> list[TimeSeriesPoint]:
+    direction = " DESC" if query.descending else ""
+    bindings: dict[str, Any] = {
+        "start": window[0],
+        "end": window[1],
+        "limit": limit * max(one.parts for one in chosen),
+    }
+    condition = "p.ts >= :start AND p.ts < :end"
+    if query.after is not None and window[0] <= query.after.time_us < window[1]:
+        bindings |= {"after": query.after.time_us, "rank": rank}
+        condition += " AND (p.ts <> :after OR c.rank >= :rank)"
     if len(chosen) == 1:
         bindings["series"] = chosen[0].number
-        condition = "series = :series AND ts >= :start AND ts < :end" + _holding(chosen[0], fields)
+        condition = condition.replace("c.rank", "0") + " AND p.series = :series" + _holding(chosen[0], query.fields)
         # Parts in the direction of time, so that both tables yield this order by themselves.
         order = f"ts{direction}, part{direction}"
         sql = " UNION ALL ".join(
-            f"SELECT ts, 0 AS rank, part, {_COLUMN_LIST} FROM {table} WHERE {condition}"  # noqa: S608
+            f"SELECT p.ts AS ts, 0 AS rank, p.part AS part, {_COLUMN_LIST} FROM {table} p WHERE {condition}"  # noqa: S608
             for table in ("ts_hot", "ts_cold")
         )
     else:
         bindings["chosen"] = _chosen_json(chosen)
         order = f"ts{direction}, rank, part"
-        sql = _many_sql(chosen, fields)
-    rows = connection.execute(f"{sql} ORDER BY {order} LIMIT :limit", bindings)
-    return list(_points(rows, chosen, fields, limit))
+        sql = _many_sql(chosen, query.fields, condition)
+    found = connection.execute(f"{sql} ORDER BY {order} LIMIT :limit", bindings)
+    return list(_points(found, chosen, query.fields, limit))
 
 
 def _chosen_json(chosen: Sequence[StoredSeries]) -> str:
@@ -64,61 +136,59 @@ def _chosen_json(chosen: Sequence[StoredSeries]) -> str:
 _CHOSEN = "SELECT value ->> 0 AS series, value ->> 1 AS shape, key AS rank FROM json_each(:chosen)"
 
 
-def _many_sql(chosen: Sequence[StoredSeries], fields: frozenset[str] | None) -> str:
-    holding = ""
+def _many_sql(chosen: Sequence[StoredSeries], fields: frozenset[str] | None, condition: str) -> str:
     if fields is not None:
         shapes = {one.shape_number: one for one in chosen}
         # Numbers of shapes and columns are integers of our own making.
-        cases = [f"(c.shape = {int(number)}{_holding(one, fields, 'p.')})" for number, one in shapes.items()]
-        holding = f" AND ({' OR '.join(cases)})"
-    columns = ", ".join(f"p.{name} AS {name}" for name in COLUMN_NAMES)
-    inside = "p.ts >= :start AND p.ts < :end"
+        cases = [f"(c.shape = {int(number)}{_holding(one, fields)})" for number, one in shapes.items()]
+        condition += f" AND ({' OR '.join(cases)})"
     return (
         f"WITH chosen AS MATERIALIZED ({_CHOSEN})"  # noqa: S608 - made of constants and integers
-        f" SELECT p.ts AS ts, c.rank AS rank, p.part AS part, {columns} FROM ts_hot p CROSS JOIN chosen c"
-        f" WHERE c.series = p.series AND {inside}{holding}"
-        f" UNION ALL SELECT p.ts, c.rank, p.part, {columns} FROM chosen c CROSS JOIN ts_cold p"
-        f" WHERE p.series = c.series AND {inside}{holding}"
+        f" SELECT p.ts AS ts, c.rank AS rank, p.part AS part, {_COLUMN_LIST} FROM ts_hot p CROSS JOIN chosen c"
+        f" WHERE c.series = p.series AND {condition}"
+        f" UNION ALL SELECT p.ts, c.rank, p.part, {_COLUMN_LIST} FROM chosen c CROSS JOIN ts_cold p"
+        f" WHERE p.series = c.series AND {condition}"
     )
 
 
-def _holding(series: StoredSeries, fields: frozenset[str] | None, prefix: str = "") -> str:
+def _holding(series: StoredSeries, fields: frozenset[str] | None) -> str:
     """The condition that a row holds one of the fields; nothing when all are wanted."""
     if fields is None:
         return ""
     cases = [
-        f"({prefix}part = {place // COLUMNS} AND {prefix}c{place % COLUMNS} IS NOT NULL)"
+        f"(p.part = {place // COLUMNS} AND p.c{place % COLUMNS} IS NOT NULL)"
         for place, name in enumerate(series.shape)
         if name in fields
     ]
     return f" AND ({' OR '.join(cases)})"
 
 
-def latest(connection: apsw.Connection, series: Sequence[StoredSeries]) -> list[TimeSeriesPoint]:
+def read_latest(
+    connection: apsw.Connection, series: Sequence[StoredSeries], fields: frozenset[str] | None
+) -> list[TimeSeriesPoint]:
     """The newest point of each series, found by its key."""
     if not series:
         return []
-    columns = ", ".join(f"p.{name} AS {name}" for name in COLUMN_NAMES)
     one_table = (
-        f"SELECT p.ts AS ts, c.rank AS rank, p.part AS part, {columns} FROM chosen c"  # noqa: S608
+        f"SELECT p.ts AS ts, c.rank AS rank, p.part AS part, {_COLUMN_LIST} FROM chosen c"  # noqa: S608
         " CROSS JOIN ts_latest l CROSS JOIN {table} p WHERE l.series = c.series AND p.series = c.series AND p.ts = l.ts"
     )
     both = " UNION ALL ".join(one_table.format(table=table) for table in ("ts_hot", "ts_cold"))
-    rows = connection.execute(
+    found = connection.execute(
         f"WITH chosen AS MATERIALIZED ({_CHOSEN}) {both} ORDER BY rank, part",
         {"chosen": _chosen_json(series)},
     )
-    return list(_points(rows, series, None, len(series)))
+    return list(_points(found, series, fields, len(series)))
 
 
 def _points(
-    rows: Iterable[Sequence[Any]], series: Sequence[StoredSeries], fields: frozenset[str] | None, limit: int
+    found: Iterable[Sequence[Any]], series: Sequence[StoredSeries], fields: frozenset[str] | None, limit: int
 ) -> Iterator[TimeSeriesPoint]:
     """Put the parts of each point together; rows of one point follow each other."""
     present: tuple[int, int] | None = None
     values: dict[str, FieldValue] = {}
     count = 0
-    for row in rows:
+    for row in found:
         ts, rank, part = row[0], row[1], row[2]
         if (ts, rank) != present:
             if present is not None and values:

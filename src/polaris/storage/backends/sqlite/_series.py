@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import apsw
 import msgspec
 
+from polaris.storage._series_limits import SeriesLimits
+from polaris.storage._tag_filter import TagFilter
+from polaris.storage._timeseries_requests import SeriesKey
 from polaris.storage.backends.sqlite._memory import Memory
+from polaris.storage.backends.sqlite._series_sql import canonical, series_sql, tags_of, text_of
 from polaris.storage.backends.sqlite._sql import row, rows, scalar
 
 COLUMNS = 12
 """Fields in one row; part and column of a field are its place in the shape, divided by this."""
 COLUMN_NAMES = tuple(f"c{index}" for index in range(COLUMNS))
 
-_END = "\x01"  # below every character of a tag, so canonical texts sort as the tags do
-
 Shape = tuple[str, ...]
-
-
-def canonical(tags: dict[str, str]) -> str:
-    """The text of a set of tags: equal for equal tags, sorting as their sorted pairs."""
-    return "".join(f"{key}{_END}{value}{_END}" for key, value in sorted(tags.items()))
-
-
-def tags_of(text: str) -> dict[str, str]:
-    """The inverse of `canonical`."""
-    parts = text.split(_END)
-    return dict(zip(parts[:-1:2], parts[1::2], strict=True))
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -61,6 +53,7 @@ class SeriesRegistry:
     def __init__(self, connection: apsw.Connection, memory: Memory) -> None:
         self._connection = connection
         self._memory = memory
+        self.limits = SeriesLimits()
 
     def require(self, collection: str, tags: dict[str, str], fields: Iterable[str]) -> Series:
         """The series, with a place for each of the fields."""
@@ -85,6 +78,8 @@ class SeriesRegistry:
         return None if found is None else Series(found[0], self._slots(found[1]))
 
     def _create(self, collection: str, tags: dict[str, str], fields: Iterable[str]) -> Series:
+        in_collection, in_store = self._counted(collection) + 1, self._counted(None) + 1
+        self.limits.check(collection, in_collection=in_collection, in_store=in_store)
         shape = self._shape_number(tuple(sorted(fields)))
         self._connection.execute(
             "INSERT INTO ts_series (collection, tags, shape) VALUES (?, ?, ?)", (collection, canonical(tags), shape)
@@ -93,7 +88,17 @@ class SeriesRegistry:
         self._connection.executemany(
             "INSERT INTO ts_tags VALUES (?, ?, ?, ?)", [(collection, key, text, number) for key, text in tags.items()]
         )
+        self._memory.learn(("series_count", collection), in_collection)
+        self._memory.learn(("series_count", None), in_store)
         return Series(number, self._slots(shape))
+
+    def _counted(self, collection: str | None) -> int:
+        """How many series there are; counted once and then remembered by who writes."""
+        known: int | None = self._memory.get(("series_count", collection))
+        if known is None:
+            known = self.count(collection, TagFilter())
+            self._memory.learn(("series_count", collection), known)
+        return known
 
     def _grow(self, series: Series, missing: list[str]) -> Series:
         shape = self._shape_number((*series.slots, *sorted(missing)))
@@ -125,21 +130,72 @@ class SeriesRegistry:
             self._memory.learn(("shape", shape_number), shape)
         return shape
 
-    def chosen(self, collection: str, tags: dict[str, str]) -> list[StoredSeries]:
-        """The series that have all of the tags, in order of their tags."""
-        sql, parameters = "SELECT s.id, s.tags, s.shape FROM ts_series s", [collection]
-        for place, (key, text) in enumerate(tags.items()):
-            # The first join is walked first: CROSS JOIN keeps SQLite from turning them round.
-            if place == 0:
-                sql = "SELECT s.id, s.tags, s.shape FROM ts_tags t0 CROSS JOIN ts_series s"
-                parameters = [collection, key, text]
-            else:
-                sql += f" JOIN ts_tags t{place} ON t{place}.series = s.id"
-                parameters += [collection, key, text]
-        if tags:
-            conditions = [f"t{n}.collection = ? AND t{n}.key = ? AND t{n}.value = ?" for n in range(len(tags))]
-            sql += " WHERE t0.series = s.id AND " + " AND ".join(conditions)
-        else:
-            sql += " WHERE s.collection = ?"
+    def chosen(self, collection: str, tags: TagFilter) -> list[StoredSeries]:
+        """The series that pass, in order of their tags."""
+        sql, parameters = series_sql(collection, tags, "s.id, s.tags, s.shape")
         found = rows(self._connection, sql + " ORDER BY s.tags", parameters)
         return [StoredSeries(number, tags_of(text), shape, self.shape(shape)) for number, text, shape in found]
+
+    def numbers(self, collection: str, tags: TagFilter) -> list[int]:
+        """The numbers of the series that pass, in order of their tags."""
+        sql, parameters = series_sql(collection, tags, "s.id")
+        return [number for (number,) in rows(self._connection, sql + " ORDER BY s.tags", parameters)]
+
+    def listed(self, collection: str, tags: TagFilter, limit: int, after: SeriesKey | None) -> list[dict[str, str]]:
+        """The tags of the series that pass, in order, from behind a place on."""
+        sql, parameters = series_sql(collection, tags, "s.tags")
+        if after is not None:
+            sql, parameters = sql + " AND s.tags > ?", [*parameters, text_of(after)]
+        found = rows(self._connection, sql + " ORDER BY s.tags LIMIT ?", [*parameters, limit])
+        return [tags_of(text) for (text,) in found]
+
+    def count(self, collection: str | None, tags: TagFilter) -> int:
+        """How many series pass; of the whole store without a collection."""
+        if collection is None:
+            return int(scalar(self._connection, "SELECT count(*) FROM ts_series"))
+        return int(scalar(self._connection, *series_sql(collection, tags, "count(*)")))
+
+    def fields(self, collection: str, tags: TagFilter) -> list[str]:
+        """The fields of the series that pass, in order."""
+        shapes = rows(self._connection, *series_sql(collection, tags, "DISTINCT s.shape"))
+        return sorted({name for (shape,) in shapes for name in self.shape(shape)})
+
+    def collections(self) -> list[str]:
+        """The collections that have series, in order."""
+        return self._steps("ts_series", "collection", "TRUE", ())
+
+    def tag_keys(self, collection: str) -> list[str]:
+        """The tags that the series of the collection have, in order."""
+        return self._steps("ts_tags", "key", "collection = ?1", (collection,))
+
+    def tag_values(self, collection: str, key: str, tags: TagFilter) -> list[str]:
+        """The values of a tag, in order; of all series, or of those that pass."""
+        if not tags.terms:
+            return self._steps("ts_tags", "value", "collection = ?1 AND key = ?2", (collection, key))
+        chosen, parameters = series_sql(collection, tags, "s.id")
+        sql = (
+            f"SELECT DISTINCT v.value FROM ts_tags v WHERE v.series IN ({chosen})"  # noqa: S608
+            " AND v.collection = ? AND v.key = ? ORDER BY v.value"
+        )
+        return [value for (value,) in rows(self._connection, sql, [*parameters, collection, key])]
+
+    def _steps(self, table: str, column: str, condition: str, parameters: tuple[Any, ...]) -> list[str]:
+        """The different values of a column behind others in an index: one step in the index for each."""
+        sql = (
+            f"WITH RECURSIVE step (at) AS (SELECT min({column}) FROM {table} WHERE {condition} UNION ALL"  # noqa: S608
+            f" SELECT (SELECT min({column}) FROM {table} WHERE {condition} AND {column} > step.at)"
+            " FROM step WHERE step.at IS NOT NULL) SELECT at FROM step WHERE at IS NOT NULL"
+        )
+        return [value for (value,) in rows(self._connection, sql, parameters)]
+
+    def delete(self, numbers: str) -> None:
+        """Take series out that have no points any more; `numbers` is a JSON list."""
+        chosen = "IN (SELECT value FROM json_each(?))"
+        found = rows(self._connection, f"SELECT id, collection, tags FROM ts_series WHERE id {chosen}", (numbers,))  # noqa: S608
+        self._connection.executemany(
+            "DELETE FROM ts_tags WHERE series = ? AND collection = ? AND key = ? AND value = ?",
+            [(number, collection, *tag) for number, collection, text in found for tag in tags_of(text).items()],
+        )
+        self._connection.execute(f"DELETE FROM ts_latest WHERE series {chosen}", (numbers,))  # noqa: S608
+        self._connection.execute(f"DELETE FROM ts_series WHERE id {chosen}", (numbers,))  # noqa: S608
+        self._memory.forget_all()

@@ -7,14 +7,21 @@ from collections.abc import Sequence
 import apsw
 import msgspec
 
-from polaris.storage._operation import AggregateRequest, Micros
+from polaris.storage._aggregation import AggregatedRow
+from polaris.storage._points import TimeSeriesPoint
 from polaris.storage._ranges import to_micros
-from polaris.storage._timeseries import AggregatedPoint, TimeSeriesPoint
+from polaris.storage._rollups import RetentionPolicy
+from polaris.storage._series_limits import SeriesLimits
+from polaris.storage._tag_filter import TagFilter
+from polaris.storage._timeseries_requests import AggregateRequest, Micros, PointQuery, SeriesKey
 from polaris.storage.backends.sqlite._aggregate_sql import aggregate
 from polaris.storage.backends.sqlite._memory import Memory
-from polaris.storage.backends.sqlite._point_reads import latest, query
+from polaris.storage.backends.sqlite._point_reads import read_latest, read_points
+from polaris.storage.backends.sqlite._rollup_reads import aggregate_rolled_up
+from polaris.storage.backends.sqlite._rollup_windows import retire
+from polaris.storage.backends.sqlite._rollups import SqliteRollups
 from polaris.storage.backends.sqlite._series import COLUMN_NAMES, COLUMNS, SeriesRegistry
-from polaris.storage.backends.sqlite._sql import scalar
+from polaris.storage.backends.sqlite._sql import rows, scalar
 
 NULL, TRUE, FALSE = b"n", b"t", b"f"
 """How the values are kept that SQLite has no type for, so that null differs from absent and true from 1."""
@@ -32,6 +39,7 @@ _PUT_LATEST = (
     "INSERT INTO ts_latest VALUES (?, ?) ON CONFLICT (series) DO UPDATE SET ts = excluded.ts WHERE excluded.ts > ts"
 )
 COLD_UNTIL_NONE = -(2**63)
+EVER = (-(2**63), 2**63 - 1)
 
 
 class SqliteTimeSeries:
@@ -41,8 +49,13 @@ class SqliteTimeSeries:
         self._connection = connection
         self._memory = memory
         self._registry = SeriesRegistry(connection, memory)
+        self.rollups = SqliteRollups(connection, memory)
         self.rows_written = 0
         """Rows put into the hot table since the counter was last read by the compaction."""
+
+    def limit_series(self, limits: SeriesLimits) -> None:
+        """Refuse series beyond these numbers from now on."""
+        self._registry.limits = limits
 
     def store_many(self, collection: str, points: Sequence[TimeSeriesPoint]) -> None:
         rows: list[list[object]] = []
@@ -65,6 +78,9 @@ class SqliteTimeSeries:
                 late.append((number, ts))
             if ts > newest.get(number, COLD_UNTIL_NONE - 1):
                 newest[number] = ts
+        window_us = self.rollups.window_us(collection)
+        if window_us:
+            self.rollups.mark_points(window_us, ((row[1], row[0]) for row in rows))  # type: ignore[misc] # integers
         if late:
             self._connection.executemany("DELETE FROM ts_cold WHERE series = ? AND ts = ?", late)
         self._put(rows)
@@ -87,31 +103,42 @@ class SqliteTimeSeries:
             self._memory.learn("cold_until", known)
         return int(known)
 
-    def query(
-        self,
-        collection: str,
-        micros: Micros,
-        tags: dict[str, str],
-        *,
-        limit: int,
-        descending: bool,
-        fields: frozenset[str] | None,
-    ) -> list[TimeSeriesPoint]:
-        series = self._registry.chosen(collection, tags)
-        return query(self._connection, series, micros, limit=limit, descending=descending, fields=fields)
+    def query(self, collection: str, query: PointQuery) -> list[TimeSeriesPoint]:
+        return read_points(self._connection, self._registry.chosen(collection, query.tags), query)
 
-    def aggregate(self, collection: str, request: AggregateRequest) -> list[AggregatedPoint]:
-        return aggregate(self._connection, self._registry.chosen(collection, request.tags), request)
+    def aggregate(self, collection: str, request: AggregateRequest) -> list[AggregatedRow]:
+        series = self._registry.chosen(collection, request.tags)
+        policy = self.rollups.of(collection)
+        if policy is not None:
+            return aggregate_rolled_up(self._connection, series, request, policy)
+        return aggregate(self._connection, series, request)
 
-    def latest(self, collection: str, tags: dict[str, str]) -> list[TimeSeriesPoint]:
-        return latest(self._connection, self._registry.chosen(collection, tags))
+    def latest(self, collection: str, tags: TagFilter, fields: frozenset[str] | None) -> list[TimeSeriesPoint]:
+        return read_latest(self._connection, self._registry.chosen(collection, tags), fields)
 
-    def list_series(self, collection: str, tags: dict[str, str]) -> list[dict[str, str]]:
-        return [series.tags for series in self._registry.chosen(collection, tags)]
+    def list_series(
+        self, collection: str, tags: TagFilter, limit: int, after: SeriesKey | None
+    ) -> list[dict[str, str]]:
+        return self._registry.listed(collection, tags, limit, after)
 
-    def delete_range(self, collection: str, micros: Micros, tags: dict[str, str]) -> int:
-        numbers = [series.number for series in self._registry.chosen(collection, tags)]
-        text = msgspec.json.encode(numbers).decode()
+    def count_series(self, collection: str | None, tags: TagFilter) -> int:
+        return self._registry.count(collection, tags)
+
+    def list_collections(self) -> list[str]:
+        return self._registry.collections()
+
+    def list_fields(self, collection: str, tags: TagFilter) -> list[str]:
+        return self._registry.fields(collection, tags)
+
+    def list_tag_keys(self, collection: str) -> list[str]:
+        return self._registry.tag_keys(collection)
+
+    def list_tag_values(self, collection: str, key: str, tags: TagFilter) -> list[str]:
+        return self._registry.tag_values(collection, key, tags)
+
+    def delete_range(self, collection: str, micros: Micros, tags: TagFilter) -> int:
+        text = msgspec.json.encode(self._registry.numbers(collection, tags)).decode()
+        self.rollups.delete_range(collection, text, micros)
         deleted = 0
         for table in ("ts_hot", "ts_cold"):
             condition = "WHERE series IN (SELECT value FROM json_each(?)) AND ts >= ? AND ts < ?"
@@ -123,6 +150,29 @@ class SqliteTimeSeries:
         if deleted:
             self._find_latest_anew(text, micros)
         return deleted
+
+    def delete_series(self, collection: str, tags: TagFilter, rows_max: int) -> tuple[int, bool]:
+        numbers = self._registry.numbers(collection, tags)[:rows_max]
+        text = msgspec.json.encode(numbers).decode()
+        self.rollups.delete_range(collection, text, EVER)
+        left = rows_max
+        for table, found in (
+            ("ts_cold", "json_each(?) c CROSS JOIN ts_cold p WHERE p.series = c.value"),
+            ("ts_hot", "ts_hot p WHERE p.series IN (SELECT value FROM json_each(?))"),
+        ):
+            keys = rows(
+                self._connection,
+                f"SELECT p.series, p.ts FROM {found} AND p.part = 0 LIMIT ?",  # noqa: S608
+                (text, left),
+            )
+            self._connection.executemany(f"DELETE FROM {table} WHERE series = ? AND ts = ?", keys)  # noqa: S608
+            left -= len(keys)
+        if left <= 0:
+            self._find_latest_anew(text, EVER)
+            return 0, False
+        self.rollups.forget(text)
+        self._registry.delete(text)
+        return len(numbers), len(numbers) < rows_max
 
     def _find_latest_anew(self, numbers: str, micros: Micros) -> None:
         bindings = {"series": numbers, "start": micros[0], "end": micros[1]}
@@ -138,7 +188,20 @@ class SqliteTimeSeries:
             ") WHERE ts IS NOT NULL GROUP BY series"
         )
 
+    def set_policy(self, collection: str, policy: RetentionPolicy) -> None:
+        self.rollups.set_policy(collection, policy)
+
+    def policy(self, collection: str) -> RetentionPolicy | None:
+        known = self.rollups.of(collection)
+        return None if known is None else known.policy
+
+    def thin(self, collection: str, since_us: int, into_us: int | None, rows_max: int) -> int:
+        return self.rollups.thin(collection, since_us, into_us, rows_max)
+
     def retain(self, collection: str, since_us: int, rows_max: int) -> int:
+        window_us = self.rollups.window_us(collection)
+        if window_us:
+            return retire(self._connection, self.rollups, collection, since_us, window_us, rows_max)
         deleted = 0
         for table in ("ts_cold", "ts_hot"):
             keys = self._connection.execute(

@@ -1,0 +1,91 @@
+"""What the writer does for rollups beside its work: it summarises windows and retires old points, a slice at a time."""
+
+from __future__ import annotations
+
+import time
+
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.storage._ranges import to_micros
+from polaris.storage._rollup_steps import RetentionStep, due_steps, run_step
+from polaris.storage._rollups import decode_policy
+from polaris.storage.backends.sqlite._rollup_windows import WindowKeeper
+from polaris.storage.backends.sqlite._session import SqliteSession
+from polaris.storage.backends.sqlite._sql import rows
+
+SLICE_ROWS = 2_048
+"""Rows that one slice summarises or retires, about: some ten milliseconds."""
+RETENTION_INTERVAL_S = 60.0
+"""How often the policies are looked at for what has become old."""
+REST_BUSY = 4.0
+REST_IDLE = 1.0
+"""How long the writer leaves rollups alone after a slice, in times of what it took: while writers wait, and else."""
+
+
+class RollupUpkeep:
+    """Decides when a slice is due, and which one. Windows come first: aggregates wait for them, old points do not."""
+
+    def __init__(self, session: SqliteSession, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._session = session
+        self._clock = clock
+        self._windows = WindowKeeper(session.connection, session.time_series.rollups, slice_rows=SLICE_ROWS)
+        self._steps: list[tuple[str, RetentionStep]] = []
+        self._policies_at = 0.0
+        self._took_s = 0.0
+        self._ended_at = 0.0
+        self._has_more = True
+        self.points_retired = 0
+        self.rollups_thinned = 0
+
+    @property
+    def slices(self) -> int:
+        """Slices of windows that were summarised."""
+        return self._windows.slices
+
+    def wait_s(self, idle_s: float) -> float:
+        """How long the writer may sleep when nobody writes."""
+        return min(idle_s, max(0.001, self._took_s * REST_IDLE)) if self._has_more else idle_s
+
+    def is_due(self, *, busy: bool) -> bool:
+        """Whether a slice should be run now; `busy` says that writers are waiting."""
+        now = time.monotonic()
+        if now - self._ended_at < self._took_s * (REST_BUSY if busy else REST_IDLE):
+            return False
+        return (
+            bool(self._steps)
+            or now >= self._policies_at
+            or self._windows.is_due(self._session.time_series.cold_until())
+        )
+
+    def run_slice(self) -> None:
+        """One slice, inside a transaction that the caller began."""
+        begun = time.monotonic()
+        self._has_more = False  # when it fails, the next one waits like everything else
+        try:
+            self._has_more = self._run()
+        finally:
+            self._ended_at = time.monotonic()
+            self._took_s = self._ended_at - begun
+
+    def _run(self) -> bool:
+        if self._windows.run_slice(self._session.time_series.cold_until()):
+            return True
+        now = time.monotonic()
+        if now >= self._policies_at:
+            self._policies_at = now + RETENTION_INTERVAL_S
+            self._steps = self._due_steps()
+        if not self._steps:
+            return False
+        collection, step = self._steps[0]
+        went = run_step(collection, step, SLICE_ROWS, self._session)
+        if step.of_points:
+            self.points_retired += went
+        else:
+            self.rollups_thinned += went
+        if not went:
+            self._steps.pop(0)
+        return bool(self._steps)
+
+    def _due_steps(self) -> list[tuple[str, RetentionStep]]:
+        found = rows(self._session.connection, "SELECT collection, policy FROM ts_policies ORDER BY collection")
+        now_us = to_micros(self._clock.now())
+        return [(collection, step) for collection, text in found for step in due_steps(decode_policy(text), now_us)]
