@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from polaris.storage._filter import Compares, Equals, Every, Exists, Filter, Not, Ordering, Path, Scalar, Some
+from polaris.storage._filter import (
+    Compares,
+    Equals,
+    Every,
+    Exists,
+    Filter,
+    HasElement,
+    HasSize,
+    Not,
+    Ordering,
+    Path,
+    Scalar,
+    Some,
+    StartsWith,
+)
 
 MISSING = object()
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -17,8 +31,8 @@ SortKey = tuple[int, int | float | str]
 """A value's place in the order of all values: the rank of its kind, then the value."""
 
 
-def lookup(document: Mapping[str, Any], path: Path) -> Any:
-    """The value at the path, or `MISSING`; paths lead through objects only."""
+def lookup(document: Any, path: Path) -> Any:
+    """The value at the path, or `MISSING`; paths lead through objects only, the empty path is the whole."""
     node: Any = document
     for segment in path:
         if not isinstance(node, Mapping) or segment not in node:
@@ -27,8 +41,8 @@ def lookup(document: Mapping[str, Any], path: Path) -> Any:
     return node
 
 
-def matches(term: Filter, document: Mapping[str, Any]) -> bool:
-    """Whether the filter holds for the document."""
+def matches(term: Filter, document: Any) -> bool:
+    """Whether the filter holds for the document with its id and version, or for an element of an array."""
     if isinstance(term, Equals):
         found = lookup(document, term.path)
         return any(_equal(found, value) for value in term.values)
@@ -36,11 +50,25 @@ def matches(term: Filter, document: Mapping[str, Any]) -> bool:
         return _compares(lookup(document, term.path), term.ordering, term.operand)
     if isinstance(term, Exists):
         return lookup(document, term.path) is not MISSING
+    if isinstance(term, StartsWith):
+        found = lookup(document, term.path)
+        return isinstance(found, str) and found.startswith(term.text)
+    if isinstance(term, (HasSize, HasElement)):
+        found = lookup(document, term.path)
+        return isinstance(found, (list, tuple)) and _holds(term, found)
     if isinstance(term, Not):
         return not matches(term.term, document)
     if isinstance(term, Every):
         return all(matches(part, document) for part in term.terms)
     return any(matches(part, document) for part in term.terms)
+
+
+def _holds(term: HasSize | HasElement, elements: Sequence[Any]) -> bool:
+    if isinstance(term, HasSize):
+        return len(elements) == term.size
+    return any(
+        matches(term.term, element) for element in elements if not term.of_objects or isinstance(element, Mapping)
+    )
 
 
 def _equal(found: object, value: Scalar) -> bool:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
 
 import apsw
-import msgspec
 
-from polaris.exceptions import ConflictError, InvalidValueError, QueryError
-from polaris.storage._documents import Document
+from polaris.exceptions import ConflictError, InvalidValueError
+from polaris.storage._document_changes import Changes, carried_out
+from polaris.storage._documents import Document, DocumentIndex
 from polaris.storage._filter import Filter, Path
-from polaris.storage._limits import COLLECTIONS_MAX, INDEXES_MAX
-from polaris.storage._rows import check_version, document_of, encoded
-from polaris.storage._sorting import Page, SortBy
-from polaris.storage.backends.sqlite._filter_sql import Where, behind, extract, order_by
+from polaris.storage._limits import COLLECTIONS_MAX
+from polaris.storage._projection import Wanted, projected
+from polaris.storage._rows import check_reach, check_version, document_of, reach
+from polaris.storage._sorting import Page, SortBy, stretches
+from polaris.storage.backends.sqlite._document_indexes import DocumentIndexes
+from polaris.storage.backends.sqlite._expiries import Expiries, Home
+from polaris.storage.backends.sqlite._filter_sql import Where, order_by, within
 from polaris.storage.backends.sqlite._memory import Memory
-from polaris.storage.backends.sqlite._sql import rows, scalar
+from polaris.storage.backends.sqlite._sql import row, rows, scalar
+
+NO_LIMIT = -1
+READ_AT_ONCE = 200
+"""Documents of a write by query that are in memory at a time."""
 
 
 class SqliteDocuments:
@@ -25,145 +31,278 @@ class SqliteDocuments:
     def __init__(self, connection: apsw.Connection, memory: Memory) -> None:
         self._connection = connection
         self._memory = memory
+        self._expiries = Expiries(connection, memory)
+        self._indexes = DocumentIndexes(connection)
 
-    def insert_many(self, collection: str, documents: Sequence[tuple[str, Document]]) -> None:
-        table = self._home(collection)
-        try:
+    def insert_many(
+        self, collection: str, documents: Sequence[tuple[str, str]], *, now_us: int, expires_us: int | None
+    ) -> None:
+        home = self._home(collection)
+
+        def insert() -> None:
             self._connection.executemany(
-                f"INSERT INTO {table} (id, version, body) VALUES (?, 1, ?)",  # noqa: S608
-                [(document_id, encoded(document)) for document_id, document in documents],
+                f"INSERT INTO {home.table} (id, version, body) VALUES (?, 1, ?)",  # noqa: S608
+                documents,
             )
-        except apsw.ConstraintError as error:
-            raise ConflictError(f"a document with this id or unique value exists already in {collection}") from error
 
-    def put(self, collection: str, document_id: str, document: Document, expected_version: int | None) -> None:
-        table = self._home(collection)
-        body = encoded(document)
+        self._write(home, collection, insert, [document_id for document_id, _ in documents], now_us)
+        if expires_us is not None:
+            self._expiries.set(home, (document_id for document_id, _ in documents), expires_us)
+
+    def put_many(
+        self,
+        collection: str,
+        documents: Sequence[tuple[str, str]],
+        *,
+        expected_version: int | None,
+        now_us: int,
+        expires_us: int | None,
+    ) -> None:
+        home = self._home(collection)
         if expected_version is not None:
-            row = self._row(table, document_id)
-            check_version(document_id, 0 if row is None else row[0], expected_version)
-        try:
-            self._connection.execute(
-                f"INSERT INTO {table} (id, version, body) VALUES (?, 1, ?)"  # noqa: S608
+            for document_id, _ in documents:
+                found = self._row(home, document_id, now_us)
+                check_version(document_id, 0 if found is None else found[0], expected_version)
+
+        def put() -> None:
+            self._connection.executemany(
+                f"INSERT INTO {home.table} (id, version, body) VALUES (?, 1, ?)"  # noqa: S608
                 " ON CONFLICT (id) DO UPDATE SET version = version + 1, body = excluded.body",
-                (document_id, body),
+                documents,
             )
-        except apsw.ConstraintError as error:
-            raise ConflictError(f"a document with this unique value exists already in {collection}") from error
 
-    def update(self, collection: str, document_id: str, updates: Document, expected_version: int | None) -> bool:
-        table = self._table(collection)
-        row = None if table is None else self._row(table, document_id)
-        if row is None:
-            return False
-        check_version(document_id, row[0], expected_version)
-        body = encoded({**msgspec.json.decode(row[1]), **updates})
-        try:
-            self._connection.execute(
-                f"UPDATE {table} SET version = version + 1, body = ? WHERE id = ?",  # noqa: S608
-                (body, document_id),
-            )
-        except apsw.ConstraintError as error:
-            raise ConflictError(f"a document with this unique value exists already in {collection}") from error
-        return True
+        ids = [document_id for document_id, _ in documents]
+        self._write(home, collection, put, ids, now_us)
+        self._expiries.set(home, ids, expires_us)
 
-    def delete(self, collection: str, document_id: str) -> bool:
-        table = self._table(collection)
-        if table is None:
-            return False
-        self._connection.execute(f"DELETE FROM {table} WHERE id = ?", (document_id,))  # noqa: S608
-        return self._connection.changes() > 0
-
-    def get(self, collection: str, document_id: str) -> Document | None:
-        table = self._table(collection)
-        row = None if table is None else self._row(table, document_id)
-        return None if row is None else document_of(document_id, row[0], row[1])
+    def get(self, collection: str, document_id: str, *, fields: Wanted | None, now_us: int) -> Document | None:
+        home = self._known(collection)
+        found = None if home is None else self._row(home, document_id, now_us)
+        return None if found is None else projected(document_of(document_id, found[0], found[1]), fields)
 
     def find(
-        self, collection: str, term: Filter, *, limit: int, order: tuple[SortBy, ...], page: Page | None
+        self,
+        collection: str,
+        term: Filter,
+        *,
+        limit: int,
+        order: tuple[SortBy, ...],
+        page: Page | None,
+        fields: Wanted | None,
+        now_us: int,
     ) -> list[Document]:
-        table = self._table(collection)
-        if table is None:
-            return []
+        home = self._known(collection)
+        found: list[Document] = []
+        if home is None:
+            return found
         where = Where(term)
-        condition, parameters = where.sql, where.parameters
-        if page is not None:
-            later, bound = behind(order, page)
-            condition, parameters = f"{condition} AND {later}", [*parameters, *bound]
-        found = rows(
-            self._connection,
-            f"SELECT id, version, body FROM {table} WHERE {condition}"  # noqa: S608 - made of parameters and checked paths
-            f" ORDER BY {order_by(order)} LIMIT ?",
-            [*parameters, limit],
-        )
-        return [document_of(*one) for one in found]
+        visible, bound = self._expiries.visible(home, now_us)
+        for stretch in stretches(order, page):
+            condition, values = within(stretch)
+            read = rows(
+                self._connection,
+                f"SELECT id, version, body FROM {home.table} WHERE {where.sql} AND {condition}{visible}"  # noqa: S608
+                f" ORDER BY {order_by(stretch.order)} LIMIT ?",
+                [*where.parameters, *values, *bound, limit - len(found)],
+            )
+            found += [projected(document_of(*one), fields) for one in read]
+            if len(found) == limit:
+                break
+        return found
 
-    def count(self, collection: str, term: Filter) -> int:
-        table = self._table(collection)
-        if table is None:
+    def count(self, collection: str, term: Filter, *, now_us: int) -> int:
+        home = self._known(collection)
+        if home is None:
             return 0
         where = Where(term)
+        visible, bound = self._expiries.visible(home, now_us)
         count: int = scalar(
             self._connection,
-            f"SELECT count(*) FROM {table} WHERE {where.sql}",  # noqa: S608 - made of parameters and checked paths
-            where.parameters,
+            f"SELECT count(*) FROM {home.table} WHERE {where.sql}{visible}",  # noqa: S608
+            [*where.parameters, *bound],
         )
         return count
 
-    def create_index(self, collection: str, paths: tuple[Path, ...], *, unique: bool) -> None:
-        table = self._home(collection)
-        key = msgspec.json.encode(paths).decode()
-        number = int(table.removeprefix("doc_"))
-        known = self._connection.execute(
-            "SELECT is_unique, name FROM doc_indexes WHERE collection = ? AND paths = ?", (number, key)
-        ).fetchone()
-        if known is not None and (known[0] or not unique):
-            return
-        if known is not None:
-            self._connection.execute(f"DROP INDEX {known[1]}")
-        count = scalar(self._connection, "SELECT count(*) FROM doc_indexes WHERE collection = ?", (number,))
-        if count >= INDEXES_MAX and known is None:
-            raise QueryError(f"a collection has at most {INDEXES_MAX} indexes")
-        name = f"{table}_{blake2b(key.encode(), digest_size=12).hexdigest()}"
-        columns = ", ".join(extract(path) for path in paths)
-        try:
-            self._connection.execute(f"CREATE {'UNIQUE ' if unique else ''}INDEX {name} ON {table} ({columns})")
-        except apsw.ConstraintError as error:
-            raise ConflictError(f"documents of {collection} break the unique index that was asked for") from error
-        self._connection.execute(
-            "INSERT OR REPLACE INTO doc_indexes VALUES (?, ?, ?, ?)", (number, key, int(unique), name)
-        )
+    def update(
+        self,
+        collection: str,
+        document_id: str,
+        changes: Changes,
+        *,
+        expected_version: int | None,
+        now_us: int,
+        expires_us: int | None,
+    ) -> bool:
+        home = self._known(collection)
+        found = None if home is None else self._row(home, document_id, now_us)
+        if home is None or found is None:
+            return False
+        check_version(document_id, found[0], expected_version)
+        self._change(home, collection, [(document_id, found[1])], changes, now_us, expires_us)
+        return True
 
-    def _row(self, table: str, document_id: str) -> tuple[int, str] | None:
-        found: tuple[int, str] | None = self._connection.execute(
-            f"SELECT version, body FROM {table} WHERE id = ?",  # noqa: S608
-            (document_id,),
-        ).fetchone()
+    def update_where(
+        self,
+        collection: str,
+        term: Filter,
+        changes: Changes,
+        *,
+        limit: int | None,
+        now_us: int,
+        expires_us: int | None,
+    ) -> int:
+        home = self._known(collection)
+        if home is None:
+            return 0
+        chosen = self._chosen(home, term, limit, now_us)
+        for place in range(0, len(chosen), READ_AT_ONCE):
+            document_ids = chosen[place : place + READ_AT_ONCE]
+            marks = ", ".join("?" * len(document_ids))
+            found = rows(
+                self._connection,
+                f"SELECT id, body FROM {home.table} WHERE id IN ({marks}) ORDER BY id",  # noqa: S608
+                document_ids,
+            )
+            self._change(home, collection, found, changes, now_us, expires_us)
+        return len(chosen)
+
+    def delete(self, collection: str, document_id: str, *, expected_version: int | None, now_us: int) -> bool:
+        home = self._known(collection)
+        found = None if home is None else self._row(home, document_id, now_us)
+        if home is None or found is None:
+            return False
+        check_version(document_id, found[0], expected_version)
+        self._remove(home, [document_id])
+        return True
+
+    def delete_where(self, collection: str, term: Filter, *, limit: int | None, now_us: int) -> int:
+        home = self._known(collection)
+        if home is None:
+            return 0
+        chosen = self._chosen(home, term, limit, now_us)
+        self._remove(home, chosen)
+        return len(chosen)
+
+    def purge(self, collection: str | None, *, limit: int, now_us: int) -> int:
+        if collection is None:
+            homes = [Home.of(one[0]) for one in rows(self._connection, "SELECT id FROM doc_collections")]
+        else:
+            home = self._known(collection)
+            homes = [] if home is None else [home]
+        removed = 0
+        for home in homes:
+            removed += self._expiries.remove_due(home, now_us, limit - removed)
+            if removed == limit:
+                break
+        return removed
+
+    def create_index(self, collection: str, paths: tuple[Path, ...], *, unique: bool) -> None:
+        self._indexes.create(self._home(collection), collection, paths, unique=unique)
+
+    def drop_index(self, collection: str, paths: tuple[Path, ...]) -> bool:
+        home = self._known(collection)
+        return home is not None and self._indexes.drop(home, paths)
+
+    def list_indexes(self, collection: str) -> list[DocumentIndex]:
+        home = self._known(collection)
+        return [] if home is None else self._indexes.known(home)
+
+    def _row(self, home: Home, document_id: str, now_us: int) -> tuple[int, str] | None:
+        found: tuple[int, str] | None = row(
+            self._connection,
+            f"SELECT version, body FROM {home.table} WHERE id = ? AND NOT EXISTS"  # noqa: S608
+            " (SELECT 1 FROM doc_expiries AS x WHERE x.collection = ? AND x.id = ? AND x.expires_us <= ?)",
+            (document_id, home.number, document_id, now_us),
+        )
         return found
 
-    def _table(self, collection: str) -> str | None:
-        """The table of the collection; None while it has none."""
-        table: str | None = self._memory.get(("doc", collection))
-        if table is None:
-            row = self._connection.execute("SELECT id FROM doc_collections WHERE name = ?", (collection,)).fetchone()
-            if row is None:
-                return None
-            table = f"doc_{row[0]}"
-            self._memory.learn(("doc", collection), table)
-        return table
+    def _chosen(self, home: Home, term: Filter, limit: int | None, now_us: int) -> list[str]:
+        """The ids of the documents that a write by query is about, in order."""
+        where = Where(term)
+        visible, bound = self._expiries.visible(home, now_us)
+        found = rows(
+            self._connection,
+            f"SELECT id FROM {home.table} WHERE {where.sql}{visible} ORDER BY id LIMIT ?",  # noqa: S608
+            [*where.parameters, *bound, reach(limit)],
+        )
+        check_reach(len(found))
+        return [one[0] for one in found]
 
-    def _home(self, collection: str) -> str:
-        """The table of the collection, made if need be."""
-        table = self._table(collection)
-        if table is not None:
-            return table
+    def _change(
+        self,
+        home: Home,
+        collection: str,
+        found: Sequence[tuple[str, str]],
+        changes: Changes,
+        now_us: int,
+        expires_us: int | None,
+    ) -> None:
+        changed = [(carried_out(changes, body), document_id) for document_id, body in found]
+
+        def update() -> None:
+            self._connection.executemany(
+                f"UPDATE {home.table} SET version = version + 1, body = ? WHERE id = ?",  # noqa: S608
+                changed,
+            )
+
+        self._write(home, collection, update, [], now_us)
+        if expires_us is not None:
+            self._expiries.set(home, (document_id for document_id, _ in found), expires_us)
+
+    def _remove(self, home: Home, document_ids: Sequence[str]) -> None:
+        self._connection.executemany(
+            f"DELETE FROM {home.table} WHERE id = ?",  # noqa: S608
+            ((document_id,) for document_id in document_ids),
+        )
+        self._expiries.clear(home, document_ids)
+
+    def _write(
+        self, home: Home, collection: str, write: Callable[[], None], document_ids: Sequence[str], now_us: int
+    ) -> None:
+        """Write to these documents. What has expired is out of the way: of the same ids, and of the same unique values.
+
+        The latter are looked for only when they are met, because nothing names them.
+        """
+        first_us = self._expiries.first_us_for_writing(home)
+        try:
+            if first_us is None or first_us > now_us:
+                write()
+                return
+            self._expiries.remove_these(home, document_ids, now_us)
+            self._connection.execute("SAVEPOINT expired")
+            try:
+                write()
+            except apsw.ConstraintError:
+                self._connection.execute("ROLLBACK TO expired")
+                self._expiries.remove_due(home, now_us, NO_LIMIT)
+                write()
+            self._connection.execute("RELEASE expired")
+        except apsw.ConstraintError as error:
+            raise ConflictError(f"a document with this id or unique value exists already in {collection}") from error
+
+    def _known(self, collection: str) -> Home | None:
+        """The home of the collection; None while it has none."""
+        home: Home | None = self._memory.get(("doc", collection))
+        if home is None:
+            found = row(self._connection, "SELECT id FROM doc_collections WHERE name = ?", (collection,))
+            if found is None:
+                return None
+            home = Home.of(found[0])
+            self._memory.learn(("doc", collection), home)
+        return home
+
+    def _home(self, collection: str) -> Home:
+        """The home of the collection, made if need be."""
+        home = self._known(collection)
+        if home is not None:
+            return home
         count = scalar(self._connection, "SELECT count(*) FROM doc_collections")
         if count >= COLLECTIONS_MAX:
             raise InvalidValueError("collection", f"at most {COLLECTIONS_MAX} document collections", collection)
         self._connection.execute("INSERT INTO doc_collections (name) VALUES (?)", (collection,))
-        table = f"doc_{self._connection.last_insert_rowid()}"
+        home = Home.of(self._connection.last_insert_rowid())
         self._connection.execute(
-            f"CREATE TABLE {table} (id TEXT NOT NULL UNIQUE, version INTEGER NOT NULL, body TEXT NOT NULL) STRICT"
+            f"CREATE TABLE {home.table} (id TEXT NOT NULL UNIQUE, version INTEGER NOT NULL, body TEXT NOT NULL) STRICT"
         )
-        self._memory.learn(("doc", collection), table)
-        return table
+        self._memory.learn(("doc", collection), home)
+        return home
