@@ -9,6 +9,7 @@
 2. Store alone, each contender in a process of its own, interleaved, medians: batches of 500 points of 5 fields, single
    points from 64 tasks, and reads of what was written. What is written is made before the clock starts; every commit is
    synced (WAL, synchronous=FULL).
+3. The graph: see `_store_graph.py`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import _store_contenders as contenders
 import psutil
 from _harness import median, print_table, read_line, say, start
+from _store_graph import measure_graph
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/nab"
 TASKS = 64
@@ -289,7 +291,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of timestamp,value files (../shared/data/nab)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, default=300)
-    parser.add_argument("--only", choices=("replay", "store"))
+    parser.add_argument("--only", choices=("replay", "store", "graph"))
     for hidden in ("--role", "--contender", "--folder", "--url", "--token", "--mode"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
@@ -301,9 +303,11 @@ def main() -> None:
     elif options.role:
         play(options.role, options.contender, Path(options.folder), options.count)
     else:
-        same = options.only == "store" or measure_replay(options.data.resolve(), options.rounds)
-        if options.only != "replay":
+        same = options.only in ("store", "graph") or measure_replay(options.data.resolve(), options.rounds)
+        if options.only in (None, "store"):
             measure_store(options.rounds, options.batches)
+        if options.only in (None, "graph"):
+            measure_graph()
         raise SystemExit(0 if same else 1)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from pathlib import Path
 
 import pytest
 from tests.commands import Ended, Polaris
+
+from polaris.domain import SystemDependency
+from polaris.storage import PolarisDataStore
 
 
 @pytest.fixture
@@ -77,3 +81,25 @@ def test_the_command_explains_itself_and_a_wrong_word_is_wrong_usage(polaris: Po
     assert re.search(r"^  services +\S", polaris("graph", "--help").output, re.MULTILINE)
     assert polaris("graph", "frobnicate").code == 2
     assert polaris("graph").code == 2
+
+
+async def fill(path: Path) -> None:
+    async with PolarisDataStore.sqlite(path) as store:
+        for source, target, kind in (("web", "api", "calls"), ("api", "db", "calls"), ("job", "db", 'reads "x"')):
+            await store.dependencies.save(SystemDependency(source, target, kind))
+
+
+def test_the_dependencies_of_systems_are_drawn_and_exported(polaris: Polaris) -> None:
+    assert polaris("graph", "dependencies").code == 69, "there is no store yet"
+    (polaris.folder / "polaris.toml").write_text('[store]\npath = "kept.db"\n')
+    asyncio.run(fill(polaris.folder / "kept.db"))
+    drawn = polaris("graph", "dependencies")
+    assert (drawn.code, drawn.complaint, drawn.lines[0]) == (0, "", "flowchart LR")
+    assert '    n3 -->|"reads #34;x#34;"| n2' in drawn.lines
+    told = polaris("graph", "dependencies", "db", "--direction", "in", "--depth", "1", "--json").json
+    assert [node["id"] for node in told["nodes"]] == ["api", "db", "job"]
+    only = polaris("graph", "dependencies", "--type", "calls", "--format", "graphml")
+    assert only.output.count("<edge ") == 2
+    assert polaris("graph", "dependencies", "nobody").code == 4
+    for wrong in (["--format", "dot"], ["--direction", "up"], ["--depth", "65"]):
+        assert polaris("graph", "dependencies", *wrong).code == 2

@@ -1,76 +1,125 @@
-"""Walks over a graph, given only a way to ask for the neighbours of many nodes at once."""
+"""Walks level by level: the shortest path, everything within reach, and the subgraph of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 from polaris.exceptions import QueryError
-from polaris.storage._graph import Direction
-from polaris.storage._limits import NODES_VISITED_MAX
+from polaris.storage._filter import EVERYTHING
+from polaris.storage._graph_values import GraphEdge, GraphNode, Reach, Subgraph
+from polaris.storage._graph_view import GraphView
+from polaris.storage._graph_walk import (
+    Explorer,
+    Walk,
+    all_nodes,
+    check_visited,
+    edge_rows,
+    ends_present,
+    node_rows,
+    parts,
+    present,
+)
+from polaris.storage._limits import LIMIT_MAX
 
-OPPOSITE: dict[Direction, Direction] = {"out": "in", "in": "out", "both": "both"}
 
-Expand = Callable[[Iterable[str]], dict[str, list[str]]]
-"""The neighbours of each of the nodes, in order."""
-
-
-def shortest_path(source: str, target: str, max_depth: int, ahead: Expand, back: Expand) -> list[str] | None:
+def shortest_path(source: str, target: str, depth_max: int, view: GraphView) -> Walk[list[str] | None]:
     """A path of the fewest hops, found from both ends at once (bidirectional breadth-first search, Pohl 1971)."""
+    if not (yield from ends_present(source, target, view)):
+        return None
     if source == target:
         return [source]
-    before: dict[str, str | None] = {source: None}
-    after: dict[str, str | None] = {target: None}
-    front, rear = [source], [target]
-    for _ in range(max_depth):
-        # The smaller frontier grows by one whole level, so the first meeting is on a shortest path.
-        if len(front) <= len(rear):
-            front, met = _grow(front, before, after, ahead)
-        else:
-            rear, met = _grow(rear, after, before, back)
+    front = _Frontier(source, Explorer(view))
+    rear = _Frontier(target, Explorer(view.reversed, always=source))
+    for _ in range(depth_max):
+        # The smaller frontier grows by one whole level, so all that meet now are on shortest paths.
+        side, other = (front, rear) if len(front.nodes) <= len(rear.nodes) else (rear, front)
+        met = yield from side.grow(other.parents)
         if met is not None:
-            return [*reversed(_trail(met, before)), *_trail(met, after)[1:]]
-        if not front or not rear:
+            return [*reversed(front.trail(met)), *rear.trail(met)[1:]]
+        if not side.nodes:
             return None
     return None
 
 
-def _grow(
-    frontier: list[str], mine: dict[str, str | None], theirs: dict[str, str | None], expand: Expand
-) -> tuple[list[str], str | None]:
-    reached: list[str] = []
-    for node, neighbors in expand(frontier).items():
-        for neighbor in neighbors:
-            if neighbor not in mine:
-                mine[neighbor] = node
-                if neighbor in theirs:
-                    return reached, neighbor
-                reached.append(neighbor)
-    _check_visited(len(mine))
-    return reached, None
+class _Frontier:
+    """The nodes that were reached last from one end, and the way back to it from everywhere."""
+
+    def __init__(self, start: str, explorer: Explorer) -> None:
+        self.nodes = [start]
+        self.parents: dict[str, str | None] = {start: None}
+        self._explorer = explorer
+
+    def grow(self, others: dict[str, str | None]) -> Walk[str | None]:
+        """Reach one level further; the first node in order that others have reached already, or None."""
+        level: dict[str, str] = {}
+        for part in parts(self.nodes):
+            pairs = yield from self._explorer.neighbors(part)
+            _enter(level, pairs, self.parents)
+            met = others.keys() & level.keys()
+            if met:
+                self.parents.update(level)
+                return min(met)
+            check_visited(len(self.parents) + len(level))
+        self.parents.update(level)
+        self.nodes = sorted(level)
+        return None
+
+    def trail(self, node: str) -> list[str]:
+        """From the node back to where this side began."""
+        trail = [node]
+        while (parent := self.parents[trail[-1]]) is not None:
+            trail.append(parent)
+        return trail
 
 
-def _trail(node: str, parents: dict[str, str | None]) -> list[str]:
-    trail = [node]
-    while (parent := parents[trail[-1]]) is not None:
-        trail.append(parent)
-    return trail
+def _enter(level: dict[str, str], pairs: list[tuple[str, str]], known: dict[str, str | None] | dict[str, int]) -> None:
+    """Add the new ones among the neighbours to the level, each with the first in order of those it is reached from."""
+    for node, neighbor in pairs:
+        if neighbor not in known:
+            parent = level.get(neighbor)
+            if parent is None or node < parent:
+                level[neighbor] = node
 
 
-def distances(start: str, max_depth: int, expand: Expand) -> dict[str, int]:
-    """Every node within `max_depth` hops of `start`, which is not among them, with its distance; nearest first."""
+def reach(start: str, depth_max: int, view: GraphView) -> Walk[Reach]:
+    """Every node within `depth_max` hops of the start, nearest first."""
     found = {start: 0}
+    parents: dict[str, str] = {}
     frontier = [start]
-    for depth in range(1, max_depth + 1):
-        reached = sorted({neighbor for neighbors in expand(frontier).values() for neighbor in neighbors} - found.keys())
-        if not reached:
+    explorer = Explorer(view)
+    for depth in range(1, depth_max + 1):
+        level: dict[str, str] = {}
+        for part in parts(frontier):
+            _enter(level, (yield from explorer.neighbors(part)), found)
+            check_visited(len(found) + len(level))
+        if not level:
             break
-        found.update(dict.fromkeys(reached, depth))
-        _check_visited(len(found))
-        frontier = reached
+        frontier = sorted(level)
+        for node in frontier:
+            found[node] = depth
+            parents[node] = level[node]
     del found[start]
-    return found
+    return Reach(start, found, parents)
 
 
-def _check_visited(count: int) -> None:
-    if count > NODES_VISITED_MAX:
-        raise QueryError(f"the walk visits more than {NODES_VISITED_MAX} nodes; give a smaller max_depth")
+def neighbors_seen(node_id: str, limit: int, after: str | None, view: GraphView) -> Walk[list[str]]:
+    """The neighbours that the view sees, each once, in order, behind `after`."""
+    found = {neighbor for _, neighbor in (yield from Explorer(view).neighbors([node_id]))}
+    return sorted(neighbor for neighbor in found if after is None or neighbor > after)[:limit]
+
+
+def subgraph(node_id: str | None, depth_max: int, view: GraphView) -> Walk[Subgraph]:
+    """The node, what is within reach, and the edges of the view between these; without a node, all of the view."""
+    if node_id is None:
+        members = yield from all_nodes(view)
+    elif not (yield from present([node_id], EVERYTHING)):
+        members = []
+    else:
+        members = sorted([node_id, *(yield from reach(node_id, depth_max, view)).distances])
+    known = set(members)
+    nodes: list[GraphNode] = []
+    edges: list[GraphEdge] = []
+    for part in parts(members):
+        nodes += yield from node_rows(part)
+        edges += [edge for edge in (yield from edge_rows(part, view)) if edge.target in known]
+        if len(nodes) + len(edges) > LIMIT_MAX:
+            raise QueryError(f"a subgraph has at most {LIMIT_MAX} nodes and edges; ask for less of the graph")
+    return Subgraph(nodes, edges)

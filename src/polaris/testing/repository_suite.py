@@ -5,7 +5,9 @@ Derive a class named `Test...` from `RepositorySuite` and give it a fixture `sto
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ from polaris.domain import (
     SystemDependency,
     SystemState,
 )
-from polaris.exceptions import InvalidValueError
+from polaris.exceptions import InvalidValueError, QueryError
 from polaris.storage import AggregationType, PolarisDataStore, SystemDependencyRepository, SystemSummary, TimeRange
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
@@ -189,6 +191,55 @@ class RepositorySuite:
         found = await store.patterns.find_by_type("load", confidence_min=0.5)
         assert found == [patterns[3], patterns[2]]
 
+    async def test_patterns_are_found_by_the_situation_that_they_speak_of(self, store: PolarisDataStore) -> None:
+        conditions: list[dict[str, Any]] = [
+            {"cpu": {"$gt": 0.8}},
+            {"cpu": {"load": {"$gt": 2}}},
+            {"region": "eu", "users": {"$lt": 10}},
+            {"tags": {"$contains": "blue"}},
+            {},
+        ]
+        for n, condition in enumerate(conditions):
+            await store.patterns.save(LearnedPattern(f"p{n}", "load" if n else "fault", condition, {}, n / 4, T0))
+        for situation, expected in (
+            ({"cpu": 0.9, "region": "eu", "users": 7}, "p4 p2 p0"),
+            ({"cpu": {"load": 3}, "tags": ["blue"]}, "p4 p3 p1"),
+            ({"region": "us"}, "p4"),
+            ({}, "p4"),
+        ):
+            found = [one.pattern_id for one in await store.patterns.find_matching(situation)]
+            assert found == expected.split()
+        best = await store.patterns.find_matching({"cpu": 0.9, "region": "eu", "users": 7}, limit=1)
+        assert [one.pattern_id for one in best] == ["p4"]
+        typed = await store.patterns.find_matching({"cpu": 0.9}, pattern_type="fault", confidence_min=0.0)
+        assert [one.pattern_id for one in typed] == ["p0"]
+        assert await store.patterns.find_matching({"cpu": 0.9}, pattern_type="fault", confidence_min=0.1) == []
+        assert [one.usage_count for one in typed] == [0]
+
+    async def test_a_pattern_of_no_confidence_is_found_by_its_type(self, store: PolarisDataStore) -> None:
+        await store.patterns.save(LearnedPattern("p", "load", learned_at=T0))
+        assert [one.pattern_id for one in await store.patterns.find_by_type("load")] == ["p"]
+        assert await store.patterns.find_by_type("load", confidence_min=0.5) == []
+
+    async def test_every_usage_of_a_pattern_is_counted(self, store: PolarisDataStore) -> None:
+        await store.patterns.save(LearnedPattern("p", "load", {"cpu": 1}, {"x": 2}, 0.5, T0))
+        assert all(await asyncio.gather(*(store.patterns.record_usage("p") for _ in range(20))))
+        assert await store.patterns.record_usage("p", times=5)
+        assert await store.patterns.record_usage("nobody") is False
+        with pytest.raises(InvalidValueError):
+            await store.patterns.record_usage("p", times=0)
+        assert await store.patterns.find_by_id("p") == LearnedPattern("p", "load", {"cpu": 1}, {"x": 2}, 0.5, T0, 25)
+
+    @pytest.mark.parametrize(
+        "conditions", [{"cpu": {"$above": 1}}, {"cpu": [1, 2]}, {"a b": 1}, {"a": {"b": 1}, "a.b": 2}]
+    )
+    async def test_conditions_that_say_nothing_sensible_are_not_saved(
+        self, store: PolarisDataStore, conditions: dict[str, Any]
+    ) -> None:
+        with pytest.raises(QueryError):
+            await store.patterns.save(LearnedPattern("p", "load", conditions, {}, 0.5, T0))
+        assert await store.patterns.find_all() == []
+
     async def test_a_dependency_comes_back_equal(self, store: PolarisDataStore) -> None:
         needs = SystemDependency("web", "db", "calls", 0.75, {"p": [1]})
         await store.dependencies.save(needs)
@@ -206,3 +257,31 @@ class RepositorySuite:
         assert [one.target_system for one in await store.dependencies.dependencies_of("api")] == ["db"]
         assert [one.source_system for one in await store.dependencies.dependents_of("db")] == ["api", "job"]
         assert await store.dependencies.affected_by("db") == {"api": 1, "job": 1, "web": 2}
+
+    async def test_the_failure_of_a_system_reaches_those_that_need_it(self, store: PolarisDataStore) -> None:
+        for source, target, strength in (
+            ("web", "api", 1.0),
+            ("api", "db", 0.5),
+            ("job", "db", 0.2),
+            ("x", "job", 1.0),
+        ):
+            await store.dependencies.save(SystemDependency(source, target, "calls", strength))
+        await store.dependencies.save(SystemDependency("db", "disk", "stores"))
+        reached = await store.dependencies.impact_of("db")
+        assert [(one.system_id, one.depth) for one in reached] == [("api", 1), ("job", 1), ("web", 2), ("x", 2)]
+        assert reached[2].path == ["db", "api", "web"]
+        assert [one.system_id for one in await store.dependencies.impact_of("db", strength_min=0.5)] == ["api", "web"]
+        assert [one.system_id for one in await store.dependencies.impact_of("disk", dependency_type="calls")] == []
+        needed = await store.dependencies.requirements_of("web", max_depth=2)
+        assert [(one.system_id, one.path) for one in needed] == [("api", ["web", "api"]), ("db", ["web", "api", "db"])]
+
+    async def test_systems_are_started_after_what_they_need(self, store: PolarisDataStore) -> None:
+        for source, target in (("web", "api"), ("api", "db"), ("web", "cache"), ("cache", "db")):
+            await store.dependencies.save(SystemDependency(source, target, "calls"))
+        assert await store.dependencies.start_order() == ["db", "api", "cache", "web"]
+        assert (await store.dependencies.find_cycles(limit=1)).cycles == []
+        await store.dependencies.save(SystemDependency("db", "web", "reports"))
+        assert (await store.dependencies.find_cycles()).cycles == [["api", "db", "web"], ["cache", "db", "web"]]
+        with pytest.raises(QueryError, match="is a cycle"):
+            await store.dependencies.start_order()
+        assert await store.dependencies.start_order(dependency_type="calls") == ["db", "api", "cache", "web"]

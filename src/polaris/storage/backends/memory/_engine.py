@@ -11,8 +11,9 @@ from polaris.domain import HealthStatus
 from polaris.exceptions import StoreConnectionError
 from polaris.storage._backend import StoreHealth
 from polaris.storage._operation import Operation
+from polaris.storage._series_limits import SeriesLimits
 from polaris.storage.backends.memory._documents import MemoryDocuments
-from polaris.storage.backends.memory._graph import MemoryGraph
+from polaris.storage.backends.memory._graph import MemoryGraph, WalkInTurns
 from polaris.storage.backends.memory._journal import Journal
 from polaris.storage.backends.memory._outbox import MemoryOutbox
 from polaris.storage.backends.memory._timeseries import MemoryTimeSeries
@@ -24,9 +25,9 @@ T = TypeVar("T")
 class MemorySession:
     """All models of one engine, sharing one journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, series_limits: SeriesLimits | None = None) -> None:
         self.journal = Journal()
-        self.time_series = MemoryTimeSeries(self.journal)
+        self.time_series = MemoryTimeSeries(self.journal, series_limits)
         self.documents = MemoryDocuments(self.journal)
         self.graph = MemoryGraph(self.journal)
         self.outbox = MemoryOutbox(self.journal)
@@ -36,16 +37,19 @@ class InMemoryEngine(RecordingEngine):
     """Keeps everything in memory until it is thrown away; disconnecting keeps the content.
 
     Every operation yields to the event loop once and then runs to its end without interruption, so transactions are
-    serial. Large queries hold the event loop for their duration.
+    serial. Large queries hold the event loop for their duration, but for walks over the graph: these give others their
+    turn, and whoever wants to write waits until they are done. `series_limits`: how many time series there may be.
     """
 
     name = "memory"
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, series_limits: SeriesLimits | None = None) -> None:
         super().__init__(clock=clock)
-        self.session = MemorySession()
+        self.session = MemorySession(series_limits)
         self._connected = False
         self._commits = 0
+        self._walking = asyncio.Lock()
+        """Held by a walk over the graph, which gives others their turn on its way, and by whoever changes something."""
 
     @property
     def is_connected(self) -> bool:
@@ -73,7 +77,16 @@ class InMemoryEngine(RecordingEngine):
 
     async def execute(self, operation: Operation[T]) -> T:
         await asyncio.sleep(0)
-        return self._run(lambda: operation.run(self.session), keep=operation.mutates)
+        if operation.mutates:
+            async with self._walking:
+                return self._run(lambda: operation.run(self.session), keep=True)
+        with self.session.graph.walking_in_turns():
+            result = self._run(lambda: operation.run(self.session), keep=False)
+        if not isinstance(result, WalkInTurns):
+            return result
+        async with self._walking:
+            walked: T = await result.drive()
+            return walked
 
     async def rehearse(self, steps: Sequence[Step]) -> Any:
         await asyncio.sleep(0)
@@ -81,8 +94,9 @@ class InMemoryEngine(RecordingEngine):
 
     async def apply(self, steps: Sequence[Step], on_commit: Callable[[], None]) -> None:
         await asyncio.sleep(0)
-        self._run(lambda: replay(self.session, steps), keep=True)
-        on_commit()
+        async with self._walking:
+            self._run(lambda: replay(self.session, steps), keep=True)
+            on_commit()
 
     def _run(self, work: Callable[[], T], *, keep: bool) -> T:
         if not self._connected:

@@ -1,35 +1,59 @@
-"""The graph in SQLite: an edge table in both orders, walked one level at a time."""
+"""The graph in SQLite: nodes and edges as rows, edges in both orders, properties as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
 
-from polaris.storage._graph import Direction, GraphEdge, GraphNode, Subgraph
-from polaris.storage._traversal import OPPOSITE, Expand, distances, shortest_path
+from polaris.storage._filter import Filter, Path
+from polaris.storage._graph_values import EdgeKey, GraphEdge, GraphNode
+from polaris.storage._graph_view import GraphView
+from polaris.storage._graph_walk import Walk, Weighed, drive
+from polaris.storage.backends.sqlite._graph_sql import NODES, around, condition, listed, neighbors
+from polaris.storage.backends.sqlite._sql import rows, scalar
 
-_json = msgspec.json.Encoder().encode
-_EDGE = "source, target, type, properties"
+T = TypeVar("T")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+_ADD_NODE = "INSERT INTO graph_nodes VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET properties = excluded.properties"
+_ADD_END = "INSERT INTO graph_nodes VALUES (?, '{}') ON CONFLICT (id) DO NOTHING"
+_ADD_EDGE = (
+    "INSERT INTO graph_edges VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (source, type, target) DO UPDATE SET properties = excluded.properties"
+)
 
 
 class SqliteGraph:
-    """Nodes and edges as rows, properties as JSON."""
+    """Nodes and edges of one connection. Values are parameters, never a part of a statement."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
 
-    def add_node(self, node_id: str, properties: dict[str, Any]) -> None:
-        self._connection.execute(
-            "INSERT INTO graph_nodes VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET properties = excluded.properties",
-            (node_id, _json(properties).decode()),
-        )
+    def add_nodes(self, nodes: Sequence[GraphNode]) -> None:
+        self._connection.executemany(_ADD_NODE, ((node.node_id, _json(node.properties)) for node in nodes))
 
     def get_node(self, node_id: str) -> GraphNode | None:
         row = self._connection.execute("SELECT properties FROM graph_nodes WHERE id = ?", (node_id,)).fetchone()
-        return None if row is None else GraphNode(node_id, msgspec.json.decode(row[0]))
+        return None if row is None else GraphNode(node_id, _decode(row[0]))
+
+    def find_nodes(self, term: Filter, limit: int, after: str | None) -> list[GraphNode]:
+        where, parameters = condition(term)
+        found = rows(
+            self._connection,
+            f"SELECT id, body FROM {NODES} WHERE id > ? AND {where} ORDER BY id LIMIT ?",  # noqa: S608
+            [after or "", *parameters, limit],
+        )
+        return [GraphNode(row[0], _decode(row[1])) for row in found]
+
+    def count_nodes(self, term: Filter) -> int:
+        where, parameters = condition(term)
+        count: int = scalar(self._connection, f"SELECT count(*) FROM {NODES} WHERE {where}", parameters)  # noqa: S608
+        return count
 
     def remove_node(self, node_id: str) -> bool:
         self._connection.execute("DELETE FROM graph_edges WHERE source = ?", (node_id,))
@@ -37,23 +61,19 @@ class SqliteGraph:
         self._connection.execute("DELETE FROM graph_nodes WHERE id = ?", (node_id,))
         return self._connection.changes() > 0
 
-    def add_edge(self, edge: GraphEdge) -> None:
-        self._connection.execute(
-            "INSERT INTO graph_nodes VALUES (?, '{}'), (?, '{}') ON CONFLICT (id) DO NOTHING",
-            (edge.source, edge.target),
-        )
-        self._connection.execute(
-            "INSERT INTO graph_edges VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (source, type, target) DO UPDATE SET properties = excluded.properties",
-            (edge.source, edge.relationship_type, edge.target, _json(edge.properties).decode()),
+    def add_edges(self, edges: Sequence[GraphEdge]) -> None:
+        ends = dict.fromkeys(end for edge in edges for end in (edge.source, edge.target))
+        self._connection.executemany(_ADD_END, ((end,) for end in ends))
+        self._connection.executemany(
+            _ADD_EDGE, ((edge.source, edge.relationship_type, edge.target, _json(edge.properties)) for edge in edges)
         )
 
     def get_edge(self, source: str, target: str, relationship_type: str) -> GraphEdge | None:
         row = self._connection.execute(
-            f"SELECT {_EDGE} FROM graph_edges WHERE source = ? AND type = ? AND target = ?",  # noqa: S608
+            "SELECT properties FROM graph_edges WHERE source = ? AND type = ? AND target = ?",
             (source, relationship_type, target),
         ).fetchone()
-        return None if row is None else _edge(row)
+        return None if row is None else GraphEdge(source, target, relationship_type, _decode(row[0]))
 
     def remove_edge(self, source: str, target: str, relationship_type: str | None) -> bool:
         if relationship_type is None:
@@ -65,72 +85,80 @@ class SqliteGraph:
             )
         return self._connection.changes() > 0
 
-    def neighbors(self, node_id: str, direction: Direction, relationship_type: str | None) -> list[str]:
-        return self._expand(direction, relationship_type)([node_id]).get(node_id, [])
+    def edges(self, node_id: str | None, view: GraphView, limit: int, after: EdgeKey | None) -> list[GraphEdge]:
+        sql, parameters = listed(view, "edge.source, edge.target, edge.type, edge.body", node_id, after)
+        found = rows(self._connection, f"{sql} ORDER BY 1, 2, 3 LIMIT ?", [*parameters, limit])
+        return [_edge(row) for row in found]
 
-    def edges(
-        self, node_id: str | None, direction: Direction, relationship_type: str | None, limit: int
-    ) -> list[GraphEdge]:
-        typed = "" if relationship_type is None else " AND type = :type"
-        ends = {"out": ["source = :node"], "in": ["target = :node"]}.get(
-            direction, ["source = :node", "target = :node AND source <> :node"]
+    def count_edges(self, node_id: str | None, view: GraphView) -> int:
+        sql, parameters = listed(view, "1", node_id)
+        count: int = scalar(self._connection, f"SELECT count(*) FROM ({sql})", parameters)  # noqa: S608
+        return count
+
+    def neighbors(self, node_id: str, view: GraphView, limit: int, after: str | None) -> list[str]:
+        sql, parameters = neighbors(view, node_id, after)
+        found = rows(self._connection, f"{sql} ORDER BY 1 LIMIT ?", [*parameters, limit])
+        return [row[0] for row in found]
+
+    def walk(self, make: Callable[[], Walk[T]]) -> T:
+        # A statement that is under way all the time lets an interruption that comes between two questions be noticed
+        # by the next one (sqlite3_interrupt: it lasts until no statement runs).
+        with closing(self._connection.execute("VALUES (1), (2)")) as under_way:
+            next(under_way)
+            return drive(make(), self)
+
+    # What walks ask.
+
+    def expand(self, nodes: Sequence[str], view: GraphView) -> list[tuple[str, str]]:
+        sql, parameters = around(view, "{near}, {far}", _json(nodes))
+        found: list[Any] = self._connection.execute(sql, parameters).fetchall()
+        return found
+
+    def weigh(self, nodes: Sequence[str], view: GraphView, weight: Path) -> list[Weighed]:
+        at = "$" + "".join(f'."{segment}"' for segment in weight)
+        sql, parameters = around(view, "{near}, {far}, edge.type, edge.body -> ?", _json(nodes), [at])
+        found = rows(self._connection, sql, parameters)
+        return [(row[0], row[1], row[2], None if row[3] is None else _decode(row[3])) for row in found]
+
+    def present(self, nodes: Sequence[str], term: Filter) -> list[str]:
+        where, parameters = condition(term)
+        found = rows(
+            self._connection,
+            f"SELECT id FROM {NODES} WHERE id IN (SELECT value FROM json_each(?)) AND {where}",  # noqa: S608
+            [_json(nodes), *parameters],
         )
-        if node_id is None:
-            ends = ["1"]
-        parts = (f"SELECT {_EDGE} FROM graph_edges WHERE {end}{typed}" for end in ends)  # noqa: S608
-        rows = self._connection.execute(
-            " UNION ALL ".join(parts) + " ORDER BY source, target, type LIMIT :limit",
-            {"node": node_id, "type": relationship_type, "limit": limit},
+        return [row[0] for row in found]
+
+    def node_page(self, term: Filter, after: str | None, count: int) -> list[str]:
+        where, parameters = condition(term)
+        found = rows(
+            self._connection,
+            f"SELECT id FROM {NODES} WHERE id > ? AND {where} ORDER BY id LIMIT ?",  # noqa: S608
+            [after or "", *parameters, count],
         )
-        return [_edge(row) for row in rows]
+        return [row[0] for row in found]
 
-    def _expand(self, direction: Direction, relationship_type: str | None) -> Expand:
-        typed = "" if relationship_type is None else " AND type = ?2"
-        out = f"SELECT source, target FROM graph_edges WHERE source IN (SELECT value FROM json_each(?1)){typed}"  # noqa: S608
-        into = f"SELECT target, source FROM graph_edges WHERE target IN (SELECT value FROM json_each(?1)){typed}"  # noqa: S608
-        sql = {"out": out, "in": into, "both": f"{out} UNION {into}"}[direction] + " ORDER BY 1, 2"
-
-        def expand(nodes: Iterable[str]) -> dict[str, list[str]]:
-            names = _json(list(nodes)).decode()
-            bindings = (names,) if relationship_type is None else (names, relationship_type)
-            found: dict[str, list[str]] = {}
-            for node, neighbor in self._connection.execute(sql, bindings):
-                known = found.setdefault(node, [])
-                if not known or known[-1] != neighbor:
-                    known.append(neighbor)
-            return found
-
-        return expand
-
-    def path(
-        self, source: str, target: str, max_depth: int, direction: Direction, relationship_type: str | None
-    ) -> list[str] | None:
-        if self.get_node(source) is None or self.get_node(target) is None:
-            return None
-        ahead = self._expand(direction, relationship_type)
-        back = self._expand(OPPOSITE[direction], relationship_type)
-        return shortest_path(source, target, max_depth, ahead, back)
-
-    def closure(
-        self, node_id: str, direction: Direction, relationship_type: str | None, max_depth: int
-    ) -> dict[str, int]:
-        return distances(node_id, max_depth, self._expand(direction, relationship_type))
-
-    def subgraph(self, node_id: str, max_depth: int, direction: Direction) -> Subgraph:
-        if self.get_node(node_id) is None:
-            return Subgraph([], [])
-        names = _json([node_id, *distances(node_id, max_depth, self._expand(direction, None))]).decode()
-        nodes = self._connection.execute(
-            "SELECT id, properties FROM graph_nodes WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id", (names,)
+    def node_rows(self, nodes: Sequence[str]) -> list[GraphNode]:
+        found = rows(
+            self._connection,
+            "SELECT id, properties FROM graph_nodes WHERE id IN (SELECT value FROM json_each(?))",
+            (_json(nodes),),
         )
-        edges = self._connection.execute(
-            f"SELECT {_EDGE} FROM graph_edges WHERE source IN (SELECT value FROM json_each(?1))"  # noqa: S608
-            " AND target IN (SELECT value FROM json_each(?1)) ORDER BY source, target, type",
-            (names,),
-        )
-        found = [GraphNode(row[0], msgspec.json.decode(row[1])) for row in nodes]
-        return Subgraph(found, [_edge(row) for row in edges])
+        return [GraphNode(row[0], _decode(row[1])) for row in found]
+
+    def edge_rows(self, nodes: Sequence[str], view: GraphView) -> list[GraphEdge]:
+        outward = msgspec.structs.replace(view, direction="out")
+        sql, parameters = around(outward, "{near}, {far}, edge.type, edge.body", _json(nodes))
+        return [_edge(row) for row in rows(self._connection, sql, parameters)]
+
+    def pause(self) -> None:
+        """A statement that does nothing but fail when nobody waits for the walk any more."""
+        self._connection.execute("SELECT 1").fetchall()
+
+
+def _json(value: Any) -> str:
+    return _encode(value).decode()
 
 
 def _edge(row: Sequence[Any]) -> GraphEdge:
-    return GraphEdge(row[0], row[1], row[2], msgspec.json.decode(row[3]))
+    return GraphEdge(row[0], row[1], row[2], _decode(row[3]))
