@@ -24,6 +24,8 @@ PAGES = [
     "how-to/subscribe.md",
     "how-to/follow-the-connection.md",
     "how-to/publish.md",
+    "how-to/operate-the-store.md",
+    "how-to/several-servers.md",
 ]
 
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<text>.*?)^```$)?", re.MULTILINE | re.DOTALL)

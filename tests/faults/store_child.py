@@ -1,4 +1,4 @@
-"""What the fault tests run in processes of their own: `store_child.py ingest|read PATH ...`."""
+"""What the fault tests run in processes of their own: `store_child.py ingest|read|look PATH ...`."""
 
 from __future__ import annotations
 
@@ -72,8 +72,20 @@ async def read(path: str, rounds: int) -> None:
         say(f"done {rounds} {seen}")
 
 
+async def look(path: str) -> None:
+    """Read the store until told to end; say what is not as it should be."""
+    async with PolarisDataStore.sqlite(path, read_only=True) as store:
+        while True:
+            points = await store.time_series.query_time_series("m", TimeRange.all(), limit=20_000)
+            if len(points) < 20_000 and len(points) % BATCH_POINTS:
+                say(f"torn {len(points)}")
+            await store.actions.newest(limit=5)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "ingest":
         asyncio.run(ingest(sys.argv[2], int(sys.argv[3])))
+    elif sys.argv[1] == "look":
+        asyncio.run(look(sys.argv[2]))
     else:
         asyncio.run(read(sys.argv[2], int(sys.argv[3])))

@@ -13,6 +13,7 @@ import pytest
 from polaris.domain import HealthStatus
 from polaris.exceptions import StoreFullError
 from polaris.storage import PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
+from polaris.storage.backends.sqlite import restore_store
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -103,3 +104,63 @@ async def test_a_full_disk_fails_every_writer_and_lets_them_go_on_when_there_is_
             assert await stored(store) == [0, *range(1, attempt + 1)]
             await store.time_series.store_many("m", batch(attempt + 1))
         assert await engine.verify() == []
+
+
+async def test_a_backup_onto_a_full_disk_leaves_nothing_and_the_next_one_is_whole(
+    tmp_path: Path, disk: FullDisk
+) -> None:
+    engine = SqliteEngine(tmp_path / "store.db")
+    (tmp_path / "away").mkdir()
+    async with PolarisDataStore(engine) as store:
+        for number in range(5):
+            await store.time_series.store_many("m", batch(number))
+        for _ in range(3):
+            disk.is_full = True
+            with pytest.raises(StoreFullError):
+                await engine.backup(tmp_path / "away" / "copy.db")
+            disk.is_full = False
+            assert list((tmp_path / "away").iterdir()) == []
+        await engine.backup(tmp_path / "away" / "copy.db")
+        await store.time_series.store_many("m", batch(5))
+    async with PolarisDataStore.sqlite(tmp_path / "away" / "copy.db") as copy:
+        assert await stored(copy) == list(range(5))
+
+
+async def test_a_restoration_onto_a_full_disk_leaves_the_target_as_it_was(tmp_path: Path, disk: FullDisk) -> None:
+    engine = SqliteEngine(tmp_path / "store.db")
+    async with PolarisDataStore(engine) as store:
+        await store.time_series.store_many("m", batch(0))
+        await engine.backup(tmp_path / "copy.db")
+        await store.time_series.store_many("m", batch(1))
+    before = (tmp_path / "store.db").read_bytes()
+    disk.is_full = True
+    with pytest.raises(StoreFullError):
+        await restore_store(tmp_path / "copy.db", tmp_path / "store.db", force=True)
+    disk.is_full = False
+    assert (tmp_path / "store.db").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"store.db", "store.db.lock", "copy.db"}
+    await restore_store(tmp_path / "copy.db", tmp_path / "store.db", force=True)
+    async with PolarisDataStore.sqlite(tmp_path / "store.db") as store:
+        assert await stored(store) == [0]
+
+
+async def test_a_compaction_on_a_full_disk_changes_nothing_and_the_store_goes_on(
+    tmp_path: Path, disk: FullDisk
+) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", slice_rows=50)
+    async with PolarisDataStore(engine) as store:
+        for number in range(6):
+            await store.time_series.store_many("m", batch(number))
+        for rewrite_file in (False, True):
+            disk.is_full = True
+            with pytest.raises(StoreFullError):
+                await engine.compact(rewrite_file=rewrite_file)
+            disk.is_full = False
+            assert await stored(store) == list(range(6))
+            assert await engine.verify() == []
+        await store.time_series.store_many("m", batch(6))
+        report = await engine.compact(rewrite_file=True)
+        assert report.rewritten
+        assert await stored(store) == list(range(7))
+        assert await engine.verify() == []
+        assert (await store.health()).status is HealthStatus.HEALTHY

@@ -12,7 +12,7 @@ import pytest
 
 from polaris.domain import AdaptationAction, HealthEvent, HealthStatus, MetricValue, SystemState
 from polaris.exceptions import DataStoreError
-from polaris.storage import PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
+from polaris.storage import GraphEdge, PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 Act = Callable[[PolarisDataStore], Awaitable[object]]
@@ -88,6 +88,13 @@ async def remove_node(store: PolarisDataStore) -> None:
     await store.graph.remove_node("hub")
 
 
+async def load_graph(store: PolarisDataStore) -> None:
+    """New nodes, new properties for one that is there, new and known edges."""
+    await store.graph.add_edges(
+        [GraphEdge(f"n{n}", "hub", "needs") for n in range(20)] + [GraphEdge("hub", "a", "needs", {"w": 1})]
+    )
+
+
 async def work(store: PolarisDataStore) -> None:
     async with store.unit_of_work() as unit:
         await unit.actions.save(AdaptationAction("a-1", "scale", "web", created_at=T0))
@@ -108,6 +115,7 @@ async def content(store: PolarisDataStore) -> dict[str, Any]:
         "documents": [await store.documents.find_documents(name) for name in ("d", "fresh", "adaptation_actions")],
         "edges": await store.graph.get_edges(),
         "hub": await store.graph.get_node("hub"),
+        "nodes": await store.graph.count_nodes(),
         "outbox": await store.outbox.count(),
     }
 
@@ -128,6 +136,7 @@ ACTS: list[Act] = [
     index_documents,
     update_document,
     remove_node,
+    load_graph,
     work,
 ]
 

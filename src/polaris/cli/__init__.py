@@ -1,4 +1,5 @@
-"""The command line: `polaris run | check | status | systems | query | tail | publish | act | dlq | graph | export`."""
+"""The command line: `polaris run | check | status | systems | query | tail | publish | act`, and the groups
+`dlq | graph | export | store`."""
 
 from __future__ import annotations
 

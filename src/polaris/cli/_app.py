@@ -12,6 +12,7 @@ from polaris.cli import _exit
 from polaris.cli._dlq_commands import dlq_app
 from polaris.cli._export import export_app
 from polaris.cli._options import Config, DataDir, Json, settings_of
+from polaris.cli._store_commands import store_app
 from polaris.exceptions import ConfigurationError, PolarisException
 
 app = typer.Typer(
@@ -29,13 +30,14 @@ app = typer.Typer(
 )
 
 graph_app = typer.Typer(
-    help="What a node is made of, drawn.",
+    help="What a node is made of and what its systems need, drawn.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(graph_app, name="graph")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(export_app, name="export")
+app.add_typer(store_app, name="store")
 
 QUERY_EXAMPLES = """\b
 Examples:
@@ -59,6 +61,12 @@ ACT_EXAMPLES = """\b
 Examples:
   polaris act web add_worker
   polaris act web set_workers --param workers=4 --id scale-2026-01-31
+"""
+DEPENDENCIES_EXAMPLES = """\b
+Examples:
+  polaris graph dependencies
+  polaris graph dependencies db --direction in
+  polaris graph dependencies web --depth 2 --format graphml > web.graphml
 """
 
 
@@ -253,6 +261,31 @@ def services(config: Config = None, data_dir: DataDir = None, as_json: Json = Fa
     from polaris.cli._graph import show_services
 
     raise SystemExit(show_services(settings_of(config, data_dir, check_connectors=True), as_json=as_json))
+
+
+@graph_app.command(short_help="Which system needs which, as mermaid, JSON or GraphML.", epilog=DEPENDENCIES_EXAMPLES)
+def dependencies(
+    system_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="SYSTEM", help="Only what is around this system.", show_default=False),
+    ] = None,
+    depth: Annotated[int, typer.Option("--depth", "-n", min=0, max=64, help="How many dependencies far.")] = 5,
+    direction: Annotated[
+        str, typer.Option("--direction", help="out: what SYSTEM needs; in: what needs it; both.")
+    ] = "both",
+    dependency_type: Annotated[
+        list[str], typer.Option("--type", "-t", help="Only dependencies of this type.", show_default=False)
+    ] = [],  # noqa: B006 - typer reads the default and makes a new list a call
+    form: Annotated[str, typer.Option("--format", "-f", help="mermaid, json (node-link) or graphml.")] = "mermaid",
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Which managed system needs which, as the store knows it, whether the node runs or not."""
+    from polaris.cli._graph_dependencies import Picture, show_dependencies
+
+    picture = Picture(system_id, depth, direction, dependency_type, "json" if as_json else form)
+    raise SystemExit(show_dependencies(settings_of(config, data_dir), picture))
 
 
 def run_app() -> NoReturn:

@@ -1,18 +1,19 @@
-"""`polaris export`: what others need to take part: the AsyncAPI document of the bus, the JSON Schemas of the events."""
+"""`polaris export`: what others need: the AsyncAPI document of the bus, the JSON Schemas of the events, stored data."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from polaris.cli import _exit
-from polaris.cli._options import Config, settings_of
+from polaris.cli._options import Config, DataDir, Json, settings_of
 from polaris.exceptions import InvalidValueError
 
 export_app = typer.Typer(
-    help="Documents for those who take part in any language.",
+    help="Documents for those who take part in any language, and stored data for other programs.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -58,6 +59,94 @@ def schemas(
     import_modules(module)
     deliver(event_schemas(), output)
     raise SystemExit(_exit.OK)
+
+
+TELEMETRY_EXAMPLES = """\b
+Examples:
+  polaris export telemetry all.parquet
+  polaris export telemetry web.csv --system web --last 7d
+  polaris export telemetry load.jsonl --metric load --start 2026-01-31T12:00:00Z
+"""
+DOCUMENTS_EXAMPLES = """\b
+Examples:
+  polaris export documents adaptation_actions actions.jsonl
+  polaris export documents adaptation_actions web.jsonl --query '{"target_system": "web"}'
+"""
+Target = Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that exists.")]
+Text = Optional[str]  # noqa: UP045 - typer reads the annotation
+
+
+@export_app.command(short_help="Telemetry as Parquet, CSV, Arrow or JSON lines.", epilog=TELEMETRY_EXAMPLES)
+def telemetry(
+    output: Target,
+    system: Annotated[
+        list[str], typer.Option("--system", "-s", help="Of this managed system; may be repeated.", show_default=False)
+    ] = [],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option("--metric", "-m", help="Only this metric; may be repeated.", show_default=False)
+    ] = [],  # noqa: B006
+    last: Annotated[
+        Text, typer.Option("--last", help="How far back: 90s, 15m, 7d ...; all, unless given.", show_default=False)
+    ] = None,
+    start: Annotated[Text, typer.Option("--start", help="From this time on (RFC 3339).", show_default=False)] = None,
+    end: Annotated[Text, typer.Option("--end", help="Before this time (RFC 3339).", show_default=False)] = None,
+    kind: Annotated[
+        Text,
+        typer.Option("--format", help="parquet, csv, arrow or jsonl; else by the file's ending.", show_default=False),
+    ] = None,
+    collection: Annotated[str, typer.Option("--collection", help="Another collection of points.")] = "system_states",
+    force: Force = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Telemetry as a file, a column for each tag and metric, whether the node runs or not. Complete or not there."""
+    from polaris.cli._durations import parse_duration, parse_instant
+    from polaris.cli._export_data import Wanted, export_telemetry, format_of
+
+    if last and start:
+        raise typer.BadParameter("cannot be given together with --last", param_hint="--start")
+    since = datetime.now(UTC) - parse_duration(last, "--last") if last else None
+    wanted = Wanted(
+        collection=collection,
+        systems=system,
+        metrics=metric,
+        start=parse_instant(start, "--start") if start else since,
+        end=parse_instant(end, "--end") if end else None,
+    )
+    chosen = format_of(output, kind)
+    settings = settings_of(config, data_dir)
+    raise SystemExit(export_telemetry(settings, wanted, output, chosen, force=force, as_json=as_json))
+
+
+@export_app.command(short_help="A collection of documents as JSON lines.", epilog=DOCUMENTS_EXAMPLES)
+def documents(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="As `polaris store stats` lists them.")],
+    output: Target,
+    query: Annotated[
+        Text, typer.Option("--query", "-q", help="Only what matches, as JSON.", show_default=False)
+    ] = None,
+    force: Force = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """A collection of documents as JSON lines, whether the node runs or not. Complete or not there."""
+    from polaris.cli._export_data import export_collection
+
+    wanted = None if query is None else _parsed(query)
+    settings = settings_of(config, data_dir)
+    raise SystemExit(export_collection(settings, collection, output, query=wanted, force=force, as_json=as_json))
+
+
+def _parsed(query: str) -> Any:
+    import msgspec
+
+    try:
+        return msgspec.json.decode(query, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise typer.BadParameter(f"is no JSON object: {error}", param_hint="--query") from error
 
 
 def import_modules(names: list[str]) -> None:

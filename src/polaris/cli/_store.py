@@ -27,8 +27,13 @@ def store_file(settings: Settings) -> Path:
 @asynccontextmanager
 async def opened_store(settings: Settings) -> AsyncIterator[PolarisDataStore]:
     """The store, read-only. Raises `StoreConnectionError` when there is none yet."""
+    from polaris.runtime._store import open_store
     from polaris.storage import PolarisDataStore
 
+    if settings.store.engine == "postgresql":
+        async with open_store(settings, read_only=True) as store:
+            yield store
+        return
     path = store_file(settings)
     if not path.exists():
         raise StoreConnectionError(f"there is no store at {path} yet; start a node with: polaris run")

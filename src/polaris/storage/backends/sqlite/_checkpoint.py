@@ -11,6 +11,9 @@ PAGES_HARD = 16_384
 WAIT_MS = 250
 GROWTH_PAGES = 1_024
 """After a checkpoint that could not finish, the log grows by this much before the next one."""
+GROWTH_SHARE = 0.5
+"""After waiting for readers in vain, the log grows by this share before they are waited for again: writers lose 250 ms
+each time, and a reader that stays for hours must not cost them their speed."""
 
 
 class Checkpointer:
@@ -19,8 +22,10 @@ class Checkpointer:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._next_pages = PAGES_SOFT
+        self._insist_pages = PAGES_HARD
         self.wal_pages = 0
         self.done = 0
+        self.insisted = 0
         self.blocked = 0
         connection.set_wal_hook(self._on_commit)
 
@@ -32,7 +37,7 @@ class Checkpointer:
         """Checkpoint when the log is long. Outside of a transaction."""
         if self.wal_pages < self._next_pages:
             return
-        insist = self.wal_pages >= PAGES_HARD
+        insist = self.wal_pages >= self._insist_pages
         mode = apsw.SQLITE_CHECKPOINT_RESTART if insist else apsw.SQLITE_CHECKPOINT_PASSIVE
         busy_timeout_ms = int(self._connection.pragma("busy_timeout"))
         self._connection.set_busy_timeout(WAIT_MS)
@@ -43,6 +48,11 @@ class Checkpointer:
         finally:
             self._connection.set_busy_timeout(busy_timeout_ms)
         self.done += 1
+        self.insisted += insist
         if moved < pages:
             self.blocked += 1
-        self._next_pages = PAGES_SOFT if moved >= pages else self.wal_pages + GROWTH_PAGES
+            self._next_pages = self.wal_pages + GROWTH_PAGES
+            if insist:
+                self._insist_pages = int(self.wal_pages * (1 + GROWTH_SHARE))
+        else:
+            self._next_pages, self._insist_pages = PAGES_SOFT, PAGES_HARD

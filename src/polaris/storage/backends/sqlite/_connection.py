@@ -6,6 +6,8 @@ from pathlib import Path
 
 import apsw
 
+from polaris.storage.backends.sqlite._lock import check_single_name
+
 WRITER_CACHE_KIB = 32_768
 READER_CACHE_KIB = 8_192
 STATEMENTS_CACHED = 256
@@ -15,6 +17,7 @@ JOURNAL_BYTES_KEPT = 64 << 20
 
 def open_writer(path: Path, *, size_bytes_max: int | None) -> apsw.Connection:
     """The one connection that writes: WAL, every commit synced, checkpoints left to the writer."""
+    check_single_name(path)
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     connection = apsw.Connection(str(path), flags=flags, statementcachesize=STATEMENTS_CACHED)
     try:
@@ -35,6 +38,7 @@ def open_writer(path: Path, *, size_bytes_max: int | None) -> apsw.Connection:
 
 def open_reader(path: Path) -> apsw.Connection:
     """A connection that cannot write, in this process or in another one than the writer's."""
+    check_single_name(path)
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=STATEMENTS_CACHED)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -50,3 +54,9 @@ def _set_up(connection: apsw.Connection, *, cache_kib: int) -> None:
     connection.pragma("cache_size", -cache_kib)
     connection.pragma("temp_store", "memory")
     connection.pragma("trusted_schema", False)
+
+
+def log_path(path: Path) -> Path:
+    """Where SQLite keeps the log of the file: beside the file itself, whatever links lead to it."""
+    resolved = path.resolve()
+    return resolved.with_name(resolved.name + "-wal")

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus
-from polaris.exceptions import DataStoreError, MigrationError, StoreConnectionError
+from polaris.exceptions import DataStoreError, MigrationError, StoreConnectionError, StoreCorruptError
 from polaris.storage._backend import StoreHealth
 from polaris.storage._operation import Operation
 from polaris.storage.backends.shared import RecordingEngine, Step, replay
+from polaris.storage.backends.sqlite._backup import OnProgress, StoreCopy, back_up
+from polaris.storage.backends.sqlite._connection import log_path
 from polaris.storage.backends.sqlite._jobs import Job
 from polaris.storage.backends.sqlite._migrate import check_schema, known_migrations
 from polaris.storage.backends.sqlite._options import SqliteOptions
 from polaris.storage.backends.sqlite._readers import ReaderPool
 from polaris.storage.backends.sqlite._session import SqliteSession
+from polaris.storage.backends.sqlite._upkeep import (
+    CompactProgress,
+    CompactReport,
+    StoreFigures,
+    empty_log,
+    figures,
+    is_loose,
+    rewrite,
+)
+from polaris.storage.backends.sqlite._verify import OnCheck, findings
 from polaris.storage.backends.sqlite._writer import GroupWriter
 
 T = TypeVar("T")
+VERIFY = "polaris store verify"
+"""The command that tells what is damaged."""
 
 
 class SqliteEngine(RecordingEngine):
@@ -48,7 +65,7 @@ class SqliteEngine(RecordingEngine):
         **options: Any,
     ) -> None:
         super().__init__(clock=clock)
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # connections are opened later too, wherever the process is then
         self.read_only = read_only
         self.options = SqliteOptions(**options)
         self._writer: GroupWriter | None = None
@@ -71,7 +88,7 @@ class SqliteEngine(RecordingEngine):
                 return
             writer = None
             if not self.read_only:
-                writer = GroupWriter(self.path, self.options, self._settled)
+                writer = GroupWriter(self.path, self.options, self._settled, clock=self.clock)
                 await writer.start()
             readers = ReaderPool(self.path, self.options.readers)
             try:
@@ -116,16 +133,36 @@ class SqliteEngine(RecordingEngine):
             raise StoreConnectionError("the store is not connected")
         return self._readers
 
+    def _require_writer(self) -> GroupWriter:
+        self._require_readers()
+        if self._writer is None:
+            raise StoreConnectionError("the store is open for reading only")
+        return self._writer
+
     async def _write(
         self, work: Callable[[SqliteSession], Any], *, keep: bool, on_commit: Callable[[], None] | None = None
     ) -> Any:
-        self._require_readers()
-        if self._writer is None or self._places is None:
-            raise StoreConnectionError("the store is open for reading only")
-        writer, places = self._writer, self._places
+        queue = self._require_writer().queue
+        return await self._queued(work, queue.put, keep=keep, on_commit=on_commit)
+
+    async def _do_chore(self, work: Callable[[SqliteSession], Any], *, stop: Callable[[], None] | None = None) -> Any:
+        """Have the writer do something between two groups, outside of a transaction. Cancelled, `stop` is called."""
+        return await self._queued(work, self._require_writer().queue.put_chore, keep=True, on_cancel=stop)
+
+    async def _queued(
+        self,
+        work: Callable[[SqliteSession], Any],
+        put: Callable[[Job], bool],
+        *,
+        keep: bool,
+        on_commit: Callable[[], None] | None = None,
+        on_cancel: Callable[[], None] | None = None,
+    ) -> Any:
+        writer, places = self._require_writer(), self._places
+        assert places is not None  # noqa: S101 # made with the writer
         await places.acquire()  # given back when the job is settled or withdrawn
         job = Job(work, keep=keep, on_commit=on_commit)
-        if not writer.queue.put(job):
+        if not put(job):
             places.release()
             raise StoreConnectionError("the store is being closed")
         try:
@@ -134,6 +171,8 @@ class SqliteEngine(RecordingEngine):
             if writer.queue.withdraw(job):
                 places.release()
             else:
+                if on_cancel is not None:
+                    on_cancel()
                 await asyncio.wait([job.future])
             raise
 
@@ -159,6 +198,9 @@ class SqliteEngine(RecordingEngine):
             details: dict[str, Any] = dict(await self.stats())
         except DataStoreError as error:
             return StoreHealth(HealthStatus.UNHEALTHY, self.name, error.message)
+        damage = self._readers.damage or (self._writer and self._writer.damage)
+        if damage:
+            return StoreHealth(HealthStatus.UNHEALTHY, self.name, f"{damage}; run: {VERIFY}", details)
         if self._writer is None:
             return StoreHealth(HealthStatus.HEALTHY, self.name, "read-only", details)
         if not self._writer.is_running:
@@ -171,13 +213,99 @@ class SqliteEngine(RecordingEngine):
         counts: dict[str, int | float] = {} if self._writer is None else dict(self._writer.stats)
         counts["writes_queued"] = 0 if self._writer is None else len(self._writer.queue)
         counts["reads"] = 0 if self._readers is None else self._readers.reads
-        for name, path in (("file_bytes", self.path), ("wal_bytes", Path(f"{self.path}-wal"))):
-            counts[name] = path.stat().st_size if path.exists() else 0
+        for name, path in (("file_bytes", self.path), ("wal_bytes", self._log_path)):
+            counts[name] = _bytes_of(path)
         return counts
 
-    async def verify(self) -> list[str]:
-        """Check the whole file; gives what is wrong with it, an empty list when nothing is. Reads every page."""
-        return await self._require_readers().run(_verify)
+    async def verify(self, on_check: OnCheck | None = None) -> list[str]:
+        """Check the whole file; gives what is wrong with it, an empty list when nothing is. Reads every page.
+
+        SQLite's own checks come first (pages, indexes, foreign keys), then the laws of the store: a point is in one
+        table, the newest point of a series is the one that is noted, edges have both ends, indexes exist, and so on.
+        A flipped bit within a value is a value: only what has a form can be told from damage. `health` shows what was
+        found, until a later check finds nothing. `on_check` is called in the event loop with the name of each check
+        before it begins.
+        """
+        loop = asyncio.get_running_loop()
+
+        def tell(check: str) -> None:
+            if on_check is not None:
+                loop.call_soon_threadsafe(on_check, check)
+
+        readers = self._require_readers()
+        try:
+            found = await readers.run(lambda session: findings(session.connection, tell))
+        except (StoreCorruptError, MigrationError) as error:
+            found = [error.message]
+        readers.damage = f"the store is damaged: {found[0]}" if found else None
+        if not found and self._writer is not None:
+            self._writer.damage = None
+        return found
+
+    async def backup(
+        self, destination: str | PathLike[str], *, force: bool = False, on_progress: OnProgress | None = None
+    ) -> StoreCopy:
+        """Copy the store as it is now to a file of its own, while everybody goes on reading and writing.
+
+        Works with `read_only` beside the runtime that writes. The copy is one snapshot; it is checked as `verify` does,
+        synced, and only then gets its name: what has the name is a whole store. Copied in slices in a thread; until it
+        has ended, what is written meanwhile stays in the log, which grows by it. Cancelled, or failing, it leaves
+        nothing behind. `on_progress` is called in the event loop.
+
+        An existing file is refused with `InvalidValueError` unless `force`. `StoreFullError`: there is no room for the
+        copy. `StoreCorruptError`: the store is damaged, and a copy would be too.
+        """
+        self._require_readers()
+        return await back_up(self.path, Path(destination), force=force, on_progress=on_progress)
+
+    async def figures(self, *, count_points: bool = False) -> StoreFigures:
+        """What is in the store, in figures. Counting the points reads all of them; everything else is quick."""
+        found = await self._require_readers().run(
+            lambda session: figures(session.connection, count_points=count_points)
+        )
+        return structs.replace(found, log_bytes=_bytes_of(self._log_path))
+
+    async def compact(
+        self, *, rewrite_file: bool | None = None, on_progress: Callable[[CompactProgress], None] | None = None
+    ) -> CompactReport:
+        """Bring the store into its densest form and give the room that it does not use back to the disk.
+
+        Moves the rows of the hot table in slices, writes the file anew when a fifth of it is free (or as `rewrite_file`
+        says), and empties the log as far as readers allow. Other writers get their turn between the slices; while the
+        file is written anew they wait, about a second for each 100 MB, and readers go on. That needs twice the size of
+        the store for a while; `StoreFullError` when there is no room, and the store is as before and goes on.
+        Cancelled, it ends after the present slice, or takes back the rewriting; what is moved stays moved.
+        """
+        writer = self._require_writer()
+        tell = on_progress or (lambda _: None)
+        before = _bytes_of(self.path) + _bytes_of(self._log_path)
+        moved, stopped = 0, threading.Event()
+        while count := await self._do_chore(lambda _: writer.move_slice()):
+            moved += count
+            tell(CompactProgress("moving rows", moved))
+        if rewrite_file is None:
+            rewrite_file = await self._require_readers().run(lambda session: is_loose(session.connection))
+        if rewrite_file:
+            tell(CompactProgress("rewriting the file", moved))
+            try:
+                await self._do_chore(lambda session: rewrite(session.connection, stopped.is_set), stop=stopped.set)
+            finally:
+                stopped.set()
+        tell(CompactProgress("emptying the log", moved))
+        await self._do_chore(lambda session: empty_log(session.connection))
+        after = _bytes_of(self.path) + _bytes_of(self._log_path)
+        return CompactReport(before, after, moved, rewrite_file)
+
+    @property
+    def _log_path(self) -> Path:
+        return log_path(self.path)
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _check_readable(session: SqliteSession) -> None:
@@ -192,8 +320,3 @@ def _check_readable(session: SqliteSession) -> None:
 
 def _ping(session: SqliteSession) -> None:
     session.connection.execute("SELECT count(*) FROM ts_compaction").fetchone()
-
-
-def _verify(session: SqliteSession) -> list[str]:
-    rows = session.connection.execute("PRAGMA integrity_check").fetchall()
-    return [str(row[0]) for row in rows if row[0] != "ok"]

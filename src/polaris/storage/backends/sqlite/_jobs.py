@@ -51,6 +51,7 @@ class JobQueue:
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
+        self._chores: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
@@ -63,26 +64,40 @@ class JobQueue:
             self._changed.notify()
             return True
 
+    def put_chore(self, chore: Job) -> bool:
+        """Queue work that is done by itself, outside of a transaction, between two groups; False when closed."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._chores.append(chore)
+            self._changed.notify()
+            return True
+
     def withdraw(self, job: Job) -> bool:
         """Take the job back, unless the writer has it already."""
         with self._changed:
-            try:
-                self._jobs.remove(job)
-            except ValueError:
-                return False
-            return True
+            for queue in (self._jobs, self._chores):
+                if job in queue:
+                    queue.remove(job)
+                    return True
+            return False
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until there is a job or the queue is closed; False when it is closed and empty."""
+        """Wait until there is work or the queue is closed; False when it is closed and empty."""
         with self._changed:
-            if not self._jobs and not self._closed:
+            if not self._jobs and not self._chores and not self._closed:
                 self._changed.wait(timeout_s)
-            return bool(self._jobs) or not self._closed
+            return bool(self._jobs or self._chores) or not self._closed
 
     def take(self) -> Job | None:
         """The oldest job, or None."""
         with self._changed:
             return self._jobs.popleft() if self._jobs else None
+
+    def take_chore(self) -> Job | None:
+        """The oldest chore, or None."""
+        with self._changed:
+            return self._chores.popleft() if self._chores else None
 
     def close(self) -> None:
         """Accept no more; what is in stays and is worked off."""

@@ -32,6 +32,10 @@ class Memory:
         """Ask the store again for this one."""
         self._entries.pop(key, None)
 
+    def forget_all(self) -> None:
+        """Ask the store again for everything."""
+        self._entries.clear()
+
     def mark(self) -> int:
         """A point to go back to."""
         return len(self._learned)

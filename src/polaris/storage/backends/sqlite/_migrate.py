@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
@@ -10,9 +11,9 @@ import apsw
 import msgspec
 
 from polaris.clock import utc_now
-from polaris.exceptions import MigrationError
+from polaris.exceptions import MigrationError, StoreCorruptError
 from polaris.storage._ranges import to_micros
-from polaris.storage.backends.sqlite._sql import scalar
+from polaris.storage.backends.sqlite._sql import rows, scalar
 
 APPLICATION_ID = 0x504F4C41
 """"POLA": tells a store from other SQLite files."""
@@ -44,7 +45,11 @@ def known_migrations() -> list[Migration]:
 
 
 def check_schema(connection: apsw.Connection, migrations: list[Migration]) -> int:
-    """The version of the file's schema. Raises `MigrationError` for foreign, newer and altered ones."""
+    """The version of the file's schema.
+
+    Raises `MigrationError` for foreign, newer and altered ones, `StoreCorruptError` when a table or an index is not
+    what the migrations made of it. Tables that others added are left alone.
+    """
     version = int(connection.pragma("user_version"))
     application = int(connection.pragma("application_id"))
     if application != APPLICATION_ID:
@@ -60,10 +65,33 @@ def check_schema(connection: apsw.Connection, migrations: list[Migration]) -> in
             {"version": version, "known": len(migrations)},
         )
     applied = connection.execute("SELECT number, name, checksum FROM polaris_migrations ORDER BY number").fetchall()
+    if [number for number, _, _ in applied] != list(range(1, version + 1)):
+        raise MigrationError(f"the store's list of applied migrations does not fit its version {version}")
     for (number, name, checksum), migration in zip(applied, migrations, strict=False):
-        if number != migration.number or checksum != migration.checksum:
+        if checksum != migration.checksum:
             raise MigrationError(f"migration {number} ({name}) of the store is not the one this release knows")
+    present = _objects(connection)
+    for key, sql in _made_by(tuple(migrations[:version])).items():
+        if present.get(key) != sql:
+            raise StoreCorruptError(f"the store's {key[0]} {key[1]} is not the one of version {version}")
     return version
+
+
+def _objects(connection: apsw.Connection) -> dict[tuple[str, str], str]:
+    found = rows(connection, "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    return {(kind, name): sql for kind, name, sql in found}
+
+
+@cache
+def _made_by(migrations: tuple[Migration, ...]) -> dict[tuple[str, str], str]:
+    """The tables and indexes that the migrations make, with their texts."""
+    connection = apsw.Connection(":memory:")
+    try:
+        for migration in migrations:
+            connection.execute(migration.sql)
+        return _objects(connection)
+    finally:
+        connection.close()
 
 
 def migrate(connection: apsw.Connection, migrations: list[Migration]) -> int:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar, cast
 
 import apsw
 
+from polaris.exceptions import PolarisException, StoreCorruptError
 from polaris.storage.backends.sqlite._connection import open_reader
-from polaris.storage.backends.sqlite._errors import translated
+from polaris.storage.backends.sqlite._errors import FOREIGN, let_go, translated
 from polaris.storage.backends.sqlite._session import SqliteSession
 
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class ReaderPool:
         self._permits = asyncio.Semaphore(readers)
         self._executor = ThreadPoolExecutor(readers, thread_name_prefix="polaris-store-reader")
         self.reads = 0
+        self.damage: str | None = None
+        """What was found damaged last."""
 
     async def run(self, work: Callable[[SqliteSession], T]) -> T:
         """Run the work on a free connection. Cancelled, the statement is interrupted and its end awaited."""
@@ -77,8 +80,16 @@ class ReaderPool:
                 return None  # nobody waits for it any more
             self.reads += 1
             return self._in_snapshot(session, work)
-        except apsw.Error as error:
-            raise translated(error) from error
+        except StoreCorruptError as error:
+            self.damage = error.message
+            raise
+        except PolarisException:
+            raise
+        except FOREIGN as error:
+            failure = translated(error)
+            if isinstance(failure, StoreCorruptError):
+                self.damage = failure.message
+            raise failure from error
         finally:
             read.end()
             if session is not None:
@@ -88,6 +99,9 @@ class ReaderPool:
         session.connection.execute("BEGIN")
         try:
             return work(session)
+        except BaseException as error:  # boundary: made harmless, then raised again
+            let_go(error)
+            raise
         finally:
             if session.connection.in_transaction:
                 session.connection.execute("ROLLBACK")

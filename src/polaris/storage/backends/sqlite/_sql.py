@@ -6,6 +6,8 @@ from typing import Any
 
 import apsw
 
+from polaris.exceptions import StoreCorruptError
+
 Row = tuple[Any, ...]
 
 
@@ -22,5 +24,6 @@ def row(connection: apsw.Connection, sql: str, bindings: Any = ()) -> Row | None
 def scalar(connection: apsw.Connection, sql: str, bindings: Any = ()) -> Any:
     """The first value of a statement that always has one, such as a count."""
     found = connection.execute(sql, bindings).fetchone()
-    assert found is not None  # noqa: S101 # by the nature of the statement
+    if found is None:  # not by the nature of the statement
+        raise StoreCorruptError("the store's file is damaged (a row that is always there is missing)")
     return found[0]

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import apsw
 
-from polaris.exceptions import DataStoreError, StoreConnectionError
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.exceptions import DataStoreError, StoreConnectionError, StoreCorruptError
 from polaris.storage.backends.sqlite._checkpoint import Checkpointer
 from polaris.storage.backends.sqlite._compaction import Compaction
 from polaris.storage.backends.sqlite._connection import open_writer
-from polaris.storage.backends.sqlite._errors import translated
+from polaris.storage.backends.sqlite._errors import let_go, translated
 from polaris.storage.backends.sqlite._jobs import Job, JobQueue
 from polaris.storage.backends.sqlite._lock import WriterLock
 from polaris.storage.backends.sqlite._migrate import known_migrations, migrate
 from polaris.storage.backends.sqlite._options import SqliteOptions
+from polaris.storage.backends.sqlite._rollup_upkeep import RollupUpkeep
 from polaris.storage.backends.sqlite._session import SqliteSession
 
 GROUP_JOBS_MAX = 512
@@ -39,8 +41,16 @@ class GroupWriter:
     again in a transaction of its own, so that the failure reaches only those that cannot succeed.
     """
 
-    def __init__(self, path: Path, options: SqliteOptions, on_settled: Callable[[list[Job], bool], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: SqliteOptions,
+        on_settled: Callable[[list[Job], bool], None],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._path = path
+        self._clock = clock
         self._options = options
         self._on_settled = on_settled
         self._lock = WriterLock(path)
@@ -49,9 +59,12 @@ class GroupWriter:
         self._ended: asyncio.Future[None] | None = None
         self.counts: dict[str, int] = {"groups": 0, "jobs": 0, "jobs_failed": 0, "groups_retried": 0}
         self.last_error: Exception | None = None
+        self.damage: str | None = None
+        """What was found damaged last; it does not pass."""
         self._session: SqliteSession
         self._compaction: Compaction
         self._checkpointer: Checkpointer
+        self._rollups: RollupUpkeep
 
     async def start(self) -> None:
         """Take the lock, open the file, bring its schema up to date. When it raises, nothing is left open."""
@@ -88,7 +101,10 @@ class GroupWriter:
         if self.is_running:
             counts["compaction_slices"] = self._compaction.slices
             counts["compacted_rows"] = self._compaction.rows_moved
+            counts["rollup_slices"] = self._rollups.slices
+            counts["points_retired"] = self._rollups.points_retired
             counts["checkpoints"] = self._checkpointer.done
+            counts["checkpoints_insisted"] = self._checkpointer.insisted
             counts["checkpoints_blocked"] = self._checkpointer.blocked
             counts["wal_pages"] = self._checkpointer.wal_pages
         return counts
@@ -103,8 +119,9 @@ class GroupWriter:
                 _tell(loop, started, translated(error))
                 return
             _tell(loop, started, None)
-            while self.queue.wait(IDLE_S):
+            while self.queue.wait(self._rollups.wait_s(IDLE_S)):
                 self._run_group()
+                self._run_chore()
                 self._maintain()
             self._session.connection.close()
         finally:
@@ -116,6 +133,7 @@ class GroupWriter:
         self._lock.acquire()
         connection = open_writer(self._path, size_bytes_max=self._options.size_bytes_max)
         try:
+            self._lock.claim_file()
             migrate(connection, known_migrations())
             self._attach(connection)
         except BaseException:  # boundary: undone, then raised again
@@ -125,9 +143,11 @@ class GroupWriter:
     def _attach(self, connection: apsw.Connection) -> None:
         """Work on this connection from now on."""
         session = SqliteSession(connection)
+        session.time_series.limit_series(self._options.series_limits)
         hot_rows_max, slice_rows = self._options.hot_rows_max, self._options.slice_rows
         self._compaction = Compaction(session, hot_rows_max=hot_rows_max, slice_rows=slice_rows)
         self._checkpointer = Checkpointer(connection)
+        self._rollups = RollupUpkeep(session, clock=self._clock)
         self._session = session
 
     def _run_group(self) -> None:
@@ -181,6 +201,7 @@ class GroupWriter:
         try:
             job.result = job.work(self._session)
         except Exception as error:  # boundary: one job's failure is its own; the others of the group go on
+            let_go(error)
             job.error = translated(error)
             if not connection.in_transaction:
                 raise _GroupLostError from error
@@ -213,6 +234,9 @@ class GroupWriter:
         self.counts["jobs"] += len(jobs)
         self.counts["jobs_failed"] += len(failed)
         broken = [error for error in failed if isinstance(error, DataStoreError) and error.retryable is not False]
+        for error in failed:
+            if isinstance(error, StoreCorruptError):
+                self.damage = error.message
         if broken:
             self.last_error = broken[-1]
         elif len(failed) < len(jobs):
@@ -220,10 +244,33 @@ class GroupWriter:
         added, self._session.outbox.added = self._session.outbox.added, False
         self._on_settled(jobs, added)
 
-    def _maintain(self) -> None:
-        """One slice of compaction or a checkpoint, where it is due, so that writers wait for one of them at most.
+    def _run_chore(self) -> None:
+        chore = self.queue.take_chore()
+        if chore is None:
+            return
+        try:
+            chore.result = chore.work(self._session)
+        except Exception as error:  # boundary: the failure belongs to whoever awaits the chore
+            let_go(error)
+            self._abandon()
+            chore.error = translated(error)
+            if isinstance(chore.error, StoreCorruptError):
+                self.damage = chore.error.message
+        self._on_settled([chore], False)
 
-        Both can wait when they fail.
+    def move_slice(self) -> int:
+        """Move one slice of the oldest rows; how many, 0 when no whole slice is left. For chores."""
+        before = self._compaction.rows_moved
+        self._session.connection.execute("BEGIN IMMEDIATE")
+        self._compaction.move_slice()
+        self._session.connection.execute("COMMIT")
+        self._session.memory.committed()
+        return self._compaction.rows_moved - before
+
+    def _maintain(self) -> None:
+        """One slice of compaction or of rollups, or a checkpoint, where due: writers wait for one of them at most.
+
+        All can wait when they fail.
         """
         connection = self._session.connection
         try:
@@ -231,16 +278,23 @@ class GroupWriter:
                 connection.execute("BEGIN IMMEDIATE")
                 self._compaction.move_slice()
                 connection.execute("COMMIT")
+            elif self._rollups.is_due(busy=len(self.queue) > 0):
+                connection.execute("BEGIN IMMEDIATE")
+                self._rollups.run_slice()
+                connection.execute("COMMIT")
+                self._session.memory.committed()
             else:
                 self._checkpointer.run_if_due()
         except Exception as error:  # boundary: housekeeping must not end the writer; health shows it
             self._abandon()
-            self.last_error = translated(error)
+            self.last_error = failure = translated(error)
+            if isinstance(failure, StoreCorruptError):
+                self.damage = failure.message
 
     def _refuse_rest(self) -> None:
         self.queue.close()
         rest: list[Job] = []
-        while (job := self.queue.take()) is not None:
+        while (job := self.queue.take() or self.queue.take_chore()) is not None:
             job.error = StoreConnectionError("the store was closed before this write was begun")
             rest.append(job)
         if rest:

@@ -1,0 +1,114 @@
+"""The commands of `polaris store` and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from polaris.cli._options import Config, DataDir, Json, settings_of
+
+BACKUP_EXAMPLES = """\b
+Examples:
+  polaris store backup /backups
+  polaris store backup /backups/before-the-move.db
+"""
+RESTORE_EXAMPLES = """\b
+Examples:
+  polaris store restore /backups/before-the-move.db
+  polaris store restore /backups/before-the-move.db --force
+"""
+VERIFY_EXAMPLES = """\b
+Examples:
+  polaris store verify
+  polaris store verify /backups/before-the-move.db
+"""
+
+store_app = typer.Typer(
+    help="The data store's file: figures, compaction, backups, checks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that exists.")]
+
+
+@store_app.command(short_help="What is in the store, and how much room it takes.")
+def stats(
+    count: Annotated[bool, typer.Option("--count", help="Count the points too; that reads all of them.")] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """What is in the store, and how much room it takes, whether the node runs or not."""
+    from polaris.cli._store_upkeep import show_stats
+
+    raise SystemExit(show_stats(settings_of(config, data_dir), count_points=count, as_json=as_json))
+
+
+@store_app.command(short_help="Give back the room that the store does not use.")
+def compact(
+    rewrite: Annotated[
+        Optional[bool],  # noqa: UP045 - typer reads the annotation
+        typer.Option(
+            "--rewrite/--no-rewrite", help="Write the file anew; by default when a fifth is free.", show_default=False
+        ),
+    ] = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the store into its densest form. The node must not run: it compacts by itself, but gives no room back."""
+    from polaris.cli._store_upkeep import compact_store
+
+    raise SystemExit(compact_store(settings_of(config, data_dir), rewrite_file=rewrite, as_json=as_json))
+
+
+@store_app.command(short_help="Copy the store as it is now, also while the node runs.", epilog=BACKUP_EXAMPLES)
+def backup(
+    destination: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DESTINATION", help="The file, or a folder: then it is named by the time.", show_default=False
+        ),
+    ],
+    force: Force = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the store as it is now, also while the node runs. The copy is checked before it gets its name."""
+    from polaris.cli._store_upkeep import back_up_store
+
+    raise SystemExit(back_up_store(settings_of(config, data_dir), destination, force=force, as_json=as_json))
+
+
+@store_app.command(short_help="Make a backup the store of the node.", epilog=RESTORE_EXAMPLES)
+def restore(
+    backup_file: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `backup` made.", show_default=False)],
+    force: Force = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make a backup the store of the node, which must not run. The backup is checked before, and stays."""
+    from polaris.cli._store_upkeep import restore_backup
+
+    raise SystemExit(restore_backup(settings_of(config, data_dir), backup_file, force=force, as_json=as_json))
+
+
+@store_app.command(short_help="Check the store, or a backup, from its first byte to its last.", epilog=VERIFY_EXAMPLES)
+def verify(
+    file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="FILE", help="A backup; without it, the store.", show_default=False),
+    ] = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Check the store, or a backup, from its first byte to its last, also while the node runs. Changes nothing."""
+    from polaris.cli._store_upkeep import verify_file
+
+    raise SystemExit(verify_file(settings_of(config, data_dir), file, as_json=as_json))
