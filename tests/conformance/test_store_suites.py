@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.conformance.conftest import schema_numbers
 
 from polaris.storage import (
     DocumentStorageBackend,
@@ -13,6 +14,7 @@ from polaris.storage import (
     PolarisDataStore,
     TimeSeriesStorageBackend,
 )
+from polaris.storage.backends.postgresql import PostgresEngine
 from polaris.testing.document_suite import DocumentSuite
 from polaris.testing.graph_suite import GraphSuite
 from polaris.testing.repository_suite import RepositorySuite
@@ -20,13 +22,19 @@ from polaris.testing.timeseries_suite import TimeSeriesSuite
 from polaris.testing.unit_of_work_suite import UnitOfWorkSuite
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite_compacting"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite_compacting", "postgresql15", "postgresql18"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PolarisDataStore]:
-    """A store of each engine; of SQLite also one that compacts after every write: its reads meet both tables."""
+    """A store of each engine; of SQLite also one that compacts after every write: its reads meet both tables.
+
+    Those of PostgreSQL share a server, each test has a schema of its own.
+    """
     if request.param == "memory":
         made = PolarisDataStore.memory()
     elif request.param == "sqlite":
         made = PolarisDataStore.sqlite(tmp_path / "store.db")
+    elif request.param.startswith("postgresql"):
+        server = request.getfixturevalue("quick_postgres")(int(request.param.removeprefix("postgresql")))
+        made = PolarisDataStore(PostgresEngine(server.dsn, schema=f"test_{next(schema_numbers)}", pool_max=4))
     else:
         made = PolarisDataStore.sqlite(tmp_path / "store.db", hot_rows_max=1, slice_rows=1)
     async with made:

@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 import pytest
+import tests.conformance.broken_memory_graph  # noqa: F401 - it registers its breaks
 from tests.conformance.broken_memory_store import BREAKS
 
 from polaris.storage import PolarisDataStore
@@ -72,3 +73,7 @@ def test_every_break_names_a_promise_and_every_suite_is_broken() -> None:
     assert set(BREAKS) == set(SUITES)
     for suite, broken in BREAKS.items():
         assert set(broken) <= set(promises(suite))
+
+
+def test_every_promise_of_the_graph_is_broken() -> None:
+    assert set(BREAKS["graph"]) == set(promises("graph"))

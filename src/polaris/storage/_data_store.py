@@ -82,6 +82,15 @@ class PolarisDataStore:
 
         return cls(SqliteEngine(path, read_only=read_only, **options))
 
+    @classmethod
+    def postgresql(
+        cls, dsn: str, *, schema: str = "polaris", read_only: bool = False, **options: Any
+    ) -> PolarisDataStore:
+        """A store in a schema of a PostgreSQL database, which many processes may use. Options: `PostgresEngine`."""
+        from polaris.storage.backends.postgresql import PostgresEngine
+
+        return cls(PostgresEngine(dsn, schema=schema, read_only=read_only, **options))
+
     async def connect(self) -> None:
         """Connect every engine and create the indexes of the repositories. Idempotent; failing, it leaves none open."""
         connected: list[StorageEngine] = []

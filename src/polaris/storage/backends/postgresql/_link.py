@@ -1,0 +1,160 @@
+"""One connection while it is used: statements, and transactions that are begun when several belong together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from polaris.storage.backends.postgresql._driver import asyncpg
+from polaris.storage.backends.postgresql._errors import lost_connection
+
+Row = Any
+CLEANUP_S = 5.0
+"""How long a rollback may take before the connection is thrown away instead."""
+
+READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
+SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+SERIALIZABLE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+
+
+class UnknownOutcomeError(Exception):
+    """The connection went away while the server was making something last: it is done, or it is not."""
+
+
+class Link:
+    """A connection in the hands of one operation or one transaction.
+
+    A single statement is a transaction of its own; `atomic` makes several one, unless there is one already.
+    """
+
+    __slots__ = ("_in_transaction", "connection", "is_committed", "is_serializable", "touched")
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._in_transaction = False
+        self.is_committed = False
+        """Whether its transaction was committed."""
+        self.is_serializable = False
+        """Whether the transaction sees nothing that others commit meanwhile."""
+        self.touched = False
+        """Whether a statement that may have changed something was sent outside a transaction."""
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._in_transaction
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed; the pool may have taken a lost one away, then it may not be asked."""
+        try:
+            return bool(self.connection.is_closed())
+        except asyncpg.InterfaceError:
+            return True
+
+    def throw_away(self) -> None:
+        """Close the connection without a word to the server. Idempotent."""
+        if not self.is_gone:
+            self.connection.terminate()
+
+    async def rows(self, sql: str, *values: Any) -> list[Row]:
+        return await self.connection.fetch(sql, *values)  # type: ignore[no-any-return]
+
+    async def row(self, sql: str, *values: Any) -> Row | None:
+        return await self.connection.fetchrow(sql, *values)
+
+    async def value(self, sql: str, *values: Any) -> Any:
+        return await self.connection.fetchval(sql, *values)
+
+    async def run(self, sql: str, *values: Any) -> int:
+        """Run a statement; gives how many rows it touched."""
+        self._touch()
+        status: str = await self.connection.execute(sql, *values)
+        last = status.rpartition(" ")[2]
+        return int(last) if last.isdigit() else 0
+
+    async def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each set of values, all or none, in one go."""
+        self._touch()
+        await self.connection.executemany(sql, values)
+
+    async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> None:
+        """Put records into a table by COPY."""
+        self._touch()
+        await self.connection.copy_records_to_table(table, records=records, columns=columns)
+
+    def _touch(self) -> None:
+        if not self._in_transaction:
+            self.touched = True
+
+    async def begin(self, how: str) -> None:
+        self.is_serializable = how == SERIALIZABLE
+        self._in_transaction = True  # also when cancelled here: the server may have begun
+        await self.connection.execute(how)
+
+    async def commit(self) -> None:
+        """Make the transaction last. Cancelled, it waits for the end and then tells of the cancellation.
+
+        Raises `UnknownOutcomeError` when the connection is lost meanwhile.
+        """
+        ending = asyncio.ensure_future(self.connection.execute("COMMIT"))
+        cancelled: asyncio.CancelledError | None = None
+        while not ending.done():
+            try:
+                await asyncio.wait([ending])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        failure = ending.exception()
+        if failure is not None:
+            if lost_connection(failure):
+                self._in_transaction = False
+                self.throw_away()
+                raise UnknownOutcomeError from failure
+            raise failure
+        self._in_transaction = False
+        if ending.result() != "COMMIT":
+            raise asyncpg.InFailedSQLTransactionError("the transaction had failed")
+        self.is_committed = True
+        if cancelled is not None:
+            raise cancelled
+
+    async def undo(self) -> None:
+        """Take back what is not committed, whatever state the connection is in; never raises, never leaves a trace.
+
+        A connection that does not answer is thrown away, and the server then undoes by itself.
+        """
+        if not self._in_transaction or self.is_gone:
+            self._in_transaction = False
+            return
+        ending = asyncio.ensure_future(self._rollback())
+        cancelled: asyncio.CancelledError | None = None
+        while not ending.done():
+            try:
+                await asyncio.wait([ending])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        self._in_transaction = False
+        if cancelled is not None:
+            raise cancelled
+
+    async def _rollback(self) -> None:
+        try:
+            async with asyncio.timeout(CLEANUP_S):
+                await self.connection.execute("ROLLBACK")
+        except Exception:  # boundary: whatever it is, a connection that cannot roll back is of no use any more
+            self.throw_away()
+
+    @asynccontextmanager
+    async def atomic(self, how: str = READ_COMMITTED) -> AsyncIterator[None]:
+        """One transaction for what is done inside, or a part of the one there is."""
+        if self._in_transaction:
+            yield
+            return
+        try:
+            await self.begin(how)
+            yield
+            await self.commit()
+        except BaseException:  # boundary: undone, then raised again
+            await self.undo()
+            raise

@@ -1,0 +1,99 @@
+"""Retention of time series: whole partitions are dropped, what is left of others is deleted."""
+
+from __future__ import annotations
+
+from polaris.storage.backends.postgresql._catalog import Partitions, partition_name
+from polaris.storage.backends.postgresql._driver import driver_errors
+from polaris.storage.backends.postgresql._link import Link
+
+DROP_WAIT_MS = 200
+"""How long a partition's end may hold up those who come after it in the queue for its table; then rows are deleted."""
+
+
+class Retention:
+    """One step of retention of one collection, inside a transaction."""
+
+    def __init__(self, link: Link, home: Partitions) -> None:
+        self._link = link
+        self._home = home
+
+    async def apply(self, since_us: int, rows_max: int) -> int:
+        """Remove a partition that is old as a whole, or up to `rows_max` old rows; gives how many rows went.
+
+        The newest point of every series stays: a partition with one of them is emptied of the others.
+        """
+        if not self._link.is_serializable:  # what has come after its snapshot must not be dropped unseen
+            for start_us, end_us in await self._old_partitions(since_us):
+                dropped = await self._drop_partition(start_us, end_us)
+                if dropped:
+                    return dropped
+        return await self._delete_rows(since_us, rows_max)
+
+    async def drop_empty(self, since_us: int) -> None:
+        """Drop the old partitions whose points have all gone into rollups."""
+        if self._link.is_serializable:
+            return
+        for start_us, end_us in await self._old_partitions(since_us):
+            name = partition_name(self._home.number, start_us)
+            if not await self._link.value(f"SELECT EXISTS (SELECT 1 FROM {name})"):  # noqa: S608
+                await self._drop_partition(start_us, end_us, only_empty=True)
+
+    async def _old_partitions(self, since_us: int) -> list[tuple[int, int]]:
+        """The spans of partitions that are old as a whole and without the newest point of any series."""
+        rows = await self._link.rows(
+            "SELECT start_us, end_us FROM ts_partitions t WHERE collection = $1 AND end_us <= $2 AND NOT EXISTS"
+            " (SELECT 1 FROM ts_latest l JOIN ts_series s ON s.id = l.series"
+            "  WHERE s.collection = $1 AND l.ts >= t.start_us AND l.ts < t.end_us) ORDER BY start_us",
+            self._home.number,
+            since_us,
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    async def _drop_partition(self, start_us: int, end_us: int, *, only_empty: bool = False) -> int:
+        """Drop one partition; gives how many rows were in it, 0 also when others are in the way."""
+        name = partition_name(self._home.number, start_us)
+        await self._link.run("SAVEPOINT dropping")
+        try:
+            await self._link.run(f"SET LOCAL lock_timeout = {DROP_WAIT_MS}")
+            # First the whole and then the part, as everybody does who reads or writes.
+            await self._link.run(f"LOCK TABLE ONLY {self._home.table} IN ACCESS EXCLUSIVE MODE")
+            await self._link.run(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+            # A point may have come into it, as the newest of its series, while this waited.
+            if await self._has_newest(start_us, end_us):
+                await self._link.run("ROLLBACK TO SAVEPOINT dropping")
+                return 0
+            count = int(await self._link.value(f"SELECT count(*) FROM {name}"))  # noqa: S608
+            if only_empty and count:
+                await self._link.run("ROLLBACK TO SAVEPOINT dropping")
+                return 0
+            await self._link.run(f"DROP TABLE {name}")
+            await self._link.run(
+                "DELETE FROM ts_partitions WHERE collection = $1 AND start_us = $2", self._home.number, start_us
+            )
+            await self._link.run("RELEASE SAVEPOINT dropping")
+        except (driver_errors.LockNotAvailableError, driver_errors.DeadlockDetectedError):
+            await self._link.run("ROLLBACK TO SAVEPOINT dropping")
+            return 0
+        return count
+
+    async def _has_newest(self, start_us: int, end_us: int) -> bool:
+        return bool(
+            await self._link.value(
+                "SELECT EXISTS (SELECT 1 FROM ts_latest l JOIN ts_series s ON s.id = l.series"
+                " WHERE s.collection = $1 AND l.ts >= $2 AND l.ts < $3)",
+                self._home.number,
+                start_us,
+                end_us,
+            )
+        )
+
+    async def _delete_rows(self, since_us: int, rows_max: int) -> int:
+        table = self._home.table
+        return await self._link.run(
+            f"DELETE FROM {table} p USING (SELECT o.series, o.ts FROM ts_series s"  # noqa: S608
+            f" JOIN ts_latest l ON l.series = s.id JOIN {table} o ON o.series = s.id AND o.ts < l.ts AND o.ts < $2"
+            " WHERE s.collection = $1 LIMIT $3) AS d WHERE p.series = d.series AND p.ts = d.ts",
+            self._home.number,
+            since_us,
+            rows_max,
+        )

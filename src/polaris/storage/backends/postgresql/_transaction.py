@@ -1,0 +1,344 @@
+"""A real transaction of the server: serializable, begun at its first question, its known writes sent as late as may be.
+
+Why, and what differs from the engines of this process: docs/adr/0007-postgresql.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from itertools import takewhile
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+import msgspec
+
+from polaris.exceptions import PolarisException, TransactionConflictError, UnitOfWorkError
+from polaris.storage._operation import UNKNOWN, Operation
+from polaris.storage.backends.postgresql._errors import RepeatError, translated
+from polaris.storage.backends.postgresql._link import READ_COMMITTED, SERIALIZABLE, UnknownOutcomeError
+from polaris.storage.backends.postgresql._session import PostgresSession, run_on
+from polaris.storage.backends.postgresql._targets import Target, overlap, target_of
+from polaris.storage.backends.shared import DocumentPort, GraphPort, OutboxPort, TimeSeriesPort
+from polaris.storage.backends.shared._transaction import STEPS_MAX, WEIGHT_MAX
+
+if TYPE_CHECKING:
+    from polaris.storage.backends.postgresql._engine import PostgresEngine
+
+T = TypeVar("T")
+
+ATTEMPTS_MAX = 10
+
+_fingerprint = msgspec.msgpack.Encoder().encode
+
+
+class _Step:
+    """An operation of a transaction, what it is about, and the mark of the result that its owner was told, if any."""
+
+    __slots__ = ("mark", "operation", "target")
+
+    def __init__(self, operation: Operation[Any]) -> None:
+        self.operation = operation
+        self.target: Target = target_of(operation)
+        self.mark: bytes | None = None
+
+    async def run(self, session: PostgresSession) -> Any:
+        return await run_on(session, self.operation)
+
+    async def run_again(self, session: PostgresSession) -> None:
+        """Do it anew. Raises `TransactionConflictError` when its owner was told something else."""
+        result = await self.run(session)
+        if self.mark is not None and self.mark != _fingerprint(result):
+            raise TransactionConflictError(
+                "what this transaction had read was changed by another; repeat it from the beginning"
+            )
+
+
+class PostgresTransaction:
+    """One ACID transaction over all models of an engine.
+
+    It takes a connection with its first operation whose result is not known beforehand, or with `savepoint` or
+    `commit`, and holds it to its end: leave it soon. Writes whose results are known are sent before an operation that
+    may see them, and with the commit; so errors of writes may come there. Rows that were sent are locked to its end.
+
+    Isolation is that of SERIALIZABLE. When the server cannot order the transaction among others, ends it because it
+    stood idle for longer than the engine's `idle_timeout_s`, or goes away, then all of it is done anew in another one;
+    when an operation then gives something else than its owner was told, it is a `TransactionConflictError`, and nothing
+    is written. One that was told nothing before its commit only waits for the locks of what it writes. Inside a
+    savepoint nothing is done anew. The same bounds and the same behaviour after the end as everywhere: see
+    `StorageTransaction`.
+
+    A commit that is cancelled before the server was asked to commit is undone; later it is waited for, and
+    `is_committed` tells how it ended. When the connection is lost in between, nobody knows: `UnconfirmedWriteError`.
+    """
+
+    def __init__(self, engine: PostgresEngine) -> None:
+        self.engine = engine
+        self._session: PostgresSession | None = None
+        self._history: list[_Step] = []
+        """What the server has been asked, in order."""
+        self._pending: list[_Step] = []
+        """Writes that it has not been told of."""
+        self._weight = 0
+        self._count = 0
+        self._ended = ""
+        self._has_conflict = False
+        self._busy = False
+        self._savepoints = 0
+        self._time_series = TimeSeriesPort(engine, self)
+        self._documents = DocumentPort(engine, self)
+        self._graph = GraphPort(engine, self)
+        self._outbox = OutboxPort(engine, self)
+
+    @property
+    def time_series(self) -> TimeSeriesPort:
+        return self._time_series
+
+    @property
+    def documents(self) -> DocumentPort:
+        return self._documents
+
+    @property
+    def graph(self) -> GraphPort:
+        return self._graph
+
+    @property
+    def outbox(self) -> OutboxPort:
+        return self._outbox
+
+    @property
+    def is_open(self) -> bool:
+        return not self._ended
+
+    @property
+    def is_committed(self) -> bool:
+        return self._ended == "committed"
+
+    async def execute(self, operation: Operation[T]) -> T:
+        """Run an operation as a part of this transaction, or note it when its result is known."""
+        self._check_open()
+        if self._count >= STEPS_MAX or self._weight + operation.weight > WEIGHT_MAX:
+            raise UnitOfWorkError(
+                f"a unit of work has at most {STEPS_MAX} operations and {WEIGHT_MAX} points and documents",
+                {"operations": self._count, "weight": self._weight + operation.weight},
+            )
+        if operation.known is not UNKNOWN:
+            self._note(operation)
+            return cast(T, operation.known)
+        async with self._working():
+            result = await self._ask(operation)
+        self._note_size(operation)
+        return result
+
+    def _note(self, operation: Operation[Any]) -> None:
+        self._note_size(operation)
+        if operation.mutates:
+            self._pending.append(_Step(operation))
+
+    def _note_size(self, operation: Operation[Any]) -> None:
+        self._count += 1
+        self._weight += operation.weight
+
+    async def _ask(self, operation: Operation[T]) -> T:
+        """Run the operation and what it may see; what fails leaves the transaction as it was before."""
+        step = _Step(operation)
+
+        async def attempt() -> T:
+            due = [one for one in self._pending if overlap(one.target, step.target)]
+            session = await self._begun()
+            if not due and not operation.mutates:
+                return cast(T, await step.run(session))
+            async with self._guarded(session):
+                await self._send(session, due)
+                result = cast(T, await step.run(session))
+            self._settle(due)
+            return result
+
+        result = await self._repeated(attempt)
+        step.mark = _fingerprint(result)
+        self._history.append(step)
+        return result
+
+    async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do it, if need be several times, each in a new transaction in which all that was done is done anew."""
+
+        async def once() -> T:
+            try:
+                return await attempt()
+            except PolarisException:
+                raise
+            except BaseException:  # boundary: given up, then raised again
+                await self._release()
+                raise
+
+        return await self.engine.repeated(once, attempts_max=1 if self._savepoints else ATTEMPTS_MAX, repeats_lost=True)
+
+    async def _begun(self, how: str = SERIALIZABLE) -> PostgresSession:
+        """The session, in a transaction that has done all that was done."""
+        if self._session is None:
+            self._session = await self.engine.begin(how)
+            for step in self._history:
+                await step.run_again(self._session)
+        return self._session
+
+    async def _send(self, session: PostgresSession, steps: Sequence[_Step]) -> None:
+        for step in steps:
+            await step.run(session)
+
+    def _settle(self, steps: Sequence[_Step]) -> None:
+        """These are done: the commit need not send them."""
+        gone = set(map(id, steps))
+        self._pending = [step for step in self._pending if id(step) not in gone]
+        self._history += steps
+
+    @asynccontextmanager
+    async def _guarded(self, session: PostgresSession) -> AsyncIterator[None]:
+        """A savepoint of the server: an error of the store inside takes back what was done inside."""
+        await session.link.run("SAVEPOINT step")
+        try:
+            yield
+        except PolarisException:
+            session.lessons.forget()
+            await session.link.run("ROLLBACK TO SAVEPOINT step")
+            raise
+        await session.link.run("RELEASE SAVEPOINT step")
+
+    @asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        """One task at a time; errors of the driver become the store's."""
+        self._busy = True
+        try:
+            yield
+        except TransactionConflictError:
+            await self._conflict()
+            raise
+        except PolarisException:
+            raise
+        except RepeatError as error:
+            await self._conflict()
+            raise TransactionConflictError("what was known of the store was outdated; repeat it") from error
+        except Exception as error:  # boundary: translated
+            known = translated(error)
+            if isinstance(known, TransactionConflictError):
+                await self._conflict()
+            raise known from error
+        finally:
+            self._busy = False
+
+    async def _conflict(self) -> None:
+        """From now on it can only be left."""
+        self._has_conflict = True
+        await self._release()
+
+    async def _release(self) -> None:
+        """Undo what is not committed and give the connection back."""
+        session, self._session = self._session, None
+        if session is not None:
+            await self.engine.give_back(session)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        self._check_open()
+        before, mark, size = list(self._pending), len(self._history), (self._count, self._weight)
+        name = f"part_{self._savepoints}"
+        async with self._working():
+            await self._repeated(lambda: self._mark(name))
+        self._savepoints += 1
+        try:
+            yield
+            self._check_open()
+            async with self._working():
+                await self._repeated(lambda: self._keep(name))
+        except BaseException:  # boundary: taken back, then raised again
+            inside, self._history = self._history[mark:], self._history[:mark]
+            # The reads before the first write told of what others did, and stay.
+            self._history += takewhile(lambda step: not step.operation.mutates, inside)
+            self._pending, (self._count, self._weight) = before, size
+            await self._take_back(name)
+            raise
+        finally:
+            self._savepoints -= 1
+
+    async def _mark(self, name: str) -> None:
+        session = await self._begun()
+        await session.link.run(f"SAVEPOINT {name}")
+
+    async def _keep(self, name: str) -> None:
+        """End a savepoint; what was only noted may fail: here, where its owner can still do without it."""
+        due = [step for step in self._pending if step.target[0] != "outbox"]
+        session = self._session
+        if session is None:
+            raise TransactionConflictError("the server undid the transaction while a savepoint was open; repeat it")
+        await self._send(session, due)
+        await session.link.run(f"RELEASE SAVEPOINT {name}")
+        self._settle(due)
+
+    async def _take_back(self, name: str) -> None:
+        """Undo what the server has done since the savepoint; where it cannot, undo all and do the rest anew later."""
+        session = self._session
+        if session is None or self._ended:
+            return
+        session.lessons.forget()
+        try:
+            await session.link.run(f"ROLLBACK TO SAVEPOINT {name}")
+        except Exception:  # boundary: whatever it was, the transaction is undone and begun anew
+            await self._release()
+
+    async def commit(self) -> None:
+        """Make everything durable at once; afterwards the transaction has ended.
+
+        Raises `ConflictError`, `StoreFullError` and other `DataStoreError`s with nothing written, and
+        `UnconfirmedWriteError` when it may have been written. Within a savepoint it is a `UnitOfWorkError`, and nothing
+        is done.
+        """
+        self._check_open()
+        if self._savepoints:
+            raise UnitOfWorkError("a savepoint is open: leave it before the commit")
+        self._ended = "rolled back"
+        try:
+            async with self._working():
+                if self._session is not None or self._history or self._pending:
+                    await self._repeated(self._commit_once)
+            self._ended = "committed"
+        finally:
+            await self._release()
+
+    async def _commit_once(self) -> None:
+        # Who was told nothing depends on nothing: the locks of what is written are order enough, and nobody is refused.
+        session = await self._begun(SERIALIZABLE if self._history else READ_COMMITTED)
+        await self._send(session, self._pending)
+        try:
+            await session.link.commit()
+        except UnknownOutcomeError as error:
+            raise self.engine.unconfirmed() from error
+        finally:
+            if session.link.is_committed:  # also when cancelled meanwhile
+                self._committed(session)
+
+    def _committed(self, session: PostgresSession) -> None:
+        self._ended = "committed"
+        self.engine.committed(session)
+
+    async def rollback(self) -> None:
+        """Undo everything and give the connection back. Idempotent; does nothing after a commit."""
+        self._pending, self._history = [], []
+        if not self._ended:
+            self._ended = "rolled back"
+        await self._release()
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise UnitOfWorkError(f"the unit of work has ended: it was {self._ended}")
+        if self._busy:
+            raise UnitOfWorkError("a unit of work is used by one task at a time, and another is using it")
+        if self._has_conflict:
+            raise TransactionConflictError("the unit of work is based on what others changed; repeat it")
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.rollback()
