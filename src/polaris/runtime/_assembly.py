@@ -42,6 +42,7 @@ from polaris.runtime._ledger import ActionLedger
 from polaris.runtime._relay import OutboxRelay
 from polaris.runtime._sampling import Sampling, SystemSampler
 from polaris.runtime._settings import HttpSettings, NatsSettings, Settings
+from polaris.runtime._store import apply_retention, open_store
 from polaris.runtime._storing import COMPONENT as BUS_STORAGE
 from polaris.runtime._storing import PublishOutcomes
 from polaris.runtime._supervision import Supervisor
@@ -144,10 +145,10 @@ def health_board(settings: Settings, logger: StructuredLogger) -> HealthBoard:
 
 
 async def store(settings: Settings, folder: DataFolder) -> AsyncIterator[PolarisDataStore]:
-    settings.store_path.parent.mkdir(parents=True, exist_ok=True)
-    opened = PolarisDataStore.sqlite(settings.store_path)
+    opened = open_store(settings)
     await opened.connect()
     try:
+        await apply_retention(opened, settings.store.retention)
         yield opened
     finally:
         await opened.disconnect()

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from polaris._redaction import REDACTED, is_secret_key, redact_text
-from polaris.exceptions import ConfigurationError
-from polaris.runtime._settings import Section, Settings, SystemSettings
+from polaris.exceptions import ConfigurationError, InvalidValueError
+from polaris.runtime._settings import Section, Settings, StoreSettings, SystemSettings
+from polaris.runtime._store import retention_policy
 
 CONFIG_FILE_DEFAULT = "polaris.toml"
 PREFIX = "POLARIS_"
@@ -279,22 +280,22 @@ def _shown(where: str, raw: Any) -> str:
 
 
 def _read_secret_files(values: dict[str, Any], problems: list[str]) -> None:
-    """Put the content of `token_file` and `password_file` in place of the secret they stand for."""
-    nats = values.get("nats", {})
-    for secret in ("token", "password"):
-        name = nats.get(f"{secret}_file")
+    """Put the content of files such as `token_file` in place of the secret they stand for."""
+    for section, secret in (("nats", "token"), ("nats", "password"), ("store", "dsn")):
+        tree = values.get(section, {})
+        key, name = f"{section}.{secret}", tree.get(f"{secret}_file")
         if not name:
             continue
-        if nats.get(secret):
-            problems.append(f"nats.{secret} and nats.{secret}_file are both given; keep one")
+        if tree.get(secret):
+            problems.append(f"{key} and {key}_file are both given; keep one")
             continue
         try:
-            nats[secret] = Path(name).expanduser().read_text(encoding="utf-8").strip()
+            tree[secret] = Path(name).expanduser().read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"nats.{secret}_file = {name!r}: cannot be read: {type(error).__name__}")
+            problems.append(f"{key}_file = {name!r}: cannot be read: {type(error).__name__}")
             continue
-        if not nats[secret]:
-            problems.append(f"nats.{secret}_file = {name!r}: is empty")
+        if not tree[secret]:
+            problems.append(f"{key}_file = {name!r}: is empty")
 
 
 def _check_whole(settings: Settings, problems: list[str]) -> None:
@@ -311,6 +312,7 @@ def _check_whole(settings: Settings, problems: list[str]) -> None:
         problems.append("nats.replicas: is for a cluster, but the embedded server is one; name its nats.servers")
     if bool(nats.user) != bool(nats.password):
         problems.append("nats.user: user and password belong together; one of them is missing")
+    _check_store(settings.store, problems)
     for system_id, system in settings.systems.items():
         if not system_id or len(system_id) > 256 or not system_id.isprintable():
             problems.append(
@@ -318,6 +320,24 @@ def _check_whole(settings: Settings, problems: list[str]) -> None:
             )
         if system.timeout_s > 3600:
             problems.append(f"systems.{system_id}.timeout_s = {system.timeout_s:g}: at most 3600")
+
+
+def _check_store(store: StoreSettings, problems: list[str]) -> None:
+    if store.engine == "postgresql":
+        if not store.dsn:
+            problems.append("store.dsn: is missing (write postgresql://user@host/database)")
+        elif not store.dsn.startswith(("postgresql://", "postgres://")):
+            problems.append("store.dsn: is no address of a database (write postgresql://user@host/database)")
+        if store.path:
+            problems.append('store.path: is for the engine "sqlite"; remove it')
+    elif store.dsn:
+        problems.append(
+            'store.dsn: is for the engine "postgresql", but store.engine is "sqlite"; remove one of the two'
+        )
+    try:
+        retention_policy(store.retention)
+    except InvalidValueError as error:
+        problems.append(f"store.retention: {error}")
 
 
 def _is_address(server: str) -> bool:

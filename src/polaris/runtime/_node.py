@@ -94,7 +94,7 @@ class Node:
             bus_url=self.bus_url,
             bus_token=self.bus_token,
             bus_embedded=not self.settings.nats.servers,
-            store_path=str(self.settings.store_path),
+            store_path=str(self.settings.store_path) if self.settings.store.engine == "sqlite" else None,
         )
 
     @property

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Days = Annotated[float, Meta(gt=0, le=365_000)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 SecretText = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -54,12 +55,42 @@ class NatsSettings(Section, frozen=True):
     """How many servers of a cluster keep each stream; an odd number above 1 survives the loss of the minority."""
 
 
-class StoreSettings(Section, frozen=True):
-    """`[store]`: the data store."""
+class RollupSettings(Section, frozen=True):
+    """`[[store.retention.rollups]]`: summaries that are kept when the samples themselves are gone."""
 
-    engine: Literal["sqlite"] = "sqlite"
+    width_s: Annotated[int, Meta(ge=1, le=31_622_400)]
+    """What one summary of a metric spans; a multiple of the width before."""
+    kept_days: Days | None = None
+    """None keeps them for ever."""
+
+
+class RetentionSettings(Section, frozen=True):
+    """`[store.retention]`: how long telemetry is kept. The newest sample of each system always is."""
+
+    enabled: bool = True
+    """False leaves the policy as it is in the store: everything is kept unless somebody has set one."""
+    raw_days: Days | None = 30.0
+    """Samples as they came; None keeps them for ever."""
+    rollups: list[RollupSettings] = msgspec.field(
+        default_factory=lambda: [
+            RollupSettings(width_s=300, kept_days=365.0),
+            RollupSettings(width_s=3600, kept_days=1825.0),
+        ]
+    )
+
+
+class StoreSettings(Section, frozen=True):
+    """`[store]`: the data store: a file of this node, or a PostgreSQL database that several nodes may share."""
+
+    engine: Literal["sqlite", "postgresql"] = "sqlite"
     path: str | None = None
     """The store's file; None puts `polaris.db` into the data folder."""
+    dsn: SecretText | None = None
+    """Of the database: `postgresql://user@host1,host2/name`; several hosts are tried until one takes writes."""
+    dsn_file: str | None = None
+    schema: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_]{0,62}$")] = "polaris"
+    """The schema of the database that belongs to POLARIS."""
+    retention: RetentionSettings = RetentionSettings()
 
 
 class HttpSettings(Section, frozen=True):
