@@ -40,6 +40,7 @@ from polaris.runtime._health import HealthBoard
 from polaris.runtime._ingest import TelemetryIngest
 from polaris.runtime._ledger import ActionLedger
 from polaris.runtime._relay import OutboxRelay
+from polaris.runtime._retiring import Retiring
 from polaris.runtime._sampling import Sampling, SystemSampler
 from polaris.runtime._settings import HttpSettings, NatsSettings, Settings
 from polaris.runtime._store import apply_retention, open_store
@@ -92,6 +93,7 @@ def assemble(settings: Settings) -> DIContainer:
     _singleton(container, RuntimeView, view)
     _singleton(container, TelemetryIngest, ingest)
     _singleton(container, OutboxRelay, relay)
+    _singleton(container, Retiring, retiring)
     _singleton(container, ActionService, actions)
     _singleton(container, Sampling, sampling)
     _singleton(container, Watch, watch)
@@ -245,6 +247,10 @@ def ingest(
 def relay(settings: Settings, bus: PolarisMessageBus, store: PolarisDataStore, board: HealthBoard) -> OutboxRelay:
     logger = StructuredLogger("polaris.outbox")
     return OutboxRelay(store, bus, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
+
+
+def retiring(store: PolarisDataStore, board: HealthBoard) -> Retiring:
+    return Retiring(store, board, StructuredLogger("polaris.retention"))
 
 
 def actions(

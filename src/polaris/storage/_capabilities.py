@@ -33,6 +33,8 @@ class StorageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Waiting for events of the outbox ends also with the commits of other processes."""
     drops_partitions: bool
     """Retention drops whole spans of time at once."""
+    retires_by_itself: bool
+    """What retention policies say is done beside the writes; elsewhere by `apply_retention`, which a node calls."""
     backup: bool
     """The store makes backups by itself; otherwise the server's own means are used."""
 
@@ -48,9 +50,10 @@ MEMORY = StorageCapabilities(
     writes_may_be_unconfirmed=False,
     wakes_other_processes=False,
     drops_partitions=False,
+    retires_by_itself=False,
     backup=False,
 )
-SQLITE = msgspec.structs.replace(MEMORY, durable=True, reads_beside_writer=True, backup=True)
+SQLITE = msgspec.structs.replace(MEMORY, durable=True, reads_beside_writer=True, retires_by_itself=True, backup=True)
 POSTGRESQL = StorageCapabilities(
     durable=True,
     multi_process=True,
@@ -62,6 +65,7 @@ POSTGRESQL = StorageCapabilities(
     writes_may_be_unconfirmed=True,
     wakes_other_processes=True,
     drops_partitions=True,
+    retires_by_itself=False,
     backup=False,
 )
 
