@@ -20,7 +20,7 @@ INTERVAL_S = 600.0
 
 
 class Retiring:
-    """Applies the retention policies of a store now and then, in short transactions; several nodes may do so at once."""
+    """Applies the retention policies of a store now and then in short transactions; several nodes may do so at once."""
 
     def __init__(
         self,
