@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Protocol, Self, TypeVar, cast, overload, runtime_checkable
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus
@@ -31,6 +31,20 @@ R = TypeVar("R", bound=Repository[Any])
 T = TypeVar("T")
 
 _CONFLICT_BACKOFF = Backoff(0.002, 0.1)
+
+
+@runtime_checkable
+class BacksUp(Protocol):
+    """An engine that copies itself."""
+
+    async def backup(self, destination: str | PathLike[str], *, force: bool = False) -> object: ...
+
+
+@runtime_checkable
+class Verifies(Protocol):
+    """An engine that can be checked as a whole."""
+
+    async def verify(self) -> list[str]: ...
 
 
 class PolarisDataStore:
@@ -210,6 +224,26 @@ class PolarisDataStore:
         """The worst of the engines; never raises."""
         healths = [await engine.health() for engine in self.engines]
         return next((health for health in healths if health.status is not HealthStatus.HEALTHY), healths[0])
+
+    async def backup(self, destination: str | PathLike[str], *, force: bool = False) -> None:
+        """Copy the store as it is now to a file of its own while everybody goes on; see `SqliteEngine.backup`.
+
+        Raises `DataStoreError` where the engine makes no backups by itself (see the table of capabilities).
+        """
+        for engine in self.engines:
+            if isinstance(engine, BacksUp) and len(self.engines) == 1:
+                await engine.backup(destination, force=force)
+                return
+        names = ", ".join(engine.name for engine in self.engines)
+        raise DataStoreError(f"a store on {names} makes no backups by itself: use the means of the server")
+
+    async def verify(self) -> list[str]:
+        """What is wrong with the store, as far as its engines can tell; an empty list when nothing is found."""
+        found: list[str] = []
+        for engine in self.engines:
+            if isinstance(engine, Verifies):
+                found += await engine.verify()
+        return found
 
     async def stats(self) -> dict[str, dict[str, int | float]]:
         """The statistics of every engine, by its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -128,3 +129,17 @@ async def test_more_forms_than_are_remembered_do_no_harm(monkeypatch: pytest.Mon
         for state in saved:
             await store.states.save(state)
         assert await store.states.get_state_history("web", TimeRange.all()) == saved
+
+
+async def test_a_store_backs_itself_up_and_is_checked_where_its_engine_can(tmp_path: Path) -> None:
+    async with PolarisDataStore.sqlite(tmp_path / "store.db") as store:
+        await store.documents.insert_document("d", {"_id": "kept"})
+        await store.backup(tmp_path / "copy.db")
+        assert await store.verify() == []
+    async with PolarisDataStore.sqlite(tmp_path / "copy.db", read_only=True) as copy:
+        assert await copy.documents.count("d") == 1
+    async with PolarisDataStore.memory() as store:
+        assert await store.verify() == []
+        with pytest.raises(DataStoreError, match="no backups"):
+            await store.backup(tmp_path / "none.db")
+    assert not (tmp_path / "none.db").exists()

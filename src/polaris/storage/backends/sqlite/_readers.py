@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import apsw
 
 from polaris.exceptions import PolarisException, StoreCorruptError
 from polaris.storage.backends.sqlite._connection import open_reader
 from polaris.storage.backends.sqlite._errors import FOREIGN, let_go, translated
+from polaris.storage.backends.sqlite._reader_threads import ReaderThreads
 from polaris.storage.backends.sqlite._session import SqliteSession
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class ReaderPool:
         self._path = path
         self._free: list[SqliteSession] = []
         self._permits = asyncio.Semaphore(readers)
-        self._executor = ThreadPoolExecutor(readers, thread_name_prefix="polaris-store-reader")
+        self._threads = ReaderThreads(readers)
         self.reads = 0
         self.damage: str | None = None
         """What was found damaged last."""
@@ -61,8 +61,7 @@ class ReaderPool:
         """Run the work on a free connection. Cancelled, the statement is interrupted and its end awaited."""
         async with self._permits:
             read = _Read()
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[Any] = loop.run_in_executor(self._executor, self._read, work, read)
+            future = self._threads.submit(lambda: self._read(work, read))
             try:
                 return cast(T, await asyncio.shield(future))
             except asyncio.CancelledError:
@@ -112,6 +111,6 @@ class ReaderPool:
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:
-        self._executor.shutdown(wait=True)
+        self._threads.close()
         while self._free:
             self._free.pop().connection.close()
