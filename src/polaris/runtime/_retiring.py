@@ -1,4 +1,4 @@
-"""Has old telemetry retired where the engine does not do so by itself."""
+"""Has old telemetry retired where the engine does not do so by itself, and expired documents removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ INTERVAL_S = 600.0
 
 
 class Retiring:
-    """Applies the retention policies of a store now and then in short transactions; several nodes may do so at once."""
+    """Applies the retention policies of a store and removes its expired documents, now and then.
+
+    In short transactions; several nodes may do so at once.
+    """
 
     def __init__(
         self,
@@ -37,18 +40,20 @@ class Retiring:
         self._supervisor = Supervisor(board, logger, clock=clock)
         self._draw = random.Random()  # noqa: S311 # spreads load, guards nothing
         self.points_retired = 0
+        self.documents_expired = 0
 
     async def start(self) -> None:
-        engine = self._store.time_series.engine
-        known = CAPABILITIES.get(engine.name)
-        if known is not None and not known.retires_by_itself:
-            self._supervisor.run(NAME, self._for_ever)
+        self._supervisor.run(NAME, self._for_ever)
 
     async def stop(self) -> None:
         await self._supervisor.stop()
 
     async def _for_ever(self) -> None:
+        series = self._store.time_series
+        known = CAPABILITIES.get(series.engine.name)
+        by_itself = known is not None and known.retires_by_itself
         while True:
-            for collection in await self._store.time_series.list_collections():
-                self.points_retired += await self._store.time_series.apply_retention(collection)
+            for collection in [] if by_itself else await series.list_collections():
+                self.points_retired += await series.apply_retention(collection)
+            self.documents_expired += await self._store.documents.purge_expired()
             await self._clock.sleep(self._interval_s * self._draw.uniform(0.75, 1.0))

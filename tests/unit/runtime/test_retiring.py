@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+from polaris.clock import utc_now
 from polaris.domain import SystemState
 from polaris.observability import StructuredLogger
 from polaris.runtime._health import HealthBoard
@@ -38,9 +40,16 @@ def test_samples_go_when_they_are_older_than_the_policy_says_and_the_newest_stay
     run_virtual(scenario())
 
 
-async def test_an_engine_that_does_it_by_itself_is_left_alone(tmp_path: Path) -> None:
+async def test_an_engine_that_retires_by_itself_is_asked_for_expired_documents_only(tmp_path: Path) -> None:
     async with PolarisDataStore.sqlite(tmp_path / "store.db") as store:
+        now = utc_now()
+        await store.states.save_many([SystemState("web", now - age * DAY) for age in (9, 1)])
+        await store.documents.insert_document("d", {"_id": "gone"}, ttl=timedelta(milliseconds=1))
         service = Retiring(store, HealthBoard(), LOGGER)
         await service.start()
-        assert service._supervisor._tasks == set()
+        async with asyncio.timeout(10):
+            while not service.documents_expired:
+                await asyncio.sleep(0.01)
         await service.stop()
+        assert service.points_retired == 0
+        assert len(await store.states.get_state_history("web", TimeRange.all())) == 2
