@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
+
+T = TypeVar("T")
 
 FULL = os.environ.get("FAULTS_SIZE", "usual") == "full"
 
 
-def size(usual: int, full: int) -> int:
+def size(usual: T, full: T) -> T:
     """The size of a test: `full` with FAULTS_SIZE=full in the environment, `usual` otherwise."""
     return full if FULL else usual

@@ -273,7 +273,7 @@ async def _is_frozen(store: PolarisDataStore) -> bool:
     return bool(document["moves"].get("web", {}).get("phase") == "frozen")
 
 
-@pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: f"PostgreSQL {version}")
+@pytest.fixture(scope="module", params=size(VERSIONS[:1], VERSIONS), ids=lambda version: f"PostgreSQL {version}")
 def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     found = PostgresServer(request.param, QUICK)
     try:

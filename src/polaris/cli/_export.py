@@ -13,7 +13,7 @@ from polaris.cli._options import Config, DataDir, Json, settings_of
 from polaris.exceptions import InvalidValueError
 
 export_app = typer.Typer(
-    help="Documents for those who take part in any language, and stored data for other programs.",
+    help="The bus described for any language, and stored data in files.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
