@@ -61,6 +61,24 @@ def test_the_cold_table_is_never_read_as_a_whole(session: SqliteSession, read: C
     assert not {"p", "ts_cold", "ts_series", "s", "ts_tags", "t", "x"} & set(scanned), found
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda series: series.query("m", PointQuery(ALL, 5)),
+        lambda series: series.query("m", PointQuery(ALL, 100_000)),
+        lambda series: series.aggregate("m", AggregateRequest(ALL, ("avg", "last"))),
+        lambda series: series.aggregate("m", AggregateRequest(ALL, ("sum",), (), CalendarBuckets("day", "UTC"))),
+    ],
+)
+def test_hot_rows_look_their_series_up(session: SqliteSession, read: Callable[[Any], Any]) -> None:
+    with plans(session) as found:
+        read(session.time_series)
+    walked = [place for place, line in enumerate(found) if line.startswith("SEARCH p USING PRIMARY KEY (ts>?")]
+    assert walked
+    for place in walked:
+        assert any("SEARCH c USING AUTOMATIC" in line for line in found[place + 1 : place + 3]), found
+
+
 def test_one_series_comes_sorted_from_both_tables(session: SqliteSession) -> None:
     with plans(session) as found:
         session.time_series.query("m", ONE_SERIES)

@@ -133,7 +133,8 @@ def _chosen_json(chosen: Sequence[StoredSeries]) -> str:
     return msgspec.json.encode([(one.number, one.shape_number) for one in chosen]).decode()
 
 
-_CHOSEN = "SELECT value ->> 0 AS series, value ->> 1 AS shape, key AS rank FROM json_each(:chosen)"
+# Without its cast the number of the series has no type, and SQLite would not look it up for the hot rows.
+_CHOSEN = "SELECT CAST(value ->> 0 AS INTEGER) AS series, value ->> 1 AS shape, key AS rank FROM json_each(:chosen)"
 
 
 def _many_sql(chosen: Sequence[StoredSeries], fields: frozenset[str] | None, condition: str) -> str:

@@ -59,7 +59,11 @@ class Samples:
         if not layouts:
             return None
         bindings = self._bindings()
-        with_clause = "chosen AS MATERIALIZED (SELECT value ->> 0 AS series, value ->> 1 AS rank, value ->> 2 AS g"
+        # Without its cast the number of the series has no type, and SQLite would not look it up for the hot rows.
+        with_clause = (
+            "chosen AS MATERIALIZED (SELECT CAST(value ->> 0 AS INTEGER) AS series"
+            ", value ->> 1 AS rank, value ->> 2 AS g"
+        )
         chosen: list[tuple[int, ...]]
         if len(layouts) <= LAYOUTS_MAX:
             chosen = [
@@ -167,7 +171,7 @@ class Samples:
     def _extent(self, start: int, end: int) -> Micros:
         """The range of time in which the series have anything."""
         sql = (
-            "WITH chosen AS MATERIALIZED (SELECT value AS series FROM json_each(:chosen)), ends AS ("
+            "WITH chosen AS MATERIALIZED (SELECT CAST(value AS INTEGER) AS series FROM json_each(:chosen)), ends AS ("
             "SELECT p.ts AS low, p.ts AS high FROM ts_hot p CROSS JOIN chosen c"
             " WHERE p.series = c.series AND p.ts >= :start AND p.ts < :end"
             " UNION ALL SELECT"
