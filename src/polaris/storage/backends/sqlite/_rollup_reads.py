@@ -363,8 +363,8 @@ def _parts(whole_range: Micros, whole: Micros, dirty: Sequence[Micros]) -> tuple
 
 def _span_table(name: str) -> str:
     return (
-        f"{name} AS MATERIALIZED (SELECT value ->> 0 AS series, value ->> 1 AS rank, value ->> 2 AS g,"  # noqa: S608
-        f" value ->> 3 AS place, value ->> 4 AS start, value ->> 5 AS until FROM json_each(:{name}))"
+        f"{name} AS MATERIALIZED (SELECT CAST(value ->> 0 AS INTEGER) AS series, value ->> 1 AS rank,"  # noqa: S608
+        f" value ->> 2 AS g, value ->> 3 AS place, value ->> 4 AS start, value ->> 5 AS until FROM json_each(:{name}))"
     )
 
 

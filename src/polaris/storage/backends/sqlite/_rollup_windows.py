@@ -108,7 +108,8 @@ def summaries_of(connection: apsw.Connection, stretches: Sequence[Stretch], widt
 def _read(connection: apsw.Connection, stretches: Sequence[Stretch]) -> Iterator[Row]:
     """The rows of the stretches, by series and time."""
     sql = (
-        "WITH stretches AS MATERIALIZED (SELECT value ->> 0 AS series, value ->> 1 AS start, value ->> 2 AS until"  # noqa: S608
+        "WITH stretches AS MATERIALIZED (SELECT CAST(value ->> 0 AS INTEGER) AS series,"  # noqa: S608
+        " value ->> 1 AS start, value ->> 2 AS until"
         " FROM json_each(:stretches))"
         f" SELECT p.series, p.ts, p.part, 0, {_COLUMN_LIST} FROM stretches c CROSS JOIN ts_cold p"
         " WHERE p.series = c.series AND p.ts >= c.start AND p.ts < c.until"
