@@ -43,6 +43,7 @@ STORED = {
     "nats-py-256": Contender("nats-py, raw, 256 in flight", 1, "_bus_stored"),
     "nats-py-4096": Contender("nats-py, raw, 4096 in flight", 1, "_bus_stored"),
     "polaris-many": Contender("POLARIS publish_many, 100 events a message", 8, "_bus_polaris"),
+    "polaris-store-columns": Contender("POLARIS, 100 samples a TelemetryBatch", 20, "_bus_polaris"),
     "polaris-telemetry-64": Contender("POLARIS publish_telemetry, 64 tasks, one system", 2, "_bus_polaris"),
     "polaris-telemetry-256": Contender("POLARIS publish_telemetry, 256 tasks, one system", 3, "_bus_polaris"),
     "polaris-telemetry-256x256": Contender("POLARIS publish_telemetry, 256 tasks, a system each", 1, "_bus_polaris"),
@@ -67,6 +68,8 @@ LATENCY = {
 }
 MEMORY = {
     "polaris": Contender("POLARIS, full chain, in-memory broker", 2, "_bus_polaris"),
+    "polaris-typed": Contender("POLARIS, typed", 2, "_bus_polaris"),
+    "polaris-lists": Contender("POLARIS, full chain, 100 events a message, batch handler", 8, "_bus_polaris"),
     "faststream": Contender("FastStream, full chain, broker for tests", 0.2, "_bus_faststream"),
 }
 FILLERS = {"polaris-batches": "fill-batches"}

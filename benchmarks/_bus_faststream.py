@@ -163,6 +163,7 @@ async def in_memory(events: int) -> tuple[float, float]:
     return rate, cpu
 
 
+IN_MEMORY: dict[str, Any] = {"faststream": in_memory}
 RECEIVERS: dict[str, Role] = {
     "faststream": partial(sub, full=False),
     "faststream-full": partial(sub, full=True),

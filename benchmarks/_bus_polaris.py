@@ -132,6 +132,19 @@ async def store_many(url: str, events: int, *, batch: int = 100) -> None:
             await asyncio.gather(*(send() for _ in range(STORED_SENDERS)))
 
 
+async def store_columns(url: str, events: int, *, batch: int = 100) -> None:
+    """As `store_many`, the samples in columns."""
+    states, remaining = [sample()] * batch, iter(range(events // batch))
+    async with bus_of(url) as bus:
+
+        async def send() -> None:
+            for _ in remaining:
+                await bus.publish(SUBJECT, TelemetryBatch.from_states(states))
+
+        async with Sender(events):
+            await asyncio.gather(*(send() for _ in range(STORED_SENDERS)))
+
+
 async def store_telemetry(url: str, events: int, *, tasks: int, systems: int = 1) -> None:
     """`publish_telemetry` from many tasks, of one system or each of its own."""
     states = [sample() for _ in range(systems)]
@@ -185,29 +198,40 @@ async def consume(url: str, events: int, *, many: bool, durable: str) -> None:
 # --- In memory ---
 
 
-async def in_memory(events: int) -> tuple[float, float]:
+async def in_memory(events: int, *, full: bool = True, batch: int = 1) -> tuple[float, float]:
     """Events a second and CPU seconds of publisher and subscriber in one event loop, which is warm."""
     state, meter = sample(), Meter(WARM_UP)
 
     async def handle(event: TelemetryEvent) -> None:
         meter.add()
 
-    async with PolarisMessageBus(InMemoryMessageBroker(), full_chain(), streams=()) as bus:
+    async def handle_many(events: list[TelemetryEvent]) -> None:
+        meter.add(len(events))
+
+    async with PolarisMessageBus(InMemoryMessageBroker(), full_chain() if full else [], streams=()) as bus:
 
         async def move(number: int) -> None:
             nonlocal meter
             meter = Meter(number)
-            for _ in range(number):
-                await bus.publish(SUBJECT, TelemetryEvent(state), delivery=CORE)
+            for _ in range(number // batch):
+                if batch == 1:
+                    await bus.publish(SUBJECT, TelemetryEvent(state), delivery=CORE)
+                else:
+                    await bus.publish_many([TelemetryEvent(state) for _ in range(batch)], delivery=CORE)
             await meter.done.wait()
 
-        await bus.subscribe(SUBJECT, handle, delivery=CORE)
+        await bus.subscribe(SUBJECT, handle if batch == 1 else handle_many, delivery=CORE)
         await move(WARM_UP)
         began, began_cpu = time.perf_counter(), time.process_time()
         await move(events)
         return events / (time.perf_counter() - began), time.process_time() - began_cpu
 
 
+IN_MEMORY: dict[str, Callable[[int], Any]] = {
+    "polaris": in_memory,
+    "polaris-typed": partial(in_memory, full=False),
+    "polaris-lists": partial(in_memory, batch=100),
+}
 RECEIVERS: dict[str, Role] = {
     "polaris": partial(sub, full=False),
     "polaris-full": sub,
@@ -235,6 +259,7 @@ SENDERS: dict[str, Role] = {
     "polaris-stored-paced": partial(pub, shape="stored-paced"),
     "polaris-stored": store_many,
     "polaris-many": store_many,
+    "polaris-store-columns": store_columns,
     "polaris-telemetry-64": partial(store_telemetry, tasks=64),
     "polaris-telemetry-256": partial(store_telemetry, tasks=256),
     "polaris-telemetry-256x256": partial(store_telemetry, tasks=256, systems=256),

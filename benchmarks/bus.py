@@ -77,7 +77,7 @@ SECONDS = {
     "both": 15.0,
     "consumed": 45.0,
     "latency": 60.0,
-    "memory": 12.0,
+    "memory": 16.0,
     "resume": 75.0,
 }
 """What each table may take of a full run of eight minutes: on a busy machine rounds are left out, and it says so."""
@@ -235,7 +235,7 @@ def run_role(role: str, url: str, events: int) -> None:
     module_name, side, name = role.split(":")
     module = importlib.import_module(module_name)
     if side == "memory":
-        rate, cpu = asyncio.run(module.in_memory(events))
+        rate, cpu = asyncio.run(module.IN_MEMORY[name](events))
         say(rate=rate, cpu=cpu)
     else:
         roles = module.RECEIVERS if side == "receiver" else module.SENDERS
