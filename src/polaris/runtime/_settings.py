@@ -65,18 +65,16 @@ class RollupSettings(Section, frozen=True):
 
 
 class RetentionSettings(Section, frozen=True):
-    """`[store.retention]`: how long telemetry is kept. The newest sample of each system always is."""
+    """`[store.retention]`: how long telemetry is kept, by its own timestamps; for ever unless something is set here.
+
+    The newest sample of each system always stays. A replay of old telemetry is old when it comes.
+    """
 
     enabled: bool = True
-    """False leaves the policy as it is in the store: everything is kept unless somebody has set one."""
-    raw_days: Days | None = 30.0
+    """False leaves the policy alone that somebody else has set in the store."""
+    raw_days: Days | None = None
     """Samples as they came; None keeps them for ever."""
-    rollups: list[RollupSettings] = msgspec.field(
-        default_factory=lambda: [
-            RollupSettings(width_s=300, kept_days=365.0),
-            RollupSettings(width_s=3600, kept_days=1825.0),
-        ]
-    )
+    rollups: list[RollupSettings] = []
 
 
 class StoreSettings(Section, frozen=True):

@@ -37,7 +37,8 @@ async def apply_retention(store: PolarisDataStore, settings: RetentionSettings) 
     if not settings.enabled:
         return
     policy, collection = retention_policy(settings), store.states.collection
-    if await store.time_series.get_retention(collection) != policy:
+    known = await store.time_series.get_retention(collection)
+    if known != policy and (known is not None or policy != retention_policy(type(settings)())):
         await store.time_series.set_retention(collection, policy)
 
 

@@ -29,12 +29,27 @@ def settings(text: str, folder: Path, environment: dict[str, str] | None = None)
     return load_settings(file, environment=environment or {})
 
 
-def test_without_settings_telemetry_is_kept_for_a_month_and_its_summaries_for_years(tmp_path: Path) -> None:
-    policy = retention_policy(settings("", tmp_path).store.retention)
-    assert policy == RetentionPolicy(
+def test_samples_are_kept_for_a_month_and_their_summaries_for_years_when_that_is_asked(tmp_path: Path) -> None:
+    text = """
+        [store.retention]
+        raw_days = 30
+        rollups = [{ width_s = 300, kept_days = 365 }, { width_s = 3600, kept_days = 1825 }]
+    """
+    assert retention_policy(settings(text, tmp_path).store.retention) == RetentionPolicy(
         30 * DAY,
         [RollupPolicy(timedelta(minutes=5), 365 * DAY), RollupPolicy(timedelta(hours=1), 1825 * DAY)],
     )
+
+
+async def test_without_settings_everything_is_kept(tmp_path: Path) -> None:
+    chosen = settings("", tmp_path).store.retention
+    assert retention_policy(chosen) == RetentionPolicy()
+    async with PolarisDataStore.memory() as store:
+        await apply_retention(store, chosen)
+        assert await store.time_series.get_retention("system_states") is None
+        await store.time_series.set_retention("system_states", RetentionPolicy(3 * DAY))
+        await apply_retention(store, chosen)
+        assert await store.time_series.get_retention("system_states") == RetentionPolicy()
 
 
 def test_the_parts_of_a_policy_must_fit_together(tmp_path: Path) -> None:
