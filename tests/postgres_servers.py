@@ -76,6 +76,7 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix=f"polaris-pg{version}-"))
         self.data = self.folder / "data"
         self.process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._owner = owner()
         if self._owner is not None:
             os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
@@ -162,6 +163,12 @@ class PostgresServer:
             extra_groups=None if self._owner is None else [],
         )
         log.close()
+        # Whatever ends this process, the end of its pipe ends the server.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read _; kill -INT "$1" 2>/dev/null; true', "guard", str(self.process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def start(self) -> None:
         """Start the server and wait until it answers; new data is made when there is none."""
@@ -208,6 +215,10 @@ class PostgresServer:
         else:
             process.send_signal(sign)
         process.wait(30)
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()  # before it reads the end of its pipe: the number of the process may be somebody else's soon
+            guard.communicate()
 
     def freeze(self) -> None:
         """Stop the server and what serves its clients, as a machine that hangs would."""

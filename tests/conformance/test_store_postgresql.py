@@ -264,11 +264,9 @@ async def _plans(store: PolarisDataStore, call: Callable[[], Awaitable[Any]]) ->
     assert isinstance(engine, PostgresEngine)
     async with engine._pool.link() as link:
         await link.run("ANALYZE doc_4")
-    Link.rows = explained  # type: ignore[method-assign, assignment] # until the call is over
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Link, "rows", explained)
         await call()
-    finally:
-        Link.rows = original  # type: ignore[method-assign]
     return plans
 
 

@@ -64,8 +64,8 @@ class PostgresTransaction:
     Isolation is that of SERIALIZABLE. When the server cannot order the transaction among others, ends it because it
     stood idle for longer than the engine's `idle_timeout_s`, or goes away, then all of it is done anew in another one;
     when an operation then gives something else than its owner was told, it is a `TransactionConflictError`, and nothing
-    is written. One that was told nothing before its commit only waits for the locks of what it writes. Inside a
-    savepoint nothing is done anew. The same bounds and the same behaviour after the end as everywhere: see
+    is written. Inside a savepoint nothing is done anew. One that was told nothing before its commit only waits for the
+    locks of what it writes. The same bounds and the same behaviour after the end as everywhere: see
     `StorageTransaction`.
 
     A commit that is cancelled before the server was asked to commit is undone; later it is waited for, and
