@@ -78,7 +78,7 @@ class RetentionSettings(Section, frozen=True):
 
 
 class StoreSettings(Section, frozen=True):
-    """`[store]`: the data store: a file of this node, or a PostgreSQL database that several nodes may share."""
+    """`[store]`: the data store: a file, or a schema of a PostgreSQL database; one node owns it."""
 
     engine: Literal["sqlite", "postgresql"] = "sqlite"
     path: str | None = None
