@@ -16,8 +16,8 @@ from typing import Any, cast
 
 import nats
 import nats.errors
-import psutil
 from nats.aio.client import Client
+from tests import frozen
 
 from polaris.messaging import NATSConfig
 from polaris.messaging.brokers._embedded_config import find_binary
@@ -237,13 +237,11 @@ class NATSCluster:
         assert node.process is not None
         assert await node.process.wait() == 128 + signal.SIGKILL
 
-    async def freeze(self, name: str) -> None:
+    def freeze(self, name: str) -> None:
         """SIGSTOP it, and wait until its last thread stands."""
         node = self._nodes[name]
-        node.signal(signal.SIGSTOP)
         node.frozen = True
-        while psutil.Process(node.pid).status() != psutil.STATUS_STOPPED:
-            await asyncio.sleep(0.001)
+        frozen.freeze(node.pid)
 
     def thaw(self, name: str) -> None:
         """SIGCONT it, if it was frozen."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests import frozen
+
 VERSIONS = (15, 18)
 DEBIAN_BIN = Path("/usr/lib/postgresql/15/bin")
 START_S_MAX = 60.0
@@ -223,8 +225,7 @@ class PostgresServer:
     def freeze(self) -> None:
         """Stop the server and what serves its clients, as a machine that hangs would."""
         assert self.process is not None
-        for pid in (self.process.pid, *_children(self.process.pid)):
-            os.kill(pid, signal.SIGSTOP)
+        frozen.freeze(self.process.pid, *_children(self.process.pid))
 
     def thaw(self) -> None:
         """Let it go on. Does nothing when it is not frozen."""

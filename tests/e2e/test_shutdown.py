@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.frozen import freeze
 from tests.nodes import NodeUnderTest, a_node, confirmed, eventually, eventually_true, reached
 from tests.witness_connector import read_journal
 
@@ -188,7 +189,7 @@ async def test_a_node_whose_bus_server_is_frozen_ends_all_the_same(tmp_path: Pat
             await reached(states.__len__, 100, "samples under way")
             await ask(bus, "a1")
             await eventually(lambda: events(tmp_path) == ["begin"], "the action has begun")
-            node.nats_server.send_signal(signal.SIGSTOP)
+            freeze(node.nats_server.pid)
             asked_s = time.monotonic()
             code = await node.stop()
             assert time.monotonic() - asked_s < GRACE_S + BREAK_OFF_S + MARGIN_S

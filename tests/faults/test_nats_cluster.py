@@ -163,7 +163,7 @@ async def test_the_leader_of_a_stream_freezes_and_comes_back(
         async with traffic(cluster, bus, bus) as events:
             victim = server_of(bus, cluster)
             await cluster.lead(STREAM, victim)
-            await cluster.freeze(victim)
+            cluster.freeze(victim)
             frozen_s = loop.time()
             async with asyncio.timeout(2 * PING_S + SLACK_S):
                 while not states:

@@ -7,8 +7,8 @@ import os
 import signal
 from collections.abc import AsyncIterator
 
-import psutil
 import pytest
+from tests import frozen
 from tests.conftest import ConnectNATS, MakeNATSServer
 
 from polaris.exceptions import BusConnectionError, UnconfirmedPublishError
@@ -39,12 +39,9 @@ async def server(make_nats_server: MakeNATSServer) -> AsyncIterator[EmbeddedNATS
         os.kill(pid, signal.SIGCONT)
 
 
-async def freeze(server: EmbeddedNATSServer) -> None:
-    """Stop the server, and wait until its last thread stands."""
+def freeze(server: EmbeddedNATSServer) -> None:
     assert server.pid is not None
-    os.kill(server.pid, signal.SIGSTOP)
-    while psutil.Process(server.pid).status() != psutil.STATUS_STOPPED:
-        await asyncio.sleep(0.001)
+    frozen.freeze(server.pid)
 
 
 def thaw(server: EmbeddedNATSServer) -> None:
@@ -79,7 +76,7 @@ async def test_a_frozen_server_is_noticed_within_two_ping_intervals_and_taken_up
     fetching = asyncio.create_task(consumer.fetch(1, wait_s=60.0))
     # In the begin of an interval, when it takes longest: the ping at its end finds the server frozen, the next one is
     # the last that there may be.
-    await freeze(server)
+    freeze(server)
     publishing = asyncio.create_task(
         broker.publish(OutgoingMessage("frozen.a", b"unconfirmed", "id-1"), delivery=STORED, timeout_s=60.0)
     )
@@ -110,7 +107,7 @@ async def test_a_server_that_stops_reading_holds_publishers_up_and_hangs_nobody(
     server: EmbeddedNATSServer, connect_nats: ConnectNATS
 ) -> None:
     broker = await connect_nats(server, ping_interval_s=PING_S, send_buffer_bytes_max=256 * 1024)
-    await freeze(server)
+    freeze(server)
     loop = asyncio.get_running_loop()
     sent, longest_s, payload = 0, 0.0, b"x" * 100_000
 
@@ -144,7 +141,7 @@ async def test_waits_end_in_time_while_the_server_is_frozen(
     consumer = await broker.consumer(ConsumerSpec(stream="FROZEN", durable="reader", pattern="frozen.>"))
     await broker.publish(OutgoingMessage("frozen.a", b"1", "id-1"), delivery=STORED)
     (delivery,) = await consumer.fetch(1, wait_s=5.0)
-    await freeze(server)
+    freeze(server)
     async with asyncio.timeout(3.0):
         with pytest.raises(UnconfirmedPublishError):
             await broker.publish(OutgoingMessage("frozen.a", b"2", "id-2"), delivery=STORED, timeout_s=0.2)
@@ -172,7 +169,7 @@ async def test_a_frozen_server_is_disconnected_from_in_time(
     server: EmbeddedNATSServer, connect_nats: ConnectNATS
 ) -> None:
     broker = await connect_nats(server, drain_timeout_s=0.3)
-    await freeze(server)
+    freeze(server)
     async with asyncio.timeout(3.0):
         await broker.disconnect()
     assert broker.state is ConnectionState.CLOSED
@@ -182,7 +179,7 @@ async def test_a_server_that_does_not_read_is_disconnected_from_in_time(
     server: EmbeddedNATSServer, connect_nats: ConnectNATS
 ) -> None:
     broker = await connect_nats(server, drain_timeout_s=0.3, send_buffer_bytes_max=256 * 1024)
-    await freeze(server)
+    freeze(server)
 
     async def flood() -> None:
         while True:
@@ -197,7 +194,7 @@ async def test_a_server_that_does_not_read_is_disconnected_from_in_time(
 
 async def test_a_frozen_server_is_killed_when_it_does_not_stop(make_nats_server: MakeNATSServer) -> None:
     server = await make_nats_server(stop_grace_s=0.5)
-    await freeze(server)
+    freeze(server)
     async with asyncio.timeout(3.0):
         await server.stop()
     assert not server.running

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.frozen import freeze
 from tests.gunicorns import Gunicorn, free_udp_port, running_gunicorn
 
 from polaris.connectors.gunicorn import GunicornConnector
@@ -125,7 +126,7 @@ async def test_a_change_that_takes_too_long_is_a_timeout_and_the_next_one_waits_
 
 async def test_an_arbiter_that_does_not_answer_is_a_timeout(service: Gunicorn, connect: Connect) -> None:
     connector = await connect(action_timeout_s=0.5)
-    os.kill(service.pid, signal.SIGSTOP)
+    freeze(service.pid)
     result = await act(connector, "add_worker")
     assert result.status is ExecutionStatus.TIMEOUT
     assert result.result_data["signals"] == 1
@@ -283,7 +284,7 @@ async def test_the_journal_witnesses_what_was_done_and_what_was_cut_off(
     connector = await connect(journal=journal)
     done = AdaptationAction("done", "add_worker", "web")
     result = await connector.execute_action(done)
-    os.kill(service.pid, signal.SIGSTOP)
+    freeze(service.pid)
     cut_off = asyncio.ensure_future(connector.execute_action(AdaptationAction("cut-off", "add_worker", "web")))
     async with asyncio.timeout(PATIENCE_S):
         while b"cut-off" not in Path(journal).read_bytes():

@@ -10,6 +10,7 @@ import socket
 import pytest
 from nats import errors
 from tests.conftest import ConnectNATS, MakeNATSServer
+from tests.frozen import freeze
 
 from polaris.exceptions import BusConnectionError, RequestTimeoutError, SubscriptionError, UnconfirmedPublishError
 from polaris.messaging._broker import (
@@ -354,12 +355,13 @@ async def test_a_connection_does_not_hang_on_the_tasks_of_nats_py(
         task.cancel()
     await asyncio.sleep(0)
     await broker.publish(OutgoingMessage("worker.a", b"x", "id-1"), delivery=STORED)
-    os.kill(server.pid or 0, signal.SIGSTOP)
+    assert server.pid is not None
+    freeze(server.pid)
     # A flush proves that the server has answered, whatever has ended.
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await client.flush()
-    os.kill(server.pid or 0, signal.SIGKILL)
+    os.kill(server.pid, signal.SIGKILL)
     await server.wait()
     await reach(broker, ConnectionState.RECONNECTING)
     await server.start()

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from tests.conftest import ConnectNATS, MakeNATSServer
+from tests.frozen import freeze
 
 from polaris.exceptions import BusConnectionError, MessageBusError
 from polaris.ids import new_id
@@ -113,7 +114,7 @@ async def test_a_connection_that_breaks_meanwhile_is_an_error_at_once(
 
     async def broken_off(*arguments: object, **options: object) -> object:
         assert server.pid is not None
-        os.kill(server.pid, signal.SIGSTOP)
+        freeze(server.pid)
         asyncio.get_running_loop().call_later(0.2, os.kill, server.pid, signal.SIGKILL)
         return await gather(*arguments, **options)  # type: ignore[arg-type]
 
