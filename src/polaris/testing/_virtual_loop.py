@@ -69,6 +69,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done, context=contextvars.Context())
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the executor's threads, for real: virtual time stands still meanwhile, so no timeout ends it."""
+        self._threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._threads -= 1
+
     def _jump_to_next_timer(self) -> None:
         # To the very float of the timer: adding a difference could round to a moment before it.
         scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined] # of asyncio.BaseEventLoop

@@ -156,7 +156,9 @@ HOSTILE: dict[str, bytes] = {
     "5000 deep": b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
     "200000 deep": b'{"a":' * 200_000 + b"1" + b"}" * 200_000,
     "200000 open": b'{"type":"polaris.health","data":' + b"[" * 200_000,
-    "deep data": encoded(type="polaris.config.changed").replace(b'"c"', b"[" * 3_000 + b"]" * 3_000),
+    "deep data": encoded(type="polaris.config.changed", data={"changes": {"a": 1}}).replace(
+        b"1}}", b"[" * 3_000 + b"]" * 3_000 + b"}}"
+    ),
     "a huge number": encoded(type="polaris.config.changed", data={"changes": {"a": 1}}).replace(
         b"1}}", b"9" * 5_000 + b"}}"
     ),
