@@ -16,7 +16,12 @@
     ├── RequestError                            polaris.request
     │   ├── NotFoundError                       polaris.request.not_found
     │   ├── MethodNotAllowedError               polaris.request.method
-    │   └── HostNotAllowedError                 polaris.request.host
+    │   ├── HostNotAllowedError                 polaris.request.host
+    │   ├── UnauthenticatedError                polaris.request.unauthenticated
+    │   ├── OriginNotAllowedError               polaris.request.origin
+    │   ├── RequestConflictError                polaris.request.conflict
+    │   ├── RequestTooLargeError                polaris.request.too_large
+    │   └── MediaTypeError                      polaris.request.media_type
     ├── MessageBusError                         polaris.bus
     │   ├── BusConnectionError                  polaris.bus.connection
     │   ├── PublishError                        polaris.bus.publish              nothing stored
@@ -470,6 +475,46 @@ class HostNotAllowedError(RequestError):
     code = "polaris.request.host"
     title = "Unknown host"
     http_status = 421
+
+
+class UnauthenticatedError(RequestError):
+    """The request needs the node's token, and has none or another."""
+
+    code = "polaris.request.unauthenticated"
+    title = "Token required"
+    http_status = 401
+
+
+class OriginNotAllowedError(RequestError):
+    """A page of another origin asked for a change, maybe without its user's knowledge."""
+
+    code = "polaris.request.origin"
+    title = "Foreign origin"
+    http_status = 403
+
+
+class RequestConflictError(RequestError):
+    """What was asked for contradicts what is there, such as an id that belongs to something else."""
+
+    code = "polaris.request.conflict"
+    title = "Conflict"
+    http_status = 409
+
+
+class RequestTooLargeError(RequestError):
+    """The body of the request is over the limit."""
+
+    code = "polaris.request.too_large"
+    title = "Body too large"
+    http_status = 413
+
+
+class MediaTypeError(RequestError):
+    """The body is not of the type that is read here."""
+
+    code = "polaris.request.media_type"
+    title = "Unsupported media type"
+    http_status = 415
 
 
 class MessageBusError(PolarisException):

@@ -61,7 +61,7 @@ async def starts_afterwards(folder: Path) -> None:
 async def test_all_mistakes_come_in_one_report(tmp_path: Path) -> None:
     settings = {
         "node": {"nmae": "x", "shutdown_grace_s": "long"},
-        "http": {"port": 99_999, "host": "0.0.0.0"},
+        "http": {"port": 99_999, "host": 7},
         "nats": {"prot": 4222, "token": 5},
         "systems": {"web": {"connector": "host", "interval_s": -1}, "db": {"interval_s": 1}},
         "weird": {"x": 1},

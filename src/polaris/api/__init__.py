@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from polaris._lazy import lazy_names
+from polaris.api._commands import ActionRequest, DeadLetterDetails, DeadLetterView, NodeCommands
+from polaris.api._hosts import hosts_for, is_loopback
 from polaris.api._live import LiveFeed, LiveSubscription
 from polaris.api._view import (
     ActionKey,
@@ -32,16 +34,26 @@ from polaris.api._view import (
 )
 
 if TYPE_CHECKING:
+    from polaris.api._access import Access
     from polaris.api._app import create_app
-    from polaris.api._edge import hosts_for
     from polaris.api._server import HttpServer
 
-_HOMES = {"create_app": "_app", "hosts_for": "_edge", "HttpServer": "_server"}
+_HOMES = {
+    "create_app": "_app",
+    "Access": "_access",
+    "HttpServer": "_server",
+}
 
 __all__ = [
     "create_app",
     "hosts_for",
+    "is_loopback",
+    "Access",
     "HttpServer",
+    "NodeCommands",
+    "ActionRequest",
+    "DeadLetterView",
+    "DeadLetterDetails",
     "NodeView",
     "LiveFeed",
     "LiveSubscription",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -13,8 +14,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Scope
 
-from polaris.api._edge import LOOPBACK_HOSTS, Edge
+from polaris.api._access import Access
+from polaris.api._bodies import Gate, read_body
+from polaris.api._command_endpoints import COMMAND_ENDPOINTS, body_of
+from polaris.api._commands import NodeCommands
+from polaris.api._edge import Edge
 from polaris.api._endpoints import ENDPOINTS, JSON_TYPE, Context, Endpoint, json_response
+from polaris.api._hosts import LOOPBACK_HOSTS
 from polaris.api._openapi import openapi_document
 from polaris.api._parameters import parse_query
 from polaris.api._problems import handle_framework_error
@@ -32,28 +38,40 @@ def create_app(
     hosts: frozenset[str] | None = LOOPBACK_HOSTS,
     clock: Clock = SYSTEM_CLOCK,
     registry: EventRegistry = EVENTS,
+    commands: NodeCommands | None = None,
+    access: Access | None = None,
 ) -> Starlette:
     """The HTTP application of a node: JSON API, health, metrics, live updates, and `page` at the root when given.
 
-    Read-only: GET and HEAD are all it knows. `hosts` are the host names it answers to (`hosts_for(address)` tells those
-    that fit a listening address), None for any. `registry` holds the event types whose schemas it tells. Errors are
-    problem documents (RFC 9457). `app.state.streams` holds the open event streams; `HttpServer` ends them when it
-    stops.
+    Read-only without `commands`: GET and HEAD are all it knows then. With them it takes actions and deals with dead
+    letters, for whoever passes `access`, at most `CHANGES_PER_S` a second. `hosts` are the host names it answers to
+    (`hosts_for(address)` tells those that fit a listening address), None for any. `registry` holds the event types
+    whose schemas it tells. Errors are problem documents (RFC 9457). `app.state.streams` holds the open event streams;
+    `HttpServer` ends them when it stops.
+
+    Raises `ValueError` for commands without access.
     """
+    if commands is not None and access is None:
+        raise ValueError("commands need access: a node that anybody may change is not offered")
     streams = Streams(view.live)
-    context = Context(view, streams, clock, registry)
-    document = msgspec.json.encode(openapi_document(ENDPOINTS))
+    context = Context(view, streams, clock, registry, commands)
+    endpoints = ENDPOINTS if commands is None else (*ENDPOINTS, *COMMAND_ENDPOINTS)
+    document = msgspec.json.encode(openapi_document(endpoints))
+    gate = None if access is None else Gate(access)
 
     async def openapi(_: Request) -> Response:
         return Response(document, media_type=JSON_TYPE)
 
-    routes: list[BaseRoute] = [_route(endpoint, context) for endpoint in ENDPOINTS]
+    by_path: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        by_path.setdefault(endpoint.path, []).append(endpoint)
+    routes: list[BaseRoute] = [_route(path, methods, context, gate) for path, methods in by_path.items()]
     routes.append(Route("/openapi.json", openapi))
     if page is not None:
         routes.append(Mount("/", page))
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Edge, hosts=hosts)],
+        middleware=[Middleware(Edge, hosts=hosts, access=access)],
         exception_handlers={HTTPException: handle_framework_error},
     )
     app.router.redirect_slashes = False
@@ -61,21 +79,38 @@ def create_app(
     return app
 
 
-def _route(endpoint: Endpoint, context: Context) -> Route:
+def _route(path: str, endpoints: Sequence[Endpoint], context: Context, gate: Gate | None) -> Route:
+    """The route of one path, for all its methods."""
+    by_method = {endpoint.method: _answering(endpoint, context, gate) for endpoint in endpoints}
+
+    async def answer(request: Request) -> Response:
+        method = request.method
+        return await by_method["GET" if method == "HEAD" else method](request)  # type: ignore[index] # as routed
+
+    return _UndecodedRoute(path, answer, methods=list(by_method), name=endpoints[0].name)
+
+
+def _answering(endpoint: Endpoint, context: Context, gate: Gate | None) -> Callable[[Request], Awaitable[Response]]:
     parsers = {parameter.name: parameter.parse for parameter in endpoint.parameters if parameter.place == "path"}
     headers = [parameter.name for parameter in endpoint.parameters if parameter.place == "header"]
 
     async def answer(request: Request) -> Response:
+        if endpoint.method != "GET":
+            assert gate is not None  # noqa: S101 - such endpoints are there only with access
+            await gate.admit(request)
         arguments = parse_query(request.scope["query_string"], endpoint.parameters)
         for name, text in request.path_params.items():
             arguments[name] = parsers[name](text)
         for name in headers:
             arguments[name] = request.headers.get(name)
+        if endpoint.method == "POST":
+            raw = await read_body(request, expected=endpoint.body is not None)
+            arguments["body"] = None if endpoint.body is None else body_of(endpoint, raw)
         arguments["method"] = request.method
         answered = await endpoint.handle(context, arguments)
         return answered if isinstance(answered, Response) else json_response(answered)
 
-    return _UndecodedRoute(endpoint.path, answer, name=endpoint.name)
+    return answer
 
 
 class _UndecodedRoute(Route):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polaris._correlation import correlation_scope
+from polaris.api._access import CHALLENGE, Access
+from polaris.api._hosts import host_name
 from polaris.api._problems import problem_response
-from polaris.exceptions import HostNotAllowedError, MethodNotAllowedError, PolarisException, RequestError
+from polaris.exceptions import HostNotAllowedError, PolarisException, RequestError, UnauthenticatedError
 
 HEAD_BYTES_MAX = 16 * 1024
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _HEADERS = {
     # The page is built without inline code; "connect-src" and all others follow "default-src".
@@ -31,50 +30,18 @@ _HEADERS = {
 _logger = logging.getLogger("polaris.api")
 
 
-def hosts_for(bound_to: str, extra: Iterable[str] = ()) -> frozenset[str] | None:
-    """The host names that a server bound to `bound_to` answers for; None means any.
-
-    On loopback these are the loopback names only. A page of a foreign site whose name an attacker's resolver points at
-    127.0.0.1 ("DNS rebinding") still sends its own name and is turned away. Bound to anything else, the names under
-    which the machine is known cannot be told from here, so all are accepted unless `extra` lists them.
-    """
-    names = frozenset(name.lower() for name in extra)
-    if _is_loopback(bound_to):
-        return LOOPBACK_HOSTS | {bound_to.lower()} | names
-    return names | {bound_to.lower()} if names else None
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def host_name(header: str) -> str | None:
-    """The name in a `Host` header without its port, None when it is not one."""
-    text = header.strip().lower()
-    if text.startswith("["):
-        name, bracket, port = text[1:].partition("]")
-        well_formed = bool(bracket) and (not port or (port[0] == ":" and port[1:].isdigit()))
-    else:
-        name, colon, port = text.partition(":")
-        well_formed = not colon or port.isdigit()
-    return name if name and well_formed else None
-
-
 class Edge:
     """ASGI middleware: checks the request, runs it under a correlation id, and makes every failure a problem document.
 
     Refused before anything else runs: a head of more than 16 KiB, a `Host` that is not in `hosts` (None: any is
-    welcome), methods but GET and HEAD, and requests with a body. Cancellation passes through.
+    welcome), a request without the token where `access` asks for it everywhere, and a body where none is read.
+    Cancellation passes through.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None, access: Access | None = None) -> None:
         self._app = app
         self._hosts = hosts
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -101,8 +68,8 @@ class Edge:
                     _logger.warning("request failed: %s", error.message, extra={"code": error.code})
                 if started:
                     raise
-                allow = {"Allow": "GET, HEAD"} if isinstance(error, MethodNotAllowedError) else None
-                await problem_response(error, headers=allow)(scope, receive, send_with_headers)
+                asking = CHALLENGE if isinstance(error, UnauthenticatedError) else None
+                await problem_response(error, headers=asking)(scope, receive, send_with_headers)
             except Exception as error:  # boundary: the edge of HTTP; the client gets a problem, the log the cause
                 _logger.exception("request failed unexpectedly")
                 if started:
@@ -118,7 +85,7 @@ class Edge:
             raise RequestError(f"the head of the request has {size} bytes, the limit is {HEAD_BYTES_MAX} bytes")
         if self._hosts is not None and host_name(headers.get("host", "")) not in self._hosts:
             raise HostNotAllowedError("this node does not answer under that host name")
-        if scope["method"] not in ("GET", "HEAD"):
-            raise MethodNotAllowedError("only GET and HEAD")
-        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        if self._access is not None and self._access.everything:
+            self._access.check_token(headers)
+        if scope["method"] != "POST" and (headers.get("content-length", "0") != "0" or "transfer-encoding" in headers):
             raise RequestError("a request body is not accepted")

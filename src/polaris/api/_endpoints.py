@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 from starlette.responses import Response
@@ -22,6 +22,7 @@ from polaris.api._answers import (
     SeriesAnswer,
     SystemsAnswer,
 )
+from polaris.api._commands import NodeCommands
 from polaris.api._parameters import (
     Parameter,
     action_cursor,
@@ -67,6 +68,8 @@ class Context:
     streams: Streams
     clock: Clock
     registry: EventRegistry = EVENTS
+    commands: NodeCommands | None = None
+    """None for a node that can only be read."""
     rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One rendering of metrics or of a document at a time: many clients at once must not take all worker threads."""
 
@@ -88,6 +91,12 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     failing_answer: bool = False
     """Whether the same answer also comes with status 503."""
+    method: Literal["GET", "POST", "DELETE"] = "GET"
+    """GET answers HEAD too. All others change something."""
+    body: type[msgspec.Struct] | None = None
+    """What the request says, as JSON."""
+    status: int = 200
+    """204 comes without an answer."""
 
 
 def json_response(answer: object, *, status: int = 200) -> Response:
@@ -141,8 +150,8 @@ def _schema_entry(version: EventVersion) -> SchemaEntry:
 
 
 def _schema_of(registry: EventRegistry, name: str, version: int) -> dict[str, Any]:
-    found = (one for one in event_versions(registry) if (one.name, one.version) == (name, version))
-    return event_schema(_found(next(found, None), "no event type with this name and version has a schema"))
+    fitting = (one for one in event_versions(registry) if (one.name, one.version) == (name, version))
+    return event_schema(found(next(fitting, None), "no event type with this name and version has a schema"))
 
 
 async def _node(context: Context, _: Arguments) -> NodeFacts:
@@ -158,13 +167,13 @@ async def _systems(context: Context, arguments: Arguments) -> SystemsAnswer:
 
 
 async def _system(context: Context, arguments: Arguments) -> SystemView:
-    return _found(await context.view.system(arguments["system_id"]), "no system with this id")
+    return found(await context.view.system(arguments["system_id"]), "no system with this id")
 
 
 async def _series(context: Context, arguments: Arguments) -> SeriesAnswer:
     start, end = _range(context, arguments)
     system_id, name = arguments["system_id"], arguments["metric"]
-    series = _found(
+    series = found(
         await context.view.series(system_id, name, start=start, end=end, limit=arguments["limit"]),
         "no system with this id",
     )
@@ -186,7 +195,7 @@ async def _aggregates(context: Context, arguments: Arguments) -> AggregatesAnswe
     aggregation, bucket_s = arguments["aggregation"], arguments["bucket_s"]
     if (end - start).total_seconds() > BUCKETS_MAX * bucket_s:
         raise InvalidValueError("bucket_s", f"at most {BUCKETS_MAX} buckets in the range of start to end", bucket_s)
-    aggregates = _found(
+    aggregates = found(
         await context.view.aggregates(
             system_id, name, aggregation=aggregation, bucket_s=bucket_s, start=start, end=end
         ),
@@ -216,7 +225,7 @@ async def _actions(context: Context, arguments: Arguments) -> ActionsAnswer:
 
 
 async def _action(context: Context, arguments: Arguments) -> ActionRecord:
-    return _found(await context.view.action(arguments["action_id"]), "no action with this id")
+    return found(await context.view.action(arguments["action_id"]), "no action with this id")
 
 
 async def _components(context: Context, _: Arguments) -> ComponentsAnswer:
@@ -238,7 +247,8 @@ async def _stream(context: Context, arguments: Arguments) -> Response:
     return context.streams.response(last_event_id, head=arguments["method"] == "HEAD")
 
 
-def _found(value: T | None, message: str) -> T:
+def found(value: T | None, message: str) -> T:
+    """The value; `NotFoundError` with the message when there is none."""
     if value is None:
         raise NotFoundError(message)
     return value
@@ -257,7 +267,7 @@ def _range(context: Context, arguments: Arguments) -> tuple[datetime, datetime]:
     return start, end
 
 
-_SYSTEM_ID = identifier("system_id", "The managed system.", place="path")
+SYSTEM_ID = identifier("system_id", "The managed system.", place="path")
 _START = instant("start", "First instant of the range; default: one hour before `end`.")
 _END = instant("end", "End of the range, exclusive; default: now.")
 
@@ -303,7 +313,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "One managed system with its latest state.",
         _system,
         SystemView,
-        parameters=(_SYSTEM_ID,),
+        parameters=(SYSTEM_ID,),
     ),
     Endpoint(
         "/api/v1/systems/{system_id}/series",
@@ -312,7 +322,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         _series,
         SeriesAnswer,
         parameters=(
-            _SYSTEM_ID,
+            SYSTEM_ID,
             metric("The metric, by its key in the system's state."),
             _START,
             _END,
@@ -326,7 +336,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         _aggregates,
         AggregatesAnswer,
         parameters=(
-            _SYSTEM_ID,
+            SYSTEM_ID,
             metric("The metric, by its key in the system's state."),
             choice("aggregation", "How a bucket becomes one value.", get_args(AggregationName), default="avg"),
             seconds("bucket_s", "Length of a bucket in seconds.", default=60, minimum=1, maximum=31 * 86_400),

@@ -143,6 +143,18 @@ def action_cursor() -> Parameter:
     return Parameter("cursor", "Go on after a former page: its `next_cursor`.", schema, parse)
 
 
+def sequence_cursor() -> Parameter:
+    """The `next_cursor` of a former page of dead letters."""
+
+    def parse(text: str) -> int:
+        if not _INTEGER.fullmatch(text) or int(text) < 1:
+            raise InvalidValueError("cursor", "the next_cursor of a former answer", text)
+        return int(text)
+
+    schema = {"type": "string", "pattern": "^[0-9]{1,15}$"}
+    return Parameter("cursor", "Go on after a former page: its `next_cursor`.", schema, parse)
+
+
 def encode_action_cursor(key: ActionKey) -> str:
     """The cursor text for `key`, safe in a URL as it is."""
     return base64.urlsafe_b64encode(msgspec.json.encode(key)).rstrip(b"=").decode()

@@ -66,5 +66,6 @@ def handle_framework_error(_: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return problem_response(NotFoundError("no such resource"), headers=headers)
     if error.status_code == 405:
-        return problem_response(MethodNotAllowedError("only GET and HEAD"), headers=headers)
+        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "GET, HEAD").split(", ")))
+        return problem_response(MethodNotAllowedError(f"only {headers['Allow']}"), headers=headers)
     return problem_response(RequestError(str(error.detail)), headers=headers)

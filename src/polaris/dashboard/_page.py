@@ -55,6 +55,8 @@ class Page:
         file = self._files.get(path or "/")
         if file is None:
             raise HTTPException(404)
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         await _response(file, Headers(scope=scope), head=scope["method"] == "HEAD")(scope, receive, send)
 
 

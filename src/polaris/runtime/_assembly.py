@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from polaris import __version__
-from polaris.api import HttpServer, create_app, hosts_for
+from polaris.api import Access, HttpServer, create_app, hosts_for, is_loopback
 from polaris.connectors import ConnectorSpec, ManagedSystemConnector
 from polaris.dashboard import Page
 from polaris.di import DIContainer, ServiceLifetime
@@ -33,6 +33,7 @@ from polaris.resilience import SignalLog, SignalMetrics
 from polaris.runtime._actions import ActionService
 from polaris.runtime._bus_host import COMPONENT as BUS_SERVER
 from polaris.runtime._bus_host import BusHost
+from polaris.runtime._commands import RuntimeCommands
 from polaris.runtime._connection import Connections
 from polaris.runtime._data_folder import DataFolder
 from polaris.runtime._execution import ActionExecution
@@ -341,13 +342,25 @@ def watch(
     )
 
 
-def http_server(settings: Settings, view: RuntimeView, sampling: Sampling, watch: Watch) -> HttpServer:
+def http_server(
+    settings: Settings,
+    folder: DataFolder,
+    view: RuntimeView,
+    bus: PolarisMessageBus,
+    broker: MessageBroker,
+    sampling: Sampling,
+    watch: Watch,
+) -> HttpServer:
     """The front opens last and closes first, so nobody meets a node that is half there."""
     host = settings.http.host
+    access = Access(settings.http.token or folder.http_token(), everything=not is_loopback(host))
+    commands = RuntimeCommands(bus, broker, source=source_of(settings))
+    hosts = hosts_for(host, settings.http.names)
     port = settings.http.port
     if port is None:
         port = HTTP_PORT_PREFERRED if _is_free(host, HTTP_PORT_PREFERRED) else 0
-    return HttpServer(create_app(view, page=Page(), hosts=hosts_for(host)), host, port)
+    app = create_app(view, page=Page(), hosts=hosts, commands=commands, access=access)
+    return HttpServer(app, host, port)
 
 
 def _require_free_port(http: HttpSettings) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from polaris._redaction import REDACTED, is_secret_key, redact_text
+from polaris.api import is_loopback
 from polaris.exceptions import ConfigurationError, InvalidValueError
 from polaris.runtime._settings import Section, Settings, StoreSettings, SystemSettings
 from polaris.runtime._store import retention_policy
@@ -281,7 +282,7 @@ def _shown(where: str, raw: Any) -> str:
 
 def _read_secret_files(values: dict[str, Any], problems: list[str]) -> None:
     """Put the content of files such as `token_file` in place of the secret they stand for."""
-    for section, secret in (("nats", "token"), ("nats", "password"), ("store", "dsn")):
+    for section, secret in (("nats", "token"), ("nats", "password"), ("store", "dsn"), ("http", "token")):
         tree = values.get(section, {})
         key, name = f"{section}.{secret}", tree.get(f"{secret}_file")
         if not name:
@@ -313,6 +314,11 @@ def _check_whole(settings: Settings, problems: list[str]) -> None:
     if bool(nats.user) != bool(nats.password):
         problems.append("nats.user: user and password belong together; one of them is missing")
     _check_store(settings.store, problems)
+    if not is_loopback(settings.http.host) and settings.http.token is None:
+        problems.append(
+            f"http.host = {settings.http.host!r}: is more than this machine alone, which needs http.token or "
+            'http.token_file; or take "127.0.0.1"'
+        )
     for system_id, system in settings.systems.items():
         if not system_id or len(system_id) > 256 or not system_id.isprintable():
             problems.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ from polaris.resilience import RetryConfig, RetryPolicy
 
 NODE_FILE = "node.json"
 LOCK_FILE = "node.lock"
+HTTP_TOKEN_FILE = "http.token"  # noqa: S105 - a name
+HTTP_TOKEN_CHARS_MIN = 16
 LOCKING = RetryConfig(
     max_attempts=6, base_delay=0.01, max_delay=0.01, multiplier=1, jitter="none", retryable=(BlockingIOError,)
 )
@@ -98,14 +101,27 @@ class DataFolder:
 
     def write_node_file(self, facts: NodeFile) -> None:
         """Publish where the node is, atomically and readable by its user only."""
-        target = self.path / NODE_FILE
+        self._write_private(self.path / NODE_FILE, msgspec.json.format(msgspec.json.encode(facts), indent=2))
+
+    def _write_private(self, target: Path, content: bytes) -> None:
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, msgspec.json.format(msgspec.json.encode(facts), indent=2))
+            os.write(fd, content)
         finally:
             os.close(fd)
         temporary.replace(target)
+
+    def http_token(self) -> str:
+        """The token of the node's API: the one that is kept here, made when there is none. 256 bits, URL-safe."""
+        path = self.path / HTTP_TOKEN_FILE
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            kept = path.read_text(encoding="ascii").strip()
+            if len(kept) >= HTTP_TOKEN_CHARS_MIN:
+                return kept
+        token = secrets.token_urlsafe(32)
+        self._write_private(path, token.encode())
+        return token
 
     def read_node_file(self) -> NodeFile | None:
         """What the last or running node wrote, None when there is nothing readable."""

@@ -92,12 +92,18 @@ class StoreSettings(Section, frozen=True):
 
 
 class HttpSettings(Section, frozen=True):
-    """`[http]`: page, API and metrics, on loopback."""
+    """`[http]`: page, API and metrics. On loopback reading is open to every process of this machine."""
 
     enabled: bool = True
-    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    host: Annotated[str, Meta(min_length=1, max_length=253)] = "127.0.0.1"
+    """Anything but loopback needs a token, for everything; what travels is not encrypted, so put TLS in front."""
     port: Port | None = None
     """None prefers 8642 and takes any free port when that is in use; 0 takes any; a given port is taken or refused."""
+    names: list[Annotated[str, Meta(min_length=1, max_length=253)]] = []
+    """Further host names under which the node answers, such as that of a proxy in front of it."""
+    token: Annotated[str, Meta(min_length=16, max_length=4096)] | None = None
+    """What changes need. None makes one and keeps it in the data folder, readable by the node's user."""
+    token_file: str | None = None
 
 
 class LoggingSettings(Section, frozen=True):

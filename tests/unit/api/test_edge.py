@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from tests.living_view import LivingView
 
 from polaris.api import create_app, hosts_for
-from polaris.api._edge import host_name
+from polaris.api._hosts import host_name
 
 
 @pytest.mark.parametrize("path", ["/api/v1/node", "/healthz", "/nothing", "/api/v1/systems?limit=0"])

@@ -1,0 +1,57 @@
+"""What a request that changes something passes before it is read, and the reading of its body."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
+
+from polaris.api._access import Access
+from polaris.api._commands import BODY_BYTES_MAX, BODY_WAIT_S, CHANGES_PER_S
+from polaris.exceptions import MediaTypeError, RequestError, RequestTooLargeError
+from polaris.resilience import RateLimiter, RateLimiterConfig
+
+
+class Gate:
+    """Lets those changes pass that come with the token, from no foreign page, and not too many at once."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._limiter = RateLimiter("api.changes", RateLimiterConfig(CHANGES_PER_S, burst=5 * CHANGES_PER_S))
+
+    async def admit(self, request: Request) -> None:
+        """Raise `UnauthenticatedError`, `OriginNotAllowedError` or `RateLimitExceededError`; nothing was read then."""
+        self._access.check_token(request.headers)
+        self._access.check_origin(request.headers)
+        await self._limiter.execute(_nothing, "change")
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def read_body(request: Request, *, expected: bool) -> bytes:
+    """The whole body, of at most `BODY_BYTES_MAX`, which must come within `BODY_WAIT_S`.
+
+    Raises `RequestTooLargeError`, `MediaTypeError` when it is not JSON, and `RequestError`, also for a body where none
+    is read.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if expected and kind != "application/json":
+        raise MediaTypeError("send application/json")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_WAIT_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size and not expected:
+                    raise RequestError("a request body is not accepted here")
+                if size > BODY_BYTES_MAX:
+                    raise RequestTooLargeError(f"the body is over {BODY_BYTES_MAX} bytes")
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise RequestError(f"the body did not come within {BODY_WAIT_S:g} s") from error
+    except ClientDisconnect as error:
+        raise RequestError("the client went away in the middle of the body") from error
+    return b"".join(chunks)
