@@ -11,6 +11,7 @@ import tests.conformance.broken_memory_graph  # noqa: F401 - it registers its br
 from tests.conformance.broken_memory_store import BREAKS
 
 from polaris.storage import PolarisDataStore
+from polaris.testing._series_retention_promises import SeriesRetentionPromises
 from polaris.testing.document_suite import DocumentSuite
 from polaris.testing.graph_suite import GraphSuite
 from polaris.testing.repository_suite import RepositorySuite
@@ -77,3 +78,7 @@ def test_every_break_names_a_promise_and_every_suite_is_broken() -> None:
 
 def test_every_promise_of_the_graph_is_broken() -> None:
     assert set(BREAKS["graph"]) == set(promises("graph"))
+
+
+def test_every_promise_of_retention_is_broken() -> None:
+    assert {name for name in vars(SeriesRetentionPromises) if name.startswith("test_")} <= set(BREAKS["time_series"])

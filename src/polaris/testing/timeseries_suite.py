@@ -21,6 +21,7 @@ from polaris.storage import (
     TimeSeriesStorageBackend,
 )
 from polaris.testing._series_chart_promises import SeriesChartPromises
+from polaris.testing._series_retention_promises import SeriesRetentionPromises
 from polaris.testing._series_selection_promises import SeriesSelectionPromises
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
@@ -41,7 +42,7 @@ async def _numbers(
     return [found.value for found in await backend.aggregate_time_series("m", ALL, aggregation)]
 
 
-class TimeSeriesSuite(SeriesSelectionPromises, SeriesChartPromises):
+class TimeSeriesSuite(SeriesSelectionPromises, SeriesChartPromises, SeriesRetentionPromises):
     """The promises of the time series port."""
 
     async def test_a_point_comes_back_as_it_was_stored(self, backend: TimeSeriesStorageBackend) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -28,8 +28,11 @@ from polaris.storage import (
     InMemoryEngine,
     PolarisDataStore,
     PolarisUnitOfWork,
+    RetentionPolicy,
+    RollupPolicy,
     SystemStateRepository,
     TimeRange,
+    TimeSeriesPoint,
 )
 from polaris.testing._unit_of_work_promises import SavepointPromises
 
@@ -266,6 +269,29 @@ class UnitOfWorkSuite(SavepointPromises):
                 _ = work.actions
             await work.commit()
         assert await store.states.get_current_state("web") == STATE
+
+    async def test_policies_and_retention_are_undone_with_the_rest(self, store: PolarisDataStore) -> None:
+        minute = timedelta(minutes=1)
+        points = [TimeSeriesPoint(T0 + n * minute / 2, {}, {"v": n}) for n in range(20)]
+        await store.time_series.store_many("m", points)
+
+        async def retire(work: PolarisUnitOfWork) -> None:
+            await work.time_series.set_retention("m", RetentionPolicy(None, [RollupPolicy(minute)]))
+            assert await work.time_series.apply_retention("m", T0 + 4 * minute) == 8
+            assert await work.time_series.query_time_series("m", TimeRange.all()) == points[8:]
+            (found,) = await work.time_series.aggregate_time_series("m", TimeRange.all(), "sum")
+            assert (found.value, found.count) == (190.0, 20)
+
+        async with store.unit_of_work() as work:
+            await retire(work)
+        assert await store.time_series.get_retention("m") is None
+        assert await store.time_series.query_time_series("m", TimeRange.all()) == points
+        async with store.unit_of_work() as work:
+            await retire(work)
+            await work.commit()
+        assert await store.time_series.query_time_series("m", TimeRange.all()) == points[8:]
+        (found,) = await store.time_series.aggregate_time_series("m", TimeRange.all(), "sum")
+        assert (found.value, found.count) == (190.0, 20)
 
     async def test_an_empty_commit_is_fine(self, store: PolarisDataStore) -> None:
         async with store.unit_of_work() as work:
