@@ -71,8 +71,8 @@ class RollupUpkeep:
             return True
         now = time.monotonic()
         if now >= self._policies_at:
-            self._policies_at = now + RETENTION_INTERVAL_S
             self._steps = self._due_steps()
+            self._policies_at = now + RETENTION_INTERVAL_S  # only now: what fails is tried again soon
         if not self._steps:
             return False
         collection, step = self._steps[0]

@@ -52,8 +52,14 @@ def retire(
     parts follow each other, and what is left of them can be united exactly.
     """
     bindings = {"collection": collection, "before": floor(since_us, width), "width": width, "limit": rows_max}
-    found = rows(connection, _OLD_COLD, bindings) or rows(connection, _OLD_HOT, bindings)
-    stretches = [Stretch(series, start, end) for series, start, end, _ in found]
+    found = rows(connection, _OLD_COLD, bindings)
+    left = rows_max - sum(count for *_, count in found)
+    if left > 0:  # of both, so that what one call does is not a matter of how far the compaction is
+        found += rows(connection, _OLD_HOT, bindings | {"limit": left})
+    ends: dict[tuple[int, int], int] = {}
+    for series, start, end, _ in found:
+        ends[series, start] = max(end, ends.get((series, start), end))
+    stretches = [Stretch(series, start, end) for (series, start), end in ends.items()]
     if not stretches:
         return 0
     points = summaries_of(connection, stretches, width, sketched=True)
