@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import apsw
 import msgspec
@@ -10,9 +11,8 @@ import msgspec
 from polaris.storage.backends.sqlite._migrate import check_schema, known_migrations
 from polaris.storage.backends.sqlite._series import COLUMN_NAMES
 from polaris.storage.backends.sqlite._sql import rows
-
-FINDINGS_MAX = 20
-"""Of each rule, at most so many findings are told."""
+from polaris.storage.backends.sqlite._verify_rollups import ROLLUP_RULES, ROLLUPS_SINCE, unreadable_rollups
+from polaris.storage.backends.sqlite._verify_rule import FINDINGS_MAX, Rule
 
 _COLUMNS = ", ".join(COLUMN_NAMES)
 _HAS_TEXT = " OR ".join(f"typeof({name}) = 'text'" for name in COLUMN_NAMES)
@@ -21,16 +21,6 @@ _MARK_UNKNOWN = " OR ".join(
 )
 
 OnCheck = Callable[[str], None]
-
-
-class Rule(msgspec.Struct, frozen=True):
-    """A law of the store: `sql` selects what breaks it, told with `text`, whose places are the columns."""
-
-    name: str
-    text: str
-    sql: str
-    since: int = 1
-    """The version of the schema that brought what it asks for."""
 
 
 RULES = (
@@ -113,6 +103,7 @@ RULES = (
         " LEFT JOIN (SELECT max(seq) AS seq FROM sqlite_sequence WHERE name = 'outbox') s"
         " WHERE o.sequence > ifnull(s.seq, 0) OR o.sequence < 1",
     ),
+    *ROLLUP_RULES,
 )
 
 
@@ -141,6 +132,8 @@ def findings(connection: apsw.Connection, on_check: OnCheck | None = None) -> li
     if not found:
         say("texts")
         _check_texts(connection)
+        if version >= ROLLUPS_SINCE:
+            found += islice(unreadable_rollups(connection), FINDINGS_MAX)
     return found
 
 
