@@ -8,9 +8,10 @@ from typing import Any
 import apsw
 
 from polaris.storage._aggregates import Cell, Number, group_of, rows_of, too_many_rows
-from polaris.storage._aggregation import AggregatedRow, AggregationType, percent_of
+from polaris.storage._aggregation import AggregatedRow, AggregationType
 from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._timeseries_requests import AggregateRequest, SeriesKey
+from polaris.storage.backends.sqlite._aggregate_cells import BY_CELL, cell_reads, expression
 from polaris.storage.backends.sqlite._sample_sql import Samples
 from polaris.storage.backends.sqlite._series import StoredSeries
 from polaris.storage.backends.sqlite._sql import Row, rows
@@ -18,13 +19,6 @@ from polaris.storage.backends.sqlite._sql import Row, rows
 FIELDS_A_SCAN = 64
 """Fields whose samples are read together; a statement has a bounded number of columns."""
 
-_SIMPLE: dict[str, str] = {
-    AggregationType.AVG: "avg({})",
-    AggregationType.SUM: "total({})",
-    AggregationType.MIN: "min({})",
-    AggregationType.MAX: "max({})",
-    AggregationType.COUNT: "count({})",
-}
 _DEVIATION = (
     # Two passes, as the definition has it: one pass would lose the digits of small deviations of large numbers.
     ", means AS (SELECT b, g, avg(x0) AS mean, count(x0) AS n FROM samples GROUP BY b, g)"
@@ -96,11 +90,20 @@ def aggregate(
     if wanted is None:
         wanted = tuple(dict.fromkeys(name for one in series for name in one.shape))
     values, names = _Values(request), list(numbered)
+    cells = cell_reads(connection, series, request, samples.edges)
     for start in range(0, len(wanted), FIELDS_A_SCAN):
-        _scan(samples, wanted[start : start + FIELDS_A_SCAN], names, values)
+        together = wanted[start : start + FIELDS_A_SCAN]
+        if cells is None:
+            _scan(samples, together, names, values)
+        else:
+            for bucket, field, count, told in cells.read(together):
+                values.count((bucket, names[0], field), count).update(told)
     for field in wanted:
         for name in request.of(field):
-            if name in _SINGLE:
+            if cells is not None and name in BY_CELL:
+                for bucket, value in cells.single(field, name):
+                    values.put((bucket, names[0], field), name, value)
+            elif name in _SINGLE:
                 for bucket, group, value in _reduced(samples, (field,), _SINGLE[name], {}):
                     values.put((bucket, names[group], field), name, value)
     return values.rows
@@ -113,7 +116,7 @@ def _scan(samples: Samples, fields: tuple[str, ...], names: Sequence[SeriesKey],
         bindings: dict[str, Any] = {}
         for place, field in enumerate(together):
             columns.append(f"count(x{place})")
-            columns += [_simple(name, place, bindings) for name in samples.request.of(field) if name not in _SINGLE]
+            columns += [expression(name, place, bindings) for name in samples.request.of(field) if name not in _SINGLE]
         reduction = f" SELECT b, g, {', '.join(columns)} FROM samples GROUP BY g, b"  # noqa: S608
         for row in _reduced(samples, together, reduction, bindings):
             _take(row, together, names, values, samples.request)
@@ -129,15 +132,6 @@ def _take(
         told = {name: next(found) for name in request.of(field) if name not in _SINGLE}
         if count:
             values.count((bucket, names[group], field), count).update(told)
-
-
-def _simple(name: str, place: int, bindings: dict[str, Any]) -> str:
-    """The expression of an aggregation that needs nothing but the numbers."""
-    if name in _SIMPLE:
-        return _SIMPLE[name].format(f"x{place}")
-    parameter = f"percent{len(bindings)}"
-    bindings[parameter] = percent_of(name)
-    return f"percentile(x{place}, :{parameter})"
 
 
 def _reduced(samples: Samples, fields: tuple[str, ...], reduction: str, bindings: dict[str, Any]) -> list[Row]:

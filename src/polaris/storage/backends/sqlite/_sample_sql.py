@@ -39,8 +39,11 @@ class Samples:
         series: Sequence[StoredSeries],
         groups: Sequence[int],
         request: AggregateRequest,
+        stretches: Sequence[Sequence[Micros]] | None = None,
     ) -> None:
+        """`stretches`: of each series the parts of the range that are read; all of it without them."""
         self.connection = connection
+        self._stretches = stretches
         self.request = request
         self._series = series
         self._groups = groups
@@ -65,13 +68,15 @@ class Samples:
             ", value ->> 1 AS rank, value ->> 2 AS g"
         )
         chosen: list[tuple[int, ...]]
+        spans: Sequence[Sequence[Micros | tuple[()]]] = self._stretches or [((),)] * len(self._series)
         if len(layouts) <= LAYOUTS_MAX:
             chosen = [
-                (self._series[rank].number, rank, self._groups[rank], place)
+                (self._series[rank].number, rank, self._groups[rank], place, *span)
                 for place, ranks in enumerate(layouts.values())
                 for rank in ranks
+                for span in spans[rank]
             ]
-            with_clause += ", value ->> 3 AS layout FROM json_each(:chosen))"
+            with_clause += f", value ->> 3 AS layout{self._span_columns(4)} FROM json_each(:chosen))"
             selections = [
                 self._selection(table, layout, f"c.layout = {place}", len(fields))
                 for place, layout in enumerate(layouts)
@@ -79,11 +84,14 @@ class Samples:
             ]
         else:
             chosen = [
-                (self._series[rank].number, rank, self._groups[rank], part, columns[0][1])
+                (self._series[rank].number, rank, self._groups[rank], part, columns[0][1], *span)
                 for (part, columns), ranks in layouts.items()
                 for rank in ranks
+                for span in spans[rank]
             ]
-            with_clause += ", value ->> 3 AS part, value ->> 4 AS place FROM json_each(:chosen))"
+            with_clause += (
+                f", value ->> 3 AS part, value ->> 4 AS place{self._span_columns(5)} FROM json_each(:chosen))"
+            )
             selections = [self._selection(table, None, "p.part = c.part", 1) for table in ("hot", "cold")]
         bindings["chosen"] = msgspec.json.encode(chosen).decode()
         if self._is_calendar:
@@ -92,6 +100,9 @@ class Samples:
                 " FROM json_each(:edges))"
             )
         return Source(f"WITH {with_clause}, samples AS ({' UNION ALL '.join(selections)})", bindings)
+
+    def _span_columns(self, first: int) -> str:
+        return "" if self._stretches is None else f", value ->> {first} AS start, value ->> {first + 1} AS until"
 
     @property
     def _is_calendar(self) -> bool:
@@ -135,30 +146,41 @@ class Samples:
     def _bucket(self, table: str) -> tuple[str, str, str]:
         """The start of a row's bucket, the tables in the order in which they are walked, and the bounds of time."""
         buckets = self.request.buckets
+        within = "" if self._stretches is None else " AND p.ts >= c.start AND p.ts < c.until"
         if self._is_calendar:
-            tables = "edges e CROSS JOIN ts_hot p CROSS JOIN chosen c"
-            if table == "cold":
-                tables = "chosen c CROSS JOIN edges e CROSS JOIN ts_cold p"
-            return "e.b", tables, "p.ts >= e.low AND p.ts < e.high"
-        tables = "ts_hot p CROSS JOIN chosen c" if table == "hot" else "chosen c CROSS JOIN ts_cold p"
+            if table == "hot":
+                return (
+                    "e.b",
+                    "edges e CROSS JOIN ts_hot p CROSS JOIN chosen c",
+                    f"p.ts >= e.low AND p.ts < e.high{within}",
+                )
+            inside = "p.ts >= e.low AND p.ts < e.high"
+            if within:  # one bound on each side: of two, SQLite would take one for the index and read what is between
+                inside = "p.ts >= max(c.start, e.low) AND p.ts < min(c.until, e.high)"
+            return "e.b", "chosen c CROSS JOIN edges e CROSS JOIN ts_cold p", inside
         bucket = ":start"
         if isinstance(buckets, FixedBuckets):
             bucket = "p.ts - ((p.ts - :origin) % :width + :width) % :width"
-        return bucket, tables, "p.ts >= :start AND p.ts < :end"
+        if table == "hot":
+            return bucket, "ts_hot p CROSS JOIN chosen c", f"p.ts >= :start AND p.ts < :end{within}"
+        return bucket, "chosen c CROSS JOIN ts_cold p", within[5:] or "p.ts >= :start AND p.ts < :end"
 
     def _bindings(self) -> dict[str, Any]:
         start, end = self.request.micros
         buckets = self.request.buckets
         if self._is_calendar:
-            if self._starts is None:
-                self._starts = self._edges()
-            return {"edges": msgspec.json.encode(self._starts).decode()}
+            return {"edges": msgspec.json.encode(self.edges()).decode()}
         if isinstance(buckets, FixedBuckets):
             return {"start": start, "end": end, "origin": buckets.origin_us, "width": buckets.width_us}
         return {"start": start, "end": end}
 
-    def _edges(self) -> list[tuple[int, int, int]]:
-        """The start of each bucket, and its part of the range."""
+    def edges(self) -> list[tuple[int, int, int]]:
+        """The start of each bucket of a calendar, and its part of the range."""
+        if self._starts is None:
+            self._starts = self._counted_out()
+        return self._starts
+
+    def _counted_out(self) -> list[tuple[int, int, int]]:
         assert isinstance(self.request.buckets, CalendarBuckets)  # noqa: S101 # by the caller
         start, end = self.request.micros
         if end - start > CALENDAR_SPAN_US:

@@ -1,0 +1,138 @@
+"""A dense series is aggregated in the order of the file, bucket by bucket, with no sorting and no rows for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import apsw
+import pytest
+from tests.sqlite_sessions import compact, new_session
+from tests.unit.storage.sqlite_plans import plans
+
+from polaris.storage._aggregation import AggregatedRow
+from polaris.storage._buckets import CalendarBuckets, FixedBuckets
+from polaris.storage._points import TimeSeriesPoint
+from polaris.storage._ranges import to_micros
+from polaris.storage._tag_filter import ALL_SERIES, TagFilter, parse_tags
+from polaris.storage._timeseries_requests import AggregateRequest
+from polaris.storage.backends.sqlite import _aggregate_cells
+from polaris.storage.backends.sqlite._session import SqliteSession
+
+T0 = datetime(2030, 1, 1, tzinfo=UTC)
+COUNT = 6_000
+RANGE = (to_micros(T0), to_micros(T0 + timedelta(seconds=COUNT)))
+MINUTES = FixedBuckets(600_000_000)
+DENSE = parse_tags({"h": "dense"})
+SIMPLE = ("avg", "max", "count", "p95")
+
+
+@pytest.fixture(scope="module")
+def session() -> SqliteSession:
+    """A sample of one system every second, and now and then one of another; most of them are cold."""
+    made = new_session()
+    points = [TimeSeriesPoint(T0 + timedelta(seconds=n), {"h": "dense"}, {"v": n, "u": -n}) for n in range(COUNT)]
+    points += [TimeSeriesPoint(T0 + timedelta(seconds=n), {"h": "sparse"}, {"v": n}) for n in range(0, COUNT, 100)]
+    made.time_series.store_many("m", points)
+    compact(made, COUNT)
+    return made
+
+
+def asked(session: SqliteSession, names: tuple[str, ...], tags: TagFilter = DENSE, **other: Any) -> list[AggregatedRow]:
+    request = AggregateRequest(RANGE, names, ("h",), **{"buckets": MINUTES, "fields": ("v",), **other}, tags=tags)
+    return session.time_series.aggregate("m", request)
+
+
+def steps_of(session: SqliteSession, work: Callable[[], object]) -> int:
+    """How many tens of steps SQLite's machine takes for something."""
+    count = 0
+
+    def tick() -> bool:
+        nonlocal count
+        count += 1
+        return False
+
+    session.connection.set_progress_handler(tick, 10)
+    try:
+        work()
+    finally:
+        session.connection.set_progress_handler(None)
+    return count
+
+
+def statements_of(session: SqliteSession, work: Callable[[], object]) -> list[str]:
+    found: list[str] = []
+
+    def trace(_: object, sql: str, __: object) -> bool:
+        found.append(sql)
+        return True
+
+    session.connection.exec_trace = trace
+    try:
+        work()
+    finally:
+        session.connection.exec_trace = None
+    return found
+
+
+@pytest.mark.parametrize("buckets", [None, MINUTES, CalendarBuckets("day", "UTC")])
+@pytest.mark.parametrize("names", [SIMPLE, ("stddev",), ("first", "last"), ("rate",)])
+def test_both_tables_are_searched_and_no_rows_are_sorted_into_buckets(
+    session: SqliteSession, names: Any, buckets: Any
+) -> None:
+    with plans(session) as found:
+        assert asked(session, names, buckets=buckets)
+    assert "SEARCH ts_cold USING PRIMARY KEY (series=? AND ts>? AND ts<?)" in found
+    assert "SEARCH ts_hot USING PRIMARY KEY (ts>? AND ts<?)" in found
+    assert not [line for line in found if "TEMP B-TREE FOR GROUP BY" in line or line.startswith("SCAN ts_")], found
+
+
+def test_it_takes_less_than_half_of_the_steps_of_one_statement(
+    session: SqliteSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = steps_of(session, lambda: asked(session, SIMPLE))
+    monkeypatch.setattr(_aggregate_cells, "BUCKETS_MAX", -1)
+    assert 2 * dense < steps_of(session, lambda: asked(session, SIMPLE))
+
+
+def test_python_sees_a_row_a_bucket(session: SqliteSession) -> None:
+    rows = asked(session, SIMPLE)
+    assert [row.count for row in rows] == [600] * 10
+    # The series, whether it is dense, the buckets, and each of them.
+    assert len(statements_of(session, lambda: asked(session, SIMPLE))) <= 10 + 5
+
+
+@pytest.mark.parametrize(
+    ("tags", "buckets"),
+    [
+        (parse_tags({"h": "sparse"}), MINUTES),
+        (ALL_SERIES, MINUTES),
+        (DENSE, FixedBuckets(1_000_000)),  # a row a bucket
+        (DENSE, FixedBuckets(1)),  # more buckets than anybody counts out
+    ],
+)
+def test_where_it_does_not_pay_one_statement_reads_everything(
+    session: SqliteSession, tags: TagFilter, buckets: FixedBuckets
+) -> None:
+    assert len(statements_of(session, lambda: asked(session, SIMPLE, tags, buckets=buckets))) <= 5
+
+
+def test_an_interruption_between_two_buckets_is_not_lost(session: SqliteSession) -> None:
+    seen = 0
+
+    def trace(connection: apsw.Cursor, _: str, __: object) -> bool:
+        nonlocal seen
+        seen += 1
+        if seen == 8:  # before the statement of some bucket begins
+            session.connection.interrupt()
+        return True
+
+    session.connection.exec_trace = trace
+    try:
+        with pytest.raises(apsw.InterruptError):
+            asked(session, SIMPLE)
+    finally:
+        session.connection.exec_trace = None
+    assert seen == 8
+    assert len(asked(session, SIMPLE)) == 10
