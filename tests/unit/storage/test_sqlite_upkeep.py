@@ -54,6 +54,22 @@ async def test_the_log_stays_short_while_nobody_reads(tmp_path: Path, monkeypatc
     assert stats["wal_bytes"] < 150 * 4_200
 
 
+async def test_large_batches_leave_neither_the_hot_table_nor_the_log_growing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_checkpoint, "PAGES_SOFT", 50)
+    engine = SqliteEngine(tmp_path / "store.db", hot_rows_max=1_000, slice_rows=400)
+    async with PolarisDataStore(engine) as store:
+        for start in range(0, 40_000, 1_000):  # each brings more than a slice takes
+            await store.time_series.store_many("m", batch(start, 1_000))
+            stats = await engine.stats()
+            assert stats["wal_pages"] < 50 * 10, stats
+        assert engine._readers is not None
+        hot = await engine._readers.run(lambda session: scalar(session.connection, "SELECT count(*) FROM ts_hot"))
+        assert hot <= 2 * 1_000 + 1_000
+        assert len(await store.time_series.query_time_series("m", TimeRange.all())) == 40_000
+
+
 async def test_a_reader_that_stays_cannot_stop_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, pages in (("PAGES_SOFT", 20), ("PAGES_HARD", 60), ("GROWTH_PAGES", 20), ("WAIT_MS", 1)):
         monkeypatch.setattr(_checkpoint, name, pages)

@@ -33,6 +33,11 @@ class Checkpointer:
         self.wal_pages = pages
         return apsw.SQLITE_OK
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the log is twice as long as it should be: other housekeeping went first too often."""
+        return self.wal_pages >= 2 * self._next_pages
+
     def run_if_due(self) -> None:
         """Checkpoint when the log is long. Outside of a transaction."""
         if self.wal_pages < self._next_pages:

@@ -45,6 +45,11 @@ class Compaction:
         self._hot_rows = self._count()
         return self._hot_rows > self._hot_rows_max
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the table is twice as long as it should be: more was written at once than a slice takes."""
+        return self._hot_rows > 2 * self._hot_rows_max
+
     def move_slice(self) -> None:
         """Move the oldest rows, inside a transaction that the caller began. Parts of a point stay together."""
         connection = self._session.connection

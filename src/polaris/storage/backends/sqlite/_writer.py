@@ -270,14 +270,16 @@ class GroupWriter:
     def _maintain(self) -> None:
         """One slice of compaction or of rollups, or a checkpoint, where due: writers wait for one of them at most.
 
-        All can wait when they fail.
+        Where groups bring more rows than a slice takes, writers wait for as many as they need, so that neither the hot
+        table nor the log grows without bound. All can wait when they fail.
         """
         connection = self._session.connection
         try:
+            if self._checkpointer.is_overdue:
+                self._checkpointer.run_if_due()
             if self._compaction.is_due:
-                connection.execute("BEGIN IMMEDIATE")
-                self._compaction.move_slice()
-                connection.execute("COMMIT")
+                while self.move_slice() and self._compaction.is_behind:
+                    pass
             elif self._rollups.is_due(busy=len(self.queue) > 0):
                 connection.execute("BEGIN IMMEDIATE")
                 self._rollups.run_slice()
