@@ -62,7 +62,11 @@ class DocumentPort(DocumentStorageBackend):
         expires_at: datetime | None = None,
         ttl: timedelta | None = None,
     ) -> str:
-        return (await self.insert_documents(collection, [document], expires_at=expires_at, ttl=ttl))[0]
+        check_collection(collection)
+        now_us, expires_us = self._instants(expires_at, ttl)
+        row = _identified(document)
+        await self._insert(collection, [row], now_us, expires_us)
+        return row[0]
 
     async def insert_documents(
         self,
@@ -76,17 +80,18 @@ class DocumentPort(DocumentStorageBackend):
         now_us, expires_us = self._instants(expires_at, ttl)
         rows = await _rows(documents)
         if rows:
-            await self._executor.execute(
-                Operation(
-                    lambda session: session.documents.insert_many(
-                        collection, rows, now_us=now_us, expires_us=expires_us
-                    ),
-                    mutates=True,
-                    known=None,
-                    weight=len(rows),
-                )
-            )
+            await self._insert(collection, rows, now_us, expires_us)
         return [document_id for document_id, _ in rows]
+
+    async def _insert(self, collection: str, rows: list[tuple[str, str]], now_us: int, expires_us: int | None) -> None:
+        await self._executor.execute(
+            Operation(
+                lambda session: session.documents.insert_many(collection, rows, now_us=now_us, expires_us=expires_us),
+                mutates=True,
+                known=None,
+                weight=len(rows),
+            )
+        )
 
     async def put_document(
         self,

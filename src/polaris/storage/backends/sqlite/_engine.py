@@ -166,14 +166,14 @@ class SqliteEngine(RecordingEngine):
             places.release()
             raise StoreConnectionError("the store is being closed")
         try:
-            return await asyncio.shield(job.future)
+            return await job.future
         except asyncio.CancelledError:
             if writer.queue.withdraw(job):
                 places.release()
             else:
                 if on_cancel is not None:
                     on_cancel()
-                await asyncio.wait([job.future])
+                await job.ended()
             raise
 
     def _settled(self, jobs: list[Job], outbox_added: bool) -> None:

@@ -14,9 +14,12 @@ Work = Callable[[SqliteSession], Any]
 
 
 class Job:
-    """One transaction that somebody awaits. `keep` is False for a rehearsal, which is always rolled back."""
+    """One transaction that somebody awaits. `keep` is False for a rehearsal, which is always rolled back.
 
-    __slots__ = ("error", "future", "keep", "loop", "on_commit", "result", "work")
+    Who awaits `future` and is cancelled cancels it too; the job is settled all the same, and `ended` says when.
+    """
+
+    __slots__ = ("_ended", "error", "future", "is_settled", "keep", "loop", "on_commit", "result", "work")
 
     def __init__(self, work: Work, *, keep: bool, on_commit: Callable[[], None] | None = None) -> None:
         self.work = work
@@ -24,26 +27,32 @@ class Job:
         self.on_commit = on_commit
         self.result: Any = None
         self.error: Exception | None = None
+        self.is_settled = False
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
-        # A writer that was cancelled twice does not ask any more; its error is not "never retrieved" for that.
-        self.future.add_done_callback(_retrieve)
+        self._ended: asyncio.Future[None] | None = None
 
     def settle(self) -> None:
         """Tell who awaits it; runs in the event loop."""
+        self.is_settled = True
+        if self.error is None and self.on_commit is not None:
+            self.on_commit()
+        if self._ended is not None:
+            self._ended.set_result(None)
         if self.future.done():
-            return
+            return  # who awaited it was cancelled
         if self.error is not None:
             self.future.set_exception(self.error)
-            return
-        if self.on_commit is not None:
-            self.on_commit()
-        self.future.set_result(self.result)
+        else:
+            self.future.set_result(self.result)
 
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
+    async def ended(self) -> None:
+        """Wait until it is settled, however. Cancelled again, it is not waited for any more."""
+        if self.future.done() and not self.future.cancelled():
+            self.future.exception()  # it was settled and its owner cancelled at once: nobody retrieves the error
+        if not self.is_settled:
+            self._ended = self.loop.create_future()
+            await asyncio.wait([self._ended])
 
 
 class JobQueue:
@@ -52,16 +61,20 @@ class JobQueue:
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
         self._chores: deque[Job] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._sleeps = False
         self._closed = False
 
     def put(self, job: Job) -> bool:
         """Queue the job; False when the queue is closed."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return False
             self._jobs.append(job)
-            self._changed.notify()
+            if self._sleeps:
+                self._sleeps = False
+                self._changed.notify()
             return True
 
     def put_chore(self, chore: Job) -> bool:
@@ -86,12 +99,14 @@ class JobQueue:
         """Wait until there is work or the queue is closed; False when it is closed and empty."""
         with self._changed:
             if not self._jobs and not self._chores and not self._closed:
+                self._sleeps = True
                 self._changed.wait(timeout_s)
+                self._sleeps = False
             return bool(self._jobs or self._chores) or not self._closed
 
     def take(self) -> Job | None:
         """The oldest job, or None."""
-        with self._changed:
+        with self._lock:
             return self._jobs.popleft() if self._jobs else None
 
     def take_chore(self) -> Job | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ class _Read:
         self._lock = threading.Lock()
         self._connection: apsw.Connection | None = None
         self._cancelled = False
+        self._is_over = False
+        self._waiting: asyncio.Future[None] | None = None
 
     def begin(self, connection: apsw.Connection) -> bool:
         """Whether the read should still be done."""
@@ -36,13 +39,26 @@ class _Read:
     def end(self) -> None:
         with self._lock:
             self._connection = None
+            self._is_over = True
+            waiting = self._waiting
+        if waiting is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                waiting.get_loop().call_soon_threadsafe(waiting.set_result, None)
 
-    def cancel(self) -> None:
-        """Stop the statement that runs now, if any; never one of another read on the same connection."""
+    async def cancel(self) -> None:
+        """Stop the statement that runs now, if any, never one of another read on the same connection; await its end.
+
+        Cancelled again, the end is not awaited any more.
+        """
+        over = asyncio.get_running_loop().create_future()
         with self._lock:
             self._cancelled = True
+            if self._is_over:
+                return
+            self._waiting = over
             if self._connection is not None:
                 self._connection.interrupt()
+        await asyncio.wait([over])
 
 
 class ReaderPool:
@@ -63,11 +79,11 @@ class ReaderPool:
             read = _Read()
             future = self._threads.submit(lambda: self._read(work, read))
             try:
-                return cast(T, await asyncio.shield(future))
+                return cast(T, await future)
             except asyncio.CancelledError:
-                read.cancel()
-                future.add_done_callback(lambda done: done.cancelled() or done.exception())
-                await asyncio.wait([future])
+                if not future.cancelled():
+                    future.exception()  # it was done, and its owner cancelled, at once: nobody retrieves the error
+                await read.cancel()
                 raise
 
     def _read(self, work: Callable[[SqliteSession], T], read: _Read) -> T | None:
