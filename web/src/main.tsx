@@ -1,6 +1,7 @@
 // The page of a node: what it manages, how that does, and what was done about it.
 
 import { render } from 'preact'
+import { DeadLetters } from './deadletters'
 import { start } from './live'
 import { Actions, Components, Detail, Footer, Header, Systems } from './parts'
 import { connection, node } from './store'
@@ -30,6 +31,7 @@ function App() {
         <aside class="side" aria-label="What happened">
           <Actions />
           <Components />
+          <DeadLetters />
         </aside>
       </main>
       <Footer />

@@ -1,6 +1,7 @@
 // The parts of the page around the charts.
 
 import { useSignal } from '@preact/signals'
+import { Act } from './act'
 import { ago, label, number, quantity, seconds, span } from './format'
 import { Chart } from './chart'
 import { CHARTS_MAX, charted, isNumeric, keyMetrics, toggle } from './metrics'
@@ -208,6 +209,7 @@ export function Detail() {
           <Chart key={`${system.system_id}\n${metric}`} system={system} metric={metric} rangeS={range.value} />
         ))}
       </div>
+      <Act key={system.system_id} system={system} />
       <Readings system={system} shown={shown} />
     </section>
   )

@@ -16,6 +16,7 @@ export interface NodeFacts {
   systems: number
   actions: number | null
   dead_letters: number | null
+  takes_changes: boolean
 }
 
 export interface Reading {
@@ -93,4 +94,21 @@ export interface AggregatesAnswer {
   unit: string | null
   starts: string[]
   values: (number | null)[]
+}
+
+export interface DeadLetter {
+  sequence: number
+  stored_at: string
+  topic: string
+  subscription: string
+  reason: string
+  error_code: string
+  error_message: string
+  attempts: number
+  payload_bytes: number
+}
+
+export interface DeadLetterDetails extends DeadLetter {
+  payload: string
+  headers: Record<string, string>
 }

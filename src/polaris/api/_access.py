@@ -11,9 +11,6 @@ from starlette.datastructures import Headers
 from polaris.exceptions import OriginNotAllowedError, UnauthenticatedError
 
 TOKEN_CHARS_MIN = 16
-CHALLENGE = {"WWW-Authenticate": 'Bearer realm="POLARIS node", Basic realm="POLARIS node", charset="UTF-8"'}
-"""A browser answers the second with a dialog: any user name, the token as the password."""
-
 
 class Access:
     """The rules of one node.
@@ -26,6 +23,12 @@ class Access:
     def __init__(self, token: str, *, everything: bool = False) -> None:
         self._token = token.encode()
         self.everything = everything
+
+    @property
+    def challenge(self) -> str:
+        """What `WWW-Authenticate` says. A browser answers Basic with a dialog, which only helps to open the page."""
+        bearer = 'Bearer realm="POLARIS node"'
+        return f'{bearer}, Basic realm="POLARIS node", charset="UTF-8"' if self.everything else bearer
 
     def check_token(self, headers: Headers) -> None:
         """Raise `UnauthenticatedError` unless the request has the token. Takes as long for any wrong one."""

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polaris._correlation import correlation_scope
-from polaris.api._access import CHALLENGE, Access
+from polaris.api._access import Access
 from polaris.api._hosts import host_name
 from polaris.api._problems import problem_response
 from polaris.exceptions import HostNotAllowedError, PolarisException, RequestError, UnauthenticatedError
@@ -68,8 +68,10 @@ class Edge:
                     _logger.warning("request failed: %s", error.message, extra={"code": error.code})
                 if started:
                     raise
-                asking = CHALLENGE if isinstance(error, UnauthenticatedError) else None
-                await problem_response(error, headers=asking)(scope, receive, send_with_headers)
+                headers = None
+                if isinstance(error, UnauthenticatedError) and self._access is not None:
+                    headers = {"WWW-Authenticate": self._access.challenge}
+                await problem_response(error, headers=headers)(scope, receive, send_with_headers)
             except Exception as error:  # boundary: the edge of HTTP; the client gets a problem, the log the cause
                 _logger.exception("request failed unexpectedly")
                 if started:

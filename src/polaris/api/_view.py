@@ -61,6 +61,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     systems: int = 0
     actions: int | None = None
     """Actions known to the store."""
+    takes_changes: bool = False
+    """Whether actions and dead letters can be dealt with over HTTP, with the node's token."""
     dead_letters: int | None = None
     """Messages that wait in the dead-letter stream; None when the bus cannot tell."""
 

@@ -134,6 +134,7 @@ class RuntimeView:
                 values_per_s=self._values.rate(self._values_total),
             ),
             systems=len(self._latest),
+            takes_changes=True,
         )
 
     def publish_node(self) -> None:
