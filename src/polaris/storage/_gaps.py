@@ -16,7 +16,6 @@ from polaris.storage._timeseries_requests import Micros, SeriesKey
 from polaris.storage._turns import in_turns
 
 Number = int | float
-Values = dict[str, Number | None]
 
 
 async def filled(rows: Sequence[AggregatedRow], buckets: Buckets, micros: Micros, fill: Fill) -> list[AggregatedRow]:
@@ -25,7 +24,8 @@ async def filled(rows: Sequence[AggregatedRow], buckets: Buckets, micros: Micros
     `null`: their values are None. `previous`: those of the bucket before, as far back as need be. `linear`: on the line
     between the nearest neighbours with a value, by the starts of their buckets. Where there is no neighbour, at the
     ends of the range, the values are None as well. A value that is None for want of numbers (a deviation of one) is
-    filled like a missing one. Raises `QueryError` for more than 100 000 buckets or 1 000 000 rows.
+    filled like a missing one. What is filled from an `approximate` row is approximate too. Raises `QueryError` for more
+    than 100 000 buckets or 1 000 000 rows.
     """
     if not rows or micros[0] == micros[1]:
         return list(rows)
@@ -43,34 +43,37 @@ def _column(rows: Sequence[AggregatedRow], times: Sequence[datetime], fill: Fill
     """The rows of one group and field, one for each time."""
     first = rows[0]
     names = list(first.values)
-    series = {name: [(row.timestamp, row.values[name]) for row in rows] for name in names}
-    known = {name: [(stamp, value) for stamp, value in column if value is not None] for name, column in series.items()}
+    known = {name: [row for row in rows if row.values[name] is not None] for name in names}
     by_time = {row.timestamp: row for row in rows}
     for stamp in times:
         row = by_time.get(stamp)
         if row is None:
-            values: Values = {name: _between(known[name], stamp, fill) for name in names}
-            row = AggregatedRow(stamp, first.field, values, 0, dict(first.tags))
-        elif None in row.values.values():
-            values = {
-                name: _between(known[name], stamp, fill) if value is None else value
-                for name, value in row.values.items()
-            }
-            row = replace(row, values=values)
+            row = AggregatedRow(stamp, first.field, dict.fromkeys(names), 0, dict(first.tags))
+        missing = [name for name, value in row.values.items() if value is None]
+        if missing and fill != "null":
+            sources = {name: _around(known[name], stamp, fill) for name in missing}
+            values = row.values | {name: _between(name, stamp, found) for name, found in sources.items()}
+            is_approximate = row.approximate or any(one.approximate for found in sources.values() for one in found)
+            row = replace(row, values=values, approximate=is_approximate)
         yield row
 
 
-def _between(known: Sequence[tuple[datetime, Number]], stamp: datetime, fill: Fill) -> Number | None:
-    """The value at a time that has none, from those before and after it."""
-    if fill == "null":
-        return None
-    place = bisect_left(known, stamp, key=lambda entry: entry[0])
+def _around(known: Sequence[AggregatedRow], stamp: datetime, fill: Fill) -> Sequence[AggregatedRow]:
+    """The rows that tell the value at a time that has none: the one before it, for a line also the one after it."""
+    place = bisect_left(known, stamp, key=lambda row: row.timestamp)
     if place == 0:
-        return None
-    before, low = known[place - 1]
+        return ()
     if fill == "previous":
-        return low
-    if place == len(known):
+        return known[place - 1 : place]
+    return known[place - 1 : place + 1] if place < len(known) else ()
+
+
+def _between(name: str, stamp: datetime, found: Sequence[AggregatedRow]) -> Number | None:
+    """The value of one row, or on the line between two."""
+    if not found:
         return None
-    after, high = known[place]
-    return low + (high - low) * ((stamp - before) / (after - before))
+    before, after = found[0], found[-1]
+    low, high = before.values[name], after.values[name]
+    if before is after or low is None or high is None:
+        return low
+    return low + (high - low) * ((stamp - before.timestamp) / (after.timestamp - before.timestamp))
