@@ -69,7 +69,7 @@ def percent_of(aggregation: str) -> float | None:
     return percent if percent is not None and percent <= 100.0 else None
 
 
-class AggregatedPoint(msgspec.Struct, frozen=True):
+class AggregatedPoint(msgspec.Struct, frozen=True, gc=False):
     """One number for one field of one group in one bucket.
 
     `timestamp` is the start of the bucket, or of the range when no bucket was asked for. `tags` are the tags of the
@@ -86,7 +86,7 @@ class AggregatedPoint(msgspec.Struct, frozen=True):
     """Whether points are gone and what is left of them tells the value only nearly, or not of exactly these limits."""
 
 
-class AggregatedRow(msgspec.Struct, frozen=True):
+class AggregatedRow(msgspec.Struct, frozen=True, gc=False):
     """All that was asked of one field of one group in one bucket: `values` by the names of the aggregations.
 
     A value is None where the numbers were too few, as for the deviation of a single one. The rest is as in

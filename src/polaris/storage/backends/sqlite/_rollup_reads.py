@@ -5,30 +5,27 @@ A window's summary stands for its points where nothing was written to it since; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import apsw
 import msgspec
 
-from polaris.storage._aggregates import Cell, Number, group_of, rows_of, too_many_rows
-from polaris.storage._aggregation import AggregatedRow, AggregationType, percent_of
+from polaris.storage._aggregates import group_of, too_many_rows
+from polaris.storage._aggregation import AggregatedRow, percent_of
 from polaris.storage._buckets import FixedBuckets
 from polaris.storage._limits import LIMIT_MAX
-from polaris.storage._ranges import TIME_MIN, to_micros
-from polaris.storage._rollup_cells import Reading, Rollup, SeriesContent, aggregate_united
-from polaris.storage._rollup_summaries import Summary
 from polaris.storage._rollups import ceiling, floor
-from polaris.storage._timeseries_requests import AggregateRequest, Micros, SeriesKey
+from polaris.storage._timeseries_requests import AggregateRequest, Micros
 from polaris.storage.backends.sqlite._aggregate_sql import aggregate
-from polaris.storage.backends.sqlite._rollup_sql import BASE, OVER_PIECES
+from polaris.storage.backends.sqlite._rollup_rows import RowTable
+from polaris.storage.backends.sqlite._rollup_scan import PieceScan
+from polaris.storage.backends.sqlite._rollup_sql import OVER_PIECES
+from polaris.storage.backends.sqlite._rollup_streams import IN_ORDER, StreamedRead
 from polaris.storage.backends.sqlite._rollups import SUMMARY_COLUMNS, CollectionPolicy
 from polaris.storage.backends.sqlite._series import COLUMNS, StoredSeries
-from polaris.storage.backends.sqlite._sql import Row, rows
-
-_TIME_MIN_US = to_micros(TIME_MIN)
-_NEEDS_ORDER = (AggregationType.RATE, AggregationType.INCREASE)
+from polaris.storage.backends.sqlite._sql import Row, rows, scalar
 
 
 def aggregate_rolled_up(
@@ -39,34 +36,6 @@ def aggregate_rolled_up(
         return []
     read = _RolledUpRead(connection, series, request, policy)
     return read.rows()
-
-
-class _Cells:
-    """The results, put together: a count and a value of every name for each cell."""
-
-    def __init__(self, request: AggregateRequest) -> None:
-        self._request = request
-        self._cells: dict[Cell, tuple[int, dict[str, Number | None]]] = {}
-        self.approximate: set[Cell] = set()
-
-    def count(self, cell: Cell, count: int, *, approximate: bool) -> dict[str, Number | None]:
-        values: dict[str, Number | None] = dict.fromkeys(self._request.of(cell[2]))
-        self._cells[cell] = (count, values)
-        if approximate:
-            self.approximate.add(cell)
-        return values
-
-    def put(self, cell: Cell, name: str, value: Number | None) -> None:
-        self._cells[cell][1][name] = value
-
-    def rows(self) -> list[AggregatedRow]:
-        found = rows_of((cell, count, values) for cell, (count, values) in self._cells.items())
-        if not self.approximate:
-            return found
-        return [
-            msgspec.structs.replace(row, approximate=True) if cell in self.approximate else row
-            for cell, row in zip(sorted(self._cells), found, strict=True)
-        ]
 
 
 class _RolledUpRead:
@@ -83,49 +52,38 @@ class _RolledUpRead:
         self._series = series
         self._request = request
         self._policy = policy
-        numbered: dict[SeriesKey, int] = {}
-        self._groups = [numbered.setdefault(group_of(one.tags, request.group_by), len(numbered)) for one in series]
-        self._names = list(numbered)
+        keys = [group_of(one.tags, request.group_by) for one in series]
+        self._names = sorted(set(keys))
+        numbers = {key: number for number, key in enumerate(self._names)}
+        self._groups = [numbers[key] for key in keys]
         self._edges = self._counted_out()
         self._window_us = self._usable_window()
         self._raw, self._summarised = self._split()
 
     def rows(self) -> list[AggregatedRow]:
         request = self._request
-        fields = request.fields
-        if fields is None:
-            fields = tuple(dict.fromkeys(name for one in self._series for name in one.shape))
-        has_rollups = self._has_rollups()
-        if not has_rollups and not self._summarised:
+        fields = tuple(sorted(request.fields or {name for one in self._series for name in one.shape}))
+        widths = self._rollup_widths(fields)
+        if not widths and not self._summarised:
             return aggregate(self._connection, self._series, request)
-        by_hand = {
-            field: tuple(name for name in request.of(field) if self._is_by_hand(name, has_rollups=has_rollups))
-            for field in fields
-        }
-        cells = _Cells(request)
+        table = RowTable(request, self._names, fields)
+        self._count(fields, widths, table)
+        exact: dict[str, tuple[str, ...]] = {}
+        streams = StreamedRead(self._connection, self._series, self._groups, request, widths, self._edges)
         for field in fields:
-            self._reduce(field, [name for name in request.of(field) if name not in by_hand[field]], cells)
-        if any(by_hand.values()):
-            rest = msgspec.structs.replace(
-                request, fields=tuple(name for name in fields if by_hand[name]), aggregations=(), by_field=by_hand
-            )
-            found = self._united(rest) if has_rollups else aggregate(self._connection, self._series, rest)
-            self._take(found, cells)
-        return cells.rows()
-
-    @staticmethod
-    def _is_by_hand(name: str, *, has_rollups: bool) -> bool:
-        """Whether an aggregation cannot be read from summaries alone."""
-        return percent_of(name) is not None or (has_rollups and name in _NEEDS_ORDER)
-
-    @staticmethod
-    def _take(found: Sequence[AggregatedRow], cells: _Cells) -> None:
-        for row in found:
-            cell = (to_micros(row.timestamp), tuple(row.tags.items()), row.field)
-            for name, value in row.values.items():
-                cells.put(cell, name, value)
-            if row.approximate:
-                cells.approximate.add(cell)
+            names = request.of(field)
+            in_order = [name for name in names if widths and name in IN_ORDER]
+            self._reduce(field, [name for name in names if name in OVER_PIECES and name not in in_order], table)
+            if in_order:
+                streams.put_rises(field, in_order, table)
+            exact[field] = tuple(name for name in names if percent_of(name) is not None)
+        if any(exact.values()):
+            named = tuple(field for field in fields if exact[field])
+            rest = msgspec.structs.replace(request, fields=named, aggregations=(), by_field=exact)
+            table.take(aggregate(self._connection, self._series, rest))
+            for field in named:
+                streams.put_percentiles(field, exact[field], table)
+        return table.rows()
 
     # Which parts are read in which way
 
@@ -169,48 +127,48 @@ class _RolledUpRead:
             summarised.append(windows)
         return raw, summarised if any(summarised) else None
 
-    def _has_rollups(self) -> bool:
-        if not self._policy.widths:
-            return False
-        start, end = self._request.micros
-        found = rows(
-            self._connection,
-            "SELECT 1 FROM json_each(?) c CROSS JOIN json_each(?) w CROSS JOIN json_each(?) n CROSS JOIN ts_rollups r"
-            " WHERE r.series = c.value AND r.place = n.value AND r.width = w.value AND r.start >= ? AND r.start < ?"
-            " LIMIT 1",
-            (
-                _json([one.number for one in self._series]),
-                _json(self._policy.widths),
-                _json(list(range(max(len(one.shape) for one in self._series)))),
-                start,
-                end,
-            ),
+    def _rollup_widths(self, fields: Sequence[str]) -> list[int]:
+        """The widths of which there are rollups in the range."""
+        wanted = set(fields)
+        places = [
+            (one.number, place)
+            for one in self._series
+            for place, name in enumerate(one.shape if self._policy.widths else ())
+            if name in wanted
+        ]
+        sql = (
+            "SELECT EXISTS (SELECT 1 FROM json_each(?1) c CROSS JOIN ts_rollups r WHERE r.series = c.value ->> 0"
+            " AND r.place = c.value ->> 1 AND r.width = ?2 AND r.start >= ?3 AND r.start < ?4)"
         )
-        return bool(found)
+        text = _json(places)
+        return [
+            width
+            for width in self._policy.widths
+            if scalar(self._connection, sql, (text, width, *self._request.micros))
+        ]
 
     # Reading
 
-    def _reduce(self, field: str, names: Sequence[str], cells: _Cells) -> None:
-        """Put the values of one field, as far as pieces tell them, into their cells."""
-        source = self._pieces(field)
+    def _count(self, fields: Sequence[str], widths: Sequence[int], table: RowTable) -> None:
+        """Make the rows, with all that can be told from counts, sums and extremes."""
+        scan = PieceScan(self._connection, self._series, self._groups, self._request, fields)
+        scan.add_points(self._raw)
+        if self._summarised is not None and self._policy.window_us is not None:
+            scan.add_windows(self._summarised, self._policy.window_us, self._edges)
+        for width in widths:
+            scan.add_rollups(width, self._edges)
+        for cell, found in scan.cells():
+            table.add(cell, found)
+
+    def _reduce(self, field: str, names: Sequence[str], table: RowTable) -> None:
+        """Put the values of one field that need more of its pieces than counts, into the rows."""
+        source = self._pieces(field) if names else None
         if source is None:
             return
         sql, bindings = source
-        for start, group, count, total, low, high, is_cut in self._rows(f"{sql}{BASE}", bindings):
-            bucket = max(start, _TIME_MIN_US)  # as the timestamp will show it
-            values = cells.count((bucket, self._names[group], field), count, approximate=bool(is_cut))
-            simple = {
-                AggregationType.COUNT: count,
-                AggregationType.SUM: total,
-                AggregationType.AVG: total / count,
-                AggregationType.MIN: low,
-                AggregationType.MAX: high,
-            }
-            values.update((name, simple[AggregationType(name)]) for name in names if name in simple)
         for name in names:
-            if name in OVER_PIECES:
-                for bucket, group, value in self._rows(f"{sql}{OVER_PIECES[name]}", bindings):
-                    cells.put((max(bucket, _TIME_MIN_US), self._names[group], field), name, value)
+            for bucket, group, value in self._rows(f"{sql}{OVER_PIECES[name]}", bindings):
+                table.put(group, field, bucket, name, value)
 
     def _rows(self, sql: str, bindings: dict[str, Any]) -> list[Row]:
         found = rows(self._connection, f"{sql} LIMIT {LIMIT_MAX + 1}", bindings)
@@ -302,44 +260,6 @@ class _RolledUpRead:
         if self._request.buckets is None:
             return ":start", ""
         return f"{column} - (({column} - :origin) % :bucket + :bucket) % :bucket", ""
-
-    # By hand: what needs all numbers in order, or sketches
-
-    def _united(self, request: AggregateRequest) -> list[AggregatedRow]:
-        return aggregate_united(request, self._contents(frozenset(request.fields or ())))
-
-    def _contents(self, fields: frozenset[str]) -> Iterator[SeriesContent]:
-        start, end = self._request.micros
-        widths = _json(self._policy.widths)
-        for one in self._series:
-            places = {place: name for place, name in enumerate(one.shape) if name in fields}
-            found = rows(
-                self._connection,
-                f"SELECT r.start, r.width, r.place, {SUMMARY_COLUMNS}, sketch FROM json_each(?) n"  # noqa: S608
-                " CROSS JOIN json_each(?) w CROSS JOIN ts_rollups r WHERE r.series = ? AND r.place = n.value"
-                " AND r.width = w.value AND r.start >= ? AND r.start < ?",
-                (_json(list(places)), widths, one.number, start, end),
-            )
-            rollups = [Rollup(first, width, places[place], Summary(*rest)) for first, width, place, *rest in found]
-            yield SeriesContent(one.tags, self._readings(one, places), sorted(rollups, key=_when))
-
-    def _readings(self, series: StoredSeries, places: dict[int, str]) -> list[Reading]:
-        start, end = self._request.micros
-        found: list[Reading] = []
-        for place, name in places.items():
-            column = f"c{place % COLUMNS}"
-            sql = " UNION ALL ".join(
-                f"SELECT ts, {column} AS x FROM {table} WHERE series = :series AND ts >= :start AND ts < :end"  # noqa: S608
-                f" AND part = {place // COLUMNS} AND typeof({column}) IN ('integer', 'real')"
-                for table in ("ts_hot", "ts_cold")
-            )
-            bindings = {"series": series.number, "start": start, "end": end}
-            found += [(ts, name, value) for ts, value in rows(self._connection, f"{sql} ORDER BY ts", bindings)]
-        return found
-
-
-def _when(rollup: Rollup) -> tuple[int, int]:
-    return rollup.start_us, rollup.width_us
 
 
 def _parts(whole_range: Micros, whole: Micros, dirty: Sequence[Micros]) -> tuple[list[Micros], list[Micros]]:

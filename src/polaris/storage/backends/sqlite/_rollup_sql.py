@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from polaris.storage._aggregation import AggregationType
 
-BASE = " SELECT b, g, sum(count), total(total), min(low), max(high), max(is_cut) FROM pieces GROUP BY b, g"
-
 OVER_PIECES: dict[str, str] = {
     AggregationType.STDDEV: (
         ", means AS (SELECT b, g, total(total) / sum(count) AS mean, sum(count) AS n FROM pieces GROUP BY b, g)"
