@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -184,31 +185,44 @@ def equal_buckets_begin_in_1970(patch: Patch) -> None:
     wrap(patch, shared_timeseries, "parse_buckets", parse)
 
 
+def fills_otherwise(patch: Patch, asked: str, value_of: Callable[[Any, Any], Any]) -> None:
+    """What is filled in one way has other values, which are made of a row and the one before it of its column."""
+
+    async def filled(rows: Any, buckets: Any, micros: Any, fill: Any) -> Any:
+        found = await _gaps.filled(rows, buckets, micros, fill)
+        if fill != asked:
+            return found
+        before: dict[str, Any] = {}
+        otherwise = []
+        for row in found:
+            column = f"{row.field} {row.tags}"
+            value = value_of(row, before.get(column))
+            otherwise.append(row if row.count else replace(row, values=dict.fromkeys(row.values, value)))
+            before[column] = row
+        return otherwise
+
+    patch.setattr(shared_timeseries, "filled", filled)
+
+
+def only_value(row: Any) -> Any:
+    return next(iter(row.values.values()))
+
+
 @promise("test_gaps_are_shown_as_null")
 def gaps_are_zero(patch: Patch) -> None:
-    def between(original: Any, known: Any, stamp: Any, fill: str) -> Any:
-        return 0 if fill == "null" else original(known, stamp, fill)
-
-    wrap(patch, _gaps, "_between", between)
+    fills_otherwise(patch, "null", lambda row, before: 0)
 
 
 @promise("test_gaps_keep_the_value_before_them")
 def only_the_next_bucket_is_filled(patch: Patch) -> None:
-    def between(original: Any, known: Any, stamp: Any, fill: str) -> Any:
-        if fill == "previous" and not any(stamp - before == timedelta(minutes=1) for before, _ in known):
-            return None
-        return original(known, stamp, fill)
-
-    wrap(patch, _gaps, "_between", between)
+    fills_otherwise(patch, "previous", lambda row, before: only_value(row) if before and before.count else None)
 
 
 @promise("test_gaps_are_bridged_by_a_line")
 def gaps_are_bridged_by_a_step(patch: Patch) -> None:
-    def between(original: Any, known: Any, stamp: Any, fill: str) -> Any:
-        found = original(known, stamp, fill)
-        return 25.0 if fill == "linear" and found is not None and stamp.minute else found
-
-    wrap(patch, _gaps, "_between", between)
+    fills_otherwise(
+        patch, "linear", lambda row, _: 25.0 if only_value(row) and row.timestamp.minute else only_value(row)
+    )
 
 
 @promise("test_gaps_are_filled_within_the_range_only")
