@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.storage._ranges import to_micros
 from polaris.storage._rollup_steps import RetentionStep, due_steps, run_step
@@ -12,7 +10,7 @@ from polaris.storage.backends.sqlite._rollup_windows import WindowKeeper
 from polaris.storage.backends.sqlite._session import SqliteSession
 from polaris.storage.backends.sqlite._sql import rows
 
-SLICE_ROWS = 2_048
+SLICE_ROWS = 1_024
 """Rows that one slice summarises or retires, about: some ten milliseconds."""
 RETENTION_INTERVAL_S = 60.0
 """How often the policies are looked at for what has become old."""
@@ -47,7 +45,7 @@ class RollupUpkeep:
 
     def is_due(self, *, busy: bool) -> bool:
         """Whether a slice should be run now; `busy` says that writers are waiting."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now - self._ended_at < self._took_s * (REST_BUSY if busy else REST_IDLE):
             return False
         return (
@@ -58,18 +56,18 @@ class RollupUpkeep:
 
     def run_slice(self) -> None:
         """One slice, inside a transaction that the caller began."""
-        begun = time.monotonic()
+        begun = self._clock.monotonic()
         self._has_more = False  # when it fails, the next one waits like everything else
         try:
             self._has_more = self._run()
         finally:
-            self._ended_at = time.monotonic()
+            self._ended_at = self._clock.monotonic()
             self._took_s = self._ended_at - begun
 
     def _run(self) -> bool:
         if self._windows.run_slice(self._session.time_series.cold_until()):
             return True
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now >= self._policies_at:
             self._steps = self._due_steps()
             self._policies_at = now + RETENTION_INTERVAL_S  # only now: what fails is tried again soon
