@@ -37,6 +37,28 @@ def test_hosts_are_known_in_their_order() -> None:
     assert Dsn("postgresql:///db?host=three").hosts == ("three",)
 
 
+def test_each_of_several_hosts_has_an_address_of_its_own() -> None:
+    assert Dsn(f"postgresql://me:{SECRET}@one:5432,[::1]:7/db?sslmode=disable").addresses() == [
+        f"postgresql://me:{SECRET}@one:5432/db?sslmode=disable",
+        f"postgresql://me:{SECRET}@[::1]:7/db?sslmode=disable",
+    ]
+    assert Dsn("postgresql:///db?host=one,two&port=1,2&user=me").addresses() == [
+        "postgresql:///db?user=me&port=1&host=one",
+        "postgresql:///db?user=me&port=2&host=two",
+    ]
+    assert Dsn("postgresql://one,two/db?port=9").addresses() == [
+        "postgresql://one/db?port=9",
+        "postgresql://two/db?port=9",
+    ]
+    single = "postgresql:///db?host=%2Frun%2Fpg&user=me"
+    assert Dsn(single).addresses() == [single]
+
+
+def test_what_the_password_says_is_not_taken_for_an_option() -> None:
+    assert Dsn("postgresql://me:target_session_attrs@one,two/db").session_attributes is None
+    assert Dsn("postgresql://me@one,two/db?target_session_attrs=standby").session_attributes == "standby"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -52,6 +74,12 @@ def test_hosts_are_known_in_their_order() -> None:
         f"postgresql://me:{SECRET}@host:70000/db",
         f"postgresql://me:{SECRET}@a,,b/db",
         f"postgresql://me:{SECRET}@[::1/db",
+        f"postgresql://me:p/{SECRET}@host",
+        f"postgresql://me:p@{SECRET}@host/db",
+        f"postgresql://me:p#{SECRET}@host/db",
+        f"postgresql://me:{SECRET}@host/db?target_session_attrs=primary-ish",
+        f"postgresql://me:{SECRET}@a,b,c/db?port=1,2",
+        f"postgresql://me:{SECRET}@host/db?port=x",
     ],
 )
 def test_an_address_that_is_none_is_refused_without_being_repeated(text: object) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from polaris.exceptions import InvalidValueError, StoreConnectionError
 from polaris.storage._limits import COLLECTIONS_MAX
-from polaris.storage.backends.postgresql._link import Link
+from polaris.storage.backends.postgresql._link import Link, UnknownOutcomeError
 from polaris.storage.backends.postgresql._memory import Memory
 from polaris.storage.backends.postgresql._migrate import SCHEMA_LOCK, lock_number
 from polaris.storage.backends.postgresql._pool import ConnectionPool
@@ -106,8 +106,7 @@ class Catalog:
         known: Partitions | None = self.memory.get(("ts", collection))
         if known is not None and not known.missing(times):
             return known
-        async with self._changing() as link, link.atomic():
-            await self._lock(link)
+        async with self._changing() as link:
             home = await self._series_home(link, collection)
             for time_us in home.missing(times):
                 if home.missing((time_us,)):
@@ -158,8 +157,7 @@ class Catalog:
         table: str | None = self.memory.get(("doc", collection))
         if table is not None:
             return table
-        async with self._changing() as link, link.atomic():
-            await self._lock(link)
+        async with self._changing() as link:
             number = await link.value("SELECT id FROM doc_collections WHERE name = $1", collection)
             if number is None:
                 if await link.value("SELECT count(*) FROM doc_collections") >= COLLECTIONS_MAX:
@@ -174,10 +172,18 @@ class Catalog:
         self.memory.learn(("doc", collection), table)
         return table
 
-    def _changing(self) -> AbstractAsyncContextManager[Link]:
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[Link]:
+        """A transaction of its own, one at a time in the whole store."""
         if self._read_only:
             raise StoreConnectionError("the store is open for reading only")
-        return self._pool.alone()
+        try:
+            async with self._pool.alone() as link, link.atomic():
+                await self._lock(link)
+                yield link
+        except UnknownOutcomeError as error:
+            # Perhaps there is an empty table now; what it was made for is not done.
+            raise StoreConnectionError("the connection to the server was lost while a table was made") from error
 
     async def _lock(self, link: Link) -> None:
         await link.rows("SELECT pg_advisory_xact_lock($1, $2)", SCHEMA_LOCK, lock_number(self._schema))

@@ -202,10 +202,10 @@ class PostgresDocuments(DocumentWrites):
                 count = await self._link.value("SELECT count(*) FROM doc_indexes WHERE collection = $1", number)
                 if count >= INDEXES_MAX:
                     raise QueryError(f"a collection has at most {INDEXES_MAX} indexes")
-                await self._link.run(f"CREATE INDEX {name} ON {table} ({index_columns(paths)})")
+                await self._link.run_long(f"CREATE INDEX {name} ON {table} ({index_columns(paths)})")
             if unique:
                 try:
-                    await self._link.run(f"CREATE UNIQUE INDEX {name}_u ON {table} ({unique_column(paths)})")
+                    await self._link.run_long(f"CREATE UNIQUE INDEX {name}_u ON {table} ({unique_column(paths)})")
                 except driver_errors.UniqueViolationError as error:
                     raise ConflictError(
                         f"documents of {collection} break the unique index that was asked for"

@@ -15,6 +15,7 @@ from polaris.storage._backend import StoreHealth
 from polaris.storage._operation import Operation
 from polaris.storage._series_limits import SeriesLimits
 from polaris.storage.backends.postgresql._catalog import Catalog
+from polaris.storage.backends.postgresql._connector import Connector
 from polaris.storage.backends.postgresql._driver import driver_errors
 from polaris.storage.backends.postgresql._dsn import Dsn, check_schema_name
 from polaris.storage.backends.postgresql._errors import (
@@ -73,11 +74,10 @@ class PostgresEngine(SharedEngine):
         self.options = PostgresOptions(**options)
         self.series_limits = series_limits or SeriesLimits()
         self._outbox = PostgresOutboxPort(self, self)
-        self._pool = ConnectionPool(
-            self.dsn, self.schema, self.options, read_only=read_only, on_connect=self._look_anew
-        )
+        connector = Connector(self.dsn, self.schema, self.options, read_only=read_only, on_connect=self._look_anew)
+        self._pool = ConnectionPool(connector, self.options)
         self._catalog = Catalog(self._pool, self.schema, self.options.partition_us, read_only=read_only)
-        self._listener = OutboxListener(self._pool.connect, channel_of(self.schema), self.outbox_changed.set)
+        self._listener = OutboxListener(connector.connect, channel_of(self.schema), self.outbox_changed.set)
         self._backoff = Backoff(0.005, 0.2, random=Random())  # noqa: S311 # spreads waits, no secret
         self._connected = False
         self._changing = asyncio.Lock()

@@ -65,6 +65,14 @@ def lost_connection(error: BaseException) -> bool:
     return isinstance(error, LOST) or (state[:2] in {"08", "57"} and state != "57014") or state in {"25P03", "25P04"}
 
 
+def is_of_no_use(error: BaseException) -> bool:
+    """Whether the connection is to be thrown away: it was lost, or its server takes no writes any more.
+
+    Another one is then looked for among the hosts of the address.
+    """
+    return lost_connection(error) or sqlstate(error) == "25006"
+
+
 def translated(error: BaseException) -> PolarisException:
     """The store's error for an error of the driver; those of POLARIS pass unchanged.
 
@@ -91,4 +99,4 @@ def _told(error: BaseException) -> Exception | None:
     return error if isinstance(error, Exception) else None
 
 
-__all__ = ["SERIALIZATION", "STALE", "RepeatError", "lost_connection", "sqlstate", "translated"]
+__all__ = ["SERIALIZATION", "STALE", "RepeatError", "is_of_no_use", "lost_connection", "sqlstate", "translated"]

@@ -29,10 +29,11 @@ class Link:
     A single statement is a transaction of its own; `atomic` makes several one, unless there is one already.
     """
 
-    __slots__ = ("_in_transaction", "connection", "is_committed", "is_serializable", "touched")
+    __slots__ = ("_in_transaction", "_schema_timeout_s", "connection", "is_committed", "is_serializable", "touched")
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, schema_timeout_s: float) -> None:
         self.connection = connection
+        self._schema_timeout_s = schema_timeout_s
         self._in_transaction = False
         self.is_committed = False
         """Whether its transaction was committed."""
@@ -67,12 +68,19 @@ class Link:
     async def value(self, sql: str, *values: Any) -> Any:
         return await self.connection.fetchval(sql, *values)
 
-    async def run(self, sql: str, *values: Any) -> int:
-        """Run a statement; gives how many rows it touched."""
+    async def run(self, sql: str, *values: Any, timeout_s: float | None = None) -> int:
+        """Run a statement; gives how many rows it touched. `timeout_s` instead of what all statements have."""
         self._touch()
-        status: str = await self.connection.execute(sql, *values)
+        status: str = await self.connection.execute(sql, *values, timeout=timeout_s)
         last = status.rpartition(" ")[2]
         return int(last) if last.isdigit() else 0
+
+    async def run_long(self, sql: str) -> None:
+        """Run a statement that changes the schema, in a transaction: it may take as long as `schema_timeout_s`."""
+        limit_ms = round(self._schema_timeout_s * 1000)
+        await self.run(f"SET LOCAL statement_timeout = {limit_ms}")
+        await self.run(sql, timeout_s=self._schema_timeout_s + 2.0)
+        await self.run("SET LOCAL statement_timeout TO DEFAULT")
 
     async def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each set of values, all or none, in one go."""

@@ -8,8 +8,9 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+from polaris.exceptions import StoreConnectionError
 from polaris.resilience import Backoff
-from polaris.storage.backends.postgresql._driver import asyncpg
+from polaris.storage.backends.postgresql._connector import FAILURES
 
 CHECK_S = 15.0
 """How often a connection that says nothing is asked whether it is still there."""
@@ -55,16 +56,22 @@ class OutboxListener:
                     await self._stay(connection)
                 finally:
                     connection.terminate()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+            except (*FAILURES, StoreConnectionError):
                 # A listener that has worked begins with short pauses again.
                 attempt = 1 if self._listening.is_set() else attempt + 1
                 self._listening.clear()
             await asyncio.sleep(self._backoff.delay_s(attempt))
 
     async def _stay(self, connection: Any) -> None:
+        is_lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: is_lost.set())
         await connection.add_listener(self._channel, lambda *_: self._heard())
         self._listening.set()
         self._heard()
-        while True:
-            await asyncio.sleep(CHECK_S)
-            await connection.execute("SELECT 1")
+        while not is_lost.is_set():
+            try:
+                async with asyncio.timeout(CHECK_S):
+                    await is_lost.wait()
+            except TimeoutError:
+                await connection.execute("SELECT 1")
+        raise ConnectionResetError

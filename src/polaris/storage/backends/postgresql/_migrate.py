@@ -70,7 +70,10 @@ async def migrate(link: Link, schema: str, migrations: list[Migration]) -> int:
     if await check_schema(link, schema, migrations) == len(migrations):
         return 0
     async with link.atomic():
-        await link.rows("SELECT pg_advisory_xact_lock($1, $2)", SCHEMA_LOCK, lock_number(schema))
+        # Another node may be at it, with a step that takes its time.
+        await link.run("SET LOCAL lock_timeout = 0")
+        await link.run_long(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK}, {lock_number(schema)})")
+        await link.run("SET LOCAL lock_timeout TO DEFAULT")
         version = await check_schema(link, schema, migrations)
         if version == len(migrations):
             return 0
@@ -83,7 +86,7 @@ async def migrate(link: Link, schema: str, migrations: list[Migration]) -> int:
                 ' checksum text COLLATE "C" NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())'
             )
         for migration in migrations[version:]:
-            await link.run(migration.sql)
+            await link.run_long(migration.sql)
             await link.run(
                 "INSERT INTO polaris_migrations (number, name, checksum) VALUES ($1, $2, $3)",
                 migration.number,

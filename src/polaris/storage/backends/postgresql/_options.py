@@ -16,9 +16,10 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     one for waiting; those that nobody needed for five minutes are closed. `acquire_timeout_s`: how long to wait for a
     free connection. `connect_timeout_s`: how long one may take to be made. `statement_timeout_s`: how long the server
     works on one statement; a server that does not answer is given up two seconds later. `lock_timeout_s`: how long a
-    statement waits for a lock. `idle_timeout_s`: how long a transaction may stand idle before the server ends it.
-    `partition_hours`: the time that a partition of a new collection of time series spans. `synchronous_commit`: what
-    the server must have done when a commit is acknowledged, None for its own setting.
+    statement waits for a lock. `schema_timeout_s`: how long a migration or the making of an index may take, and how
+    long a node waits for another one's. `idle_timeout_s`: how long a transaction may stand idle before the server ends
+    it. `partition_hours`: the time that a partition of a new collection of time series spans. `synchronous_commit`:
+    what the server must have done when a commit is acknowledged, None for its own setting.
     """
 
     pool_max: int = 10
@@ -26,6 +27,7 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float = 5.0
     statement_timeout_s: float = 30.0
     lock_timeout_s: float = 10.0
+    schema_timeout_s: float = 600.0
     idle_timeout_s: float = 60.0
     partition_hours: int = 168
     synchronous_commit: str | None = None
@@ -35,7 +37,7 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 raise InvalidValueError(name, f"an integer from {least} to {most}", value)
-        for name in ("acquire", "connect", "statement", "lock", "idle"):
+        for name in ("acquire", "connect", "statement", "lock", "schema", "idle"):
             value = getattr(self, f"{name}_timeout_s")
             if type(value) not in (int, float) or not 0.01 <= value <= 86_400:
                 raise InvalidValueError(f"{name}_timeout_s", "seconds from 0.01 to 86 400", value)

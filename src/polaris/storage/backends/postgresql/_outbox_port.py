@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from polaris.storage._operation import Executor
@@ -19,5 +20,7 @@ class PostgresOutboxPort(OutboxPort):
         self._server = engine
 
     async def wait(self, *, timeout_s: float) -> bool:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
         await self._server.listen(timeout_s=timeout_s)
-        return await super().wait(timeout_s=timeout_s)
+        return await super().wait(timeout_s=max(0.0, until - loop.time()))

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from polaris.exceptions import StoreConnectionError
+from polaris.storage.backends.postgresql._connector import FAILURES, Connector
 from polaris.storage.backends.postgresql._driver import asyncpg
-from polaris.storage.backends.postgresql._dsn import Dsn
-from polaris.storage.backends.postgresql._errors import lost_connection, translated
+from polaris.storage.backends.postgresql._errors import is_of_no_use, translated
 from polaris.storage.backends.postgresql._link import CLEANUP_S, Link
 from polaris.storage.backends.postgresql._options import PostgresOptions
 
-VERSION_MIN = 15
-
 
 class ConnectionPool:
-    """Makes connections when they are needed and keeps some; lost ones are replaced at their next use.
+    """Makes connections when they are needed and keeps some; lost ones are replaced at their next use."""
 
-    With several hosts in the address each new connection looks for the primary anew. `on_connect` is called whenever a
-    connection was made: what was known of the server may be true no longer.
-    """
-
-    def __init__(
-        self, dsn: Dsn, schema: str, options: PostgresOptions, *, read_only: bool, on_connect: Callable[[], None]
-    ) -> None:
-        self._dsn = dsn
+    def __init__(self, connector: Connector, options: PostgresOptions) -> None:
+        self._connector = connector
         self._options = options
-        self._read_only = read_only
-        self._settings = options.server_settings(schema, read_only=read_only)
-        self._on_connect = on_connect
         self._pool: Any = None
+        self._is_open = False
+        self._users = 0
+        """Who has a connection, or waits for one."""
+        self._unused = asyncio.Event()
+        self._unused.set()
         self._alone: Any = None
         self._alone_lock = asyncio.Lock()
         self.waits = 0
@@ -42,7 +36,7 @@ class ConnectionPool:
         pool = asyncpg.create_pool(
             min_size=0,
             max_size=self._options.pool_max,
-            connect=self.connect,
+            connect=self._connector.connect,
             reset=_leave_as_it_is,
             max_inactive_connection_lifetime=300.0,
         )
@@ -54,28 +48,7 @@ class ConnectionPool:
             if isinstance(error, Exception):
                 raise translated(error) from _shown(error)
             raise
-        self._pool = pool
-
-    async def connect(self, *_: Any, **__: Any) -> Any:
-        """A new connection of its own, to be closed by the caller. Raises errors of the driver."""
-        wanted = {} if "target_session_attrs" in self._dsn.reveal() else {"target_session_attrs": self._attributes()}
-        connection = await asyncpg.connect(
-            self._dsn.reveal(),
-            timeout=self._options.connect_timeout_s,
-            command_timeout=self._options.command_timeout_s,
-            server_settings=self._settings,
-            **wanted,
-        )
-        try:
-            _check_server(connection)
-        except BaseException:  # boundary: undone, then raised again
-            connection.terminate()
-            raise
-        self._on_connect()
-        return connection
-
-    def _attributes(self) -> str:
-        return "any" if self._read_only else "read-write"
+        self._pool, self._is_open = pool, True
 
     @asynccontextmanager
     async def link(self) -> AsyncIterator[Link]:
@@ -84,7 +57,7 @@ class ConnectionPool:
         try:
             yield link
         except BaseException as error:  # boundary: looked at, then raised again
-            if lost_connection(error):
+            if is_of_no_use(error):
                 link.throw_away()
             raise
         finally:
@@ -93,67 +66,96 @@ class ConnectionPool:
     async def take(self) -> Link:
         """A connection of the pool. Raises `StoreConnectionError` when none comes free or can be made in time."""
         pool = self._pool
-        if pool is None:
+        if not self._is_open:
             raise StoreConnectionError("the store is not connected")
         if pool.get_idle_size() == 0 and pool.get_size() >= self._options.pool_max:
             self.waits += 1
+        self._users += 1
+        self._unused.clear()
         try:
-            return Link(await pool.acquire(timeout=self._options.acquire_timeout_s))
-        except TimeoutError as error:
-            raise StoreConnectionError(
-                f"no connection came free or could be made within {self._options.acquire_timeout_s} s",
-                {"pool_max": self._options.pool_max},
-            ) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncpg.InternalClientError) as error:
-            raise translated(error) from _shown(error)
+            return self._link_of(await pool.acquire(timeout=self._options.acquire_timeout_s))
+        except BaseException as error:  # boundary: nothing was taken; translated, or raised again
+            self._leave()
+            if isinstance(error, TimeoutError):
+                raise self._none_in_time() from error
+            if isinstance(error, FAILURES):
+                raise translated(error) from _shown(error)
+            raise
+
+    def _leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._unused.set()
+
+    def _none_in_time(self) -> StoreConnectionError:
+        return StoreConnectionError(
+            f"no connection came free or could be made within {self._options.acquire_timeout_s} s",
+            {"pool_max": self._options.pool_max},
+        )
 
     async def give_back(self, link: Link) -> None:
         """Undo what is not committed and put the connection back. Never raises but for cancellation."""
-        pool = self._pool
         try:
             await link.undo()
         finally:
-            if pool is not None:
-                try:
-                    await pool.release(link.connection, timeout=CLEANUP_S)
-                except Exception:  # boundary: what the connection did is done; one that cannot be given back goes
-                    link.throw_away()
+            try:
+                await self._pool.release(link.connection, timeout=CLEANUP_S)
+            except Exception:  # boundary: what the connection did is done; one that cannot be given back goes
+                link.throw_away()
+            finally:
+                self._leave()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[Link]:
         """The connection for changes of the schema, used by one task at a time.
 
         It is not of the pool, so a transaction that holds a connection and needs such a change never waits for itself.
+        Raises `StoreConnectionError` when it is not to be had in time.
         """
-        async with self._alone_lock:
-            try:
-                async with asyncio.timeout(self._options.acquire_timeout_s):
-                    if self._alone is None or self._alone.is_closed():
-                        self._alone = await self.connect()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncpg.InternalClientError) as error:
-                raise translated(error) from _shown(error)
-            link = Link(self._alone)
+        try:
+            async with asyncio.timeout(self._options.acquire_timeout_s):
+                await self._alone_lock.acquire()
+        except TimeoutError as error:
+            raise self._none_in_time() from error
+        try:
+            link = await self._link_alone()
             try:
                 yield link
             except BaseException as error:  # boundary: looked at, then raised again
-                if lost_connection(error):
+                if is_of_no_use(error):
                     link.throw_away()
                 raise
             finally:
                 await link.undo()
+        finally:
+            self._alone_lock.release()
+
+    async def _link_alone(self) -> Link:
+        try:
+            async with asyncio.timeout(self._options.acquire_timeout_s):
+                if self._alone is None or self._alone.is_closed():
+                    self._alone = await self._connector.connect()
+        except FAILURES as error:
+            raise translated(error) from _shown(error)
+        return self._link_of(self._alone)
+
+    def _link_of(self, connection: Any) -> Link:
+        return Link(connection, self._options.schema_timeout_s)
 
     async def close(self) -> None:
         """Wait for what is under way, at most as long as a statement may take, then close. Idempotent."""
-        pool, self._pool = self._pool, None
-        alone, self._alone = self._alone, None
+        self._is_open = False
+        pool = self._pool
         try:
             if pool is not None:
                 try:
                     async with asyncio.timeout(self._options.command_timeout_s):
+                        await self._unused.wait()
                         await pool.close()
-                except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                except FAILURES:
                     pool.terminate()
         finally:
+            alone, self._alone = self._alone, None
             if pool is not None:
                 pool.terminate()
             if alone is not None:
@@ -161,7 +163,7 @@ class ConnectionPool:
 
     @property
     def sizes(self) -> dict[str, int | float]:
-        pool = self._pool
+        pool = self._pool if self._is_open else None
         return {
             "connections": 0 if pool is None else pool.get_size(),
             "connections_idle": 0 if pool is None else pool.get_idle_size(),
@@ -171,15 +173,6 @@ class ConnectionPool:
 
 async def _leave_as_it_is(_connection: Any) -> None:
     """Nothing that this package does outlives its transaction, so a connection needs no reset."""
-
-
-def _check_server(connection: Any) -> None:
-    version = connection.get_server_version()
-    if version.major < VERSION_MIN:
-        raise StoreConnectionError(f"PostgreSQL {VERSION_MIN} or newer is needed, the server is {version.major}")
-    encoding = connection.get_settings().server_encoding
-    if encoding != "UTF8":
-        raise StoreConnectionError(f"the database must be encoded in UTF8, it is in {encoding}")
 
 
 def _shown(error: BaseException) -> BaseException | None:

@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import takewhile
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import msgspec
-
-from polaris.exceptions import PolarisException, TransactionConflictError, UnitOfWorkError
+from polaris.exceptions import PolarisException, TransactionConflictError
 from polaris.storage._operation import UNKNOWN, Operation
-from polaris.storage.backends.postgresql._errors import RepeatError, translated
+from polaris.storage.backends.postgresql._errors import RepeatError, is_of_no_use, translated
 from polaris.storage.backends.postgresql._link import READ_COMMITTED, SERIALIZABLE, UnknownOutcomeError
 from polaris.storage.backends.postgresql._session import PostgresSession, run_on
 from polaris.storage.backends.postgresql._targets import Target, overlap, target_of
-from polaris.storage.backends.shared import DocumentPort, GraphPort, OutboxPort, TimeSeriesPort
-from polaris.storage.backends.shared._transaction import STEPS_MAX, WEIGHT_MAX
+from polaris.storage.backends.shared import SharedTransaction, Step
 
 if TYPE_CHECKING:
     from polaris.storage.backends.postgresql._engine import PostgresEngine
@@ -29,32 +25,25 @@ T = TypeVar("T")
 
 ATTEMPTS_MAX = 10
 
-_fingerprint = msgspec.msgpack.Encoder().encode
 
+class _Step(Step):
+    """A step, and what it is about."""
 
-class _Step:
-    """An operation of a transaction, what it is about, and the mark of the result that its owner was told, if any."""
-
-    __slots__ = ("mark", "operation", "target")
+    __slots__ = ("target",)
 
     def __init__(self, operation: Operation[Any]) -> None:
-        self.operation = operation
+        super().__init__(operation)
         self.target: Target = target_of(operation)
-        self.mark: bytes | None = None
 
     async def run(self, session: PostgresSession) -> Any:
         return await run_on(session, self.operation)
 
     async def run_again(self, session: PostgresSession) -> None:
         """Do it anew. Raises `TransactionConflictError` when its owner was told something else."""
-        result = await self.run(session)
-        if self.mark is not None and self.mark != _fingerprint(result):
-            raise TransactionConflictError(
-                "what this transaction had read was changed by another; repeat it from the beginning"
-            )
+        self.check(await self.run(session))
 
 
-class PostgresTransaction:
+class PostgresTransaction(SharedTransaction):
     """One ACID transaction over all models of an engine.
 
     It takes a connection with its first operation whose result is not known beforehand, or with `savepoint` or
@@ -65,63 +54,25 @@ class PostgresTransaction:
     stood idle for longer than the engine's `idle_timeout_s`, or goes away, then all of it is done anew in another one;
     when an operation then gives something else than its owner was told, it is a `TransactionConflictError`, and nothing
     is written. Inside a savepoint nothing is done anew. One that was told nothing before its commit only waits for the
-    locks of what it writes. The same bounds and the same behaviour after the end as everywhere: see
-    `StorageTransaction`.
+    locks of what it writes. The bounds and the end are those of all transactions: see `SharedTransaction`.
 
     A commit that is cancelled before the server was asked to commit is undone; later it is waited for, and
     `is_committed` tells how it ended. When the connection is lost in between, nobody knows: `UnconfirmedWriteError`.
     """
 
     def __init__(self, engine: PostgresEngine) -> None:
+        super().__init__(engine)
         self.engine = engine
         self._session: PostgresSession | None = None
         self._history: list[_Step] = []
         """What the server has been asked, in order."""
         self._pending: list[_Step] = []
         """Writes that it has not been told of."""
-        self._weight = 0
-        self._count = 0
-        self._ended = ""
         self._has_conflict = False
-        self._busy = False
-        self._savepoints = 0
-        self._time_series = TimeSeriesPort(engine, self)
-        self._documents = DocumentPort(engine, self)
-        self._graph = GraphPort(engine, self)
-        self._outbox = OutboxPort(engine, self)
-
-    @property
-    def time_series(self) -> TimeSeriesPort:
-        return self._time_series
-
-    @property
-    def documents(self) -> DocumentPort:
-        return self._documents
-
-    @property
-    def graph(self) -> GraphPort:
-        return self._graph
-
-    @property
-    def outbox(self) -> OutboxPort:
-        return self._outbox
-
-    @property
-    def is_open(self) -> bool:
-        return not self._ended
-
-    @property
-    def is_committed(self) -> bool:
-        return self._ended == "committed"
 
     async def execute(self, operation: Operation[T]) -> T:
-        """Run an operation as a part of this transaction, or note it when its result is known."""
         self._check_open()
-        if self._count >= STEPS_MAX or self._weight + operation.weight > WEIGHT_MAX:
-            raise UnitOfWorkError(
-                f"a unit of work has at most {STEPS_MAX} operations and {WEIGHT_MAX} points and documents",
-                {"operations": self._count, "weight": self._weight + operation.weight},
-            )
+        self._check_room(operation)
         if operation.known is not UNKNOWN:
             self._note(operation)
             return cast(T, operation.known)
@@ -134,10 +85,6 @@ class PostgresTransaction:
         self._note_size(operation)
         if operation.mutates:
             self._pending.append(_Step(operation))
-
-    def _note_size(self, operation: Operation[Any]) -> None:
-        self._count += 1
-        self._weight += operation.weight
 
     async def _ask(self, operation: Operation[T]) -> T:
         """Run the operation and what it may see; what fails leaves the transaction as it was before."""
@@ -155,7 +102,7 @@ class PostgresTransaction:
             return result
 
         result = await self._repeated(attempt)
-        step.mark = _fingerprint(result)
+        step.tell(result)
         self._history.append(step)
         return result
 
@@ -167,7 +114,9 @@ class PostgresTransaction:
                 return await attempt()
             except PolarisException:
                 raise
-            except BaseException:  # boundary: given up, then raised again
+            except BaseException as error:  # boundary: given up, then raised again
+                if self._session is not None and is_of_no_use(error):
+                    self._session.link.throw_away()
                 await self._release()
                 raise
 
@@ -291,9 +240,7 @@ class PostgresTransaction:
         `UnconfirmedWriteError` when it may have been written. Within a savepoint it is a `UnitOfWorkError`, and nothing
         is done.
         """
-        self._check_open()
-        if self._savepoints:
-            raise UnitOfWorkError("a savepoint is open: leave it before the commit")
+        self._check_commit()
         self._ended = "rolled back"
         try:
             async with self._working():
@@ -322,23 +269,10 @@ class PostgresTransaction:
     async def rollback(self) -> None:
         """Undo everything and give the connection back. Idempotent; does nothing after a commit."""
         self._pending, self._history = [], []
-        if not self._ended:
-            self._ended = "rolled back"
+        self._end("rolled back")
         await self._release()
 
     def _check_open(self) -> None:
-        if self._ended:
-            raise UnitOfWorkError(f"the unit of work has ended: it was {self._ended}")
-        if self._busy:
-            raise UnitOfWorkError("a unit of work is used by one task at a time, and another is using it")
+        super()._check_open()
         if self._has_conflict:
             raise TransactionConflictError("the unit of work is based on what others changed; repeat it")
-
-    async def __aenter__(self) -> Self:
-        self._check_open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.rollback()

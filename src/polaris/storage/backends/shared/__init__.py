@@ -4,8 +4,9 @@ from polaris.storage.backends.shared._documents import DocumentPort
 from polaris.storage.backends.shared._engine import RecordingEngine, SharedEngine
 from polaris.storage.backends.shared._graph import GraphPort
 from polaris.storage.backends.shared._outbox import OutboxPort
+from polaris.storage.backends.shared._recorded import RecordedTransaction, replay
 from polaris.storage.backends.shared._timeseries import TimeSeriesPort
-from polaris.storage.backends.shared._transaction import RecordedTransaction, Step, replay
+from polaris.storage.backends.shared._transaction import SharedTransaction, Step
 
 __all__ = [
     "DocumentPort",
@@ -14,6 +15,7 @@ __all__ = [
     "RecordedTransaction",
     "RecordingEngine",
     "SharedEngine",
+    "SharedTransaction",
     "Step",
     "TimeSeriesPort",
     "replay",

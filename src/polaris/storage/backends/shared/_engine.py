@@ -13,8 +13,9 @@ from polaris.storage._operation import Operation
 from polaris.storage.backends.shared._documents import DocumentPort
 from polaris.storage.backends.shared._graph import GraphPort
 from polaris.storage.backends.shared._outbox import OutboxPort
+from polaris.storage.backends.shared._recorded import RecordedTransaction
 from polaris.storage.backends.shared._timeseries import TimeSeriesPort
-from polaris.storage.backends.shared._transaction import RecordedTransaction, Step
+from polaris.storage.backends.shared._transaction import Step
 
 T = TypeVar("T")
 
