@@ -106,14 +106,16 @@ class SeriesRegistry:
         self._limits.check(collection, in_collection=in_collection, in_store=in_store)
 
     async def _counted(self, home: int | None, new: int, limit: int) -> int:
-        """How many series there will be; counted now and then, and exactly before any is refused."""
+        """How many series there will be, up to the first too many.
+
+        Counted now and then, and exactly before any is refused.
+        """
         key = ("series_count", home)
         known: tuple[int, int] | None = self._lessons.get(key)
         if known is None or known[1] + new > RECOUNT_AFTER or known[0] + new > limit:
             known = (await self.count(home, ALL_SERIES), 0)
-        known = (known[0] + new, known[1] + new)
-        self._lessons.learn(key, known)
-        return known[0]
+        self._lessons.learn(key, (known[0] + new, known[1] + new))
+        return min(known[0] + new, max(known[0], limit) + 1)
 
     async def _grow(self, needs: dict[str, set[Slot]], outgrown: dict[str, Series]) -> dict[str, Series]:
         """New shapes that begin with the old ones; the rows are locked, so that no two writers use one place twice."""
