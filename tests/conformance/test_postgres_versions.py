@@ -1,0 +1,169 @@
+"""Every version of a server's schema there ever was is opened by the present code, with all of its content."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped] # it ships no types
+import pytest
+from tests.conformance.conftest import QuickPostgres, schema_numbers
+from tests.postgres_servers import VERSIONS as SERVERS
+from tests.postgres_servers import PostgresServer
+from tests.postgres_versions import VERSIONS, content_for, restored
+from tests.store_content import content_of, fill, points
+
+from polaris.domain import HealthEvent, HealthStatus
+from polaris.exceptions import DataStoreError, MigrationError
+from polaris.storage import PolarisDataStore
+from polaris.storage.backends.postgresql import _engine
+from polaris.storage.backends.postgresql._migrate import Migration, known_migrations
+
+LATER = (
+    "CREATE TABLE later (n integer); INSERT INTO later VALUES (1); SELECT pg_sleep(0.3); ALTER TABLE outbox ADD x text"
+)
+
+# What is there, by name; the tables of collections are told from the others by their numbers.
+_COLUMNS = (
+    "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, co.collname"
+    " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_collation co ON co.oid = a.attcollation"
+    " WHERE c.relnamespace = $1::regnamespace AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, a.attname"
+)
+_INDEXES = "SELECT replace(indexdef, $1 || '.', '') FROM pg_indexes WHERE schemaname = $1 ORDER BY 1"
+_FUNCTIONS = (
+    "SELECT proname, replace(pg_get_functiondef(oid), $1 || '.', '') FROM pg_proc"
+    " WHERE pronamespace = $1::regnamespace ORDER BY 1"
+)
+_CONSTRAINTS = (
+    "SELECT conrelid::regclass::text, replace(pg_get_constraintdef(oid), $1 || '.', '') FROM pg_constraint"
+    " WHERE connamespace = $1::regnamespace AND contype <> 'n' ORDER BY 1, 2"
+)
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, quick_postgres: QuickPostgres) -> PostgresServer:
+    return quick_postgres(request.param)
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"version_{next(schema_numbers)}"
+
+
+async def shape_of(server: PostgresServer, schema: str) -> list[Any]:
+    """Everything that the migrations made."""
+    connection = await asyncpg.connect(server.dsn, server_settings={"search_path": schema})
+    try:
+        found = []
+        for sql in (_COLUMNS, _INDEXES, _FUNCTIONS, _CONSTRAINTS):
+            found.append([tuple(row) for row in await connection.fetch(sql, schema)])
+        return found
+    finally:
+        await connection.close()
+
+
+async def ask(server: PostgresServer, schema: str, sql: str) -> Any:
+    connection = await asyncpg.connect(server.dsn, server_settings={"search_path": schema})
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+def test_a_store_of_the_first_version_is_kept() -> None:
+    assert VERSIONS[0] == 1
+    assert VERSIONS[-1] == len(known_migrations())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_store_of_an_earlier_version_is_opened_with_all_its_content(
+    version: int, server: PostgresServer, schema: str
+) -> None:
+    await restored(server, version, schema)
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2) as store:
+        assert await content_of(store) == content_for(version)
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2, read_only=True) as store:
+        assert await content_of(store) == content_for(version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_store_of_an_earlier_version_takes_what_a_new_one_takes(
+    version: int, server: PostgresServer, schema: str
+) -> None:
+    await restored(server, version, schema)
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2) as store:
+        before = await content_of(store)
+        await store.time_series.store_many("m", points())
+        await store.time_series.store_many("new", points())
+        await store.documents.put_document("d", "d0", {"n": 0, "new": True})
+        await store.graph.remove_node("a")
+        async with store.unit_of_work() as work:
+            await work.publish("t", HealthEvent(component="late", status=HealthStatus.HEALTHY))
+            await work.commit()
+        after = await content_of(store)
+    assert len(after["points m"]) == len(before["points m"]) + 10
+    assert len(after["outbox"]) == len(before["outbox"]) + 1
+    assert after["outbox"][-1]["sequence"] > before["outbox"][-1]["sequence"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_upgraded_store_has_the_schema_of_a_new_one(version: int, server: PostgresServer, schema: str) -> None:
+    await restored(server, version, schema)
+    new = f"{schema}_new"
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2):
+        pass
+    async with PolarisDataStore.postgresql(server.dsn, schema=new, pool_max=2) as store:
+        await fill(store)
+    assert await shape_of(server, schema) == await shape_of(server, new)
+
+
+async def test_nodes_that_migrate_at_once_do_it_once(
+    server: PostgresServer, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await restored(server, 1, schema)
+    former = known_migrations()[:1]
+    monkeypatch.setattr(_engine, "known_migrations", lambda: [*former, Migration(2, "later", LATER)])
+    stores = [PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2) for _ in range(4)]
+    await asyncio.gather(*[store.connect() for store in stores])
+    try:
+        assert await ask(server, schema, "SELECT count(*) FROM later") == 1
+        assert await ask(server, schema, "SELECT string_agg(name, ' ' ORDER BY number) FROM polaris_migrations") == (
+            "initial later"
+        )
+        assert await content_of(stores[3]) == content_for(1)
+    finally:
+        for store in stores:
+            await store.disconnect()
+    monkeypatch.setattr(_engine, "known_migrations", lambda: former)
+    with pytest.raises(MigrationError, match="newer release"):
+        await PolarisDataStore.postgresql(server.dsn, schema=schema).connect()
+
+
+async def test_a_migration_that_fails_leaves_the_version_before_it(
+    server: PostgresServer, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await restored(server, 1, schema)
+    before = await shape_of(server, schema)
+    former = known_migrations()[:1]
+    broken = Migration(
+        2, "broken", "CREATE TABLE half (x int); UPDATE graph_nodes SET properties = '{}'; SELECT nonsense"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(_engine, "known_migrations", lambda: [*former, broken])
+        with pytest.raises(DataStoreError, match="nonsense"):
+            await PolarisDataStore.postgresql(server.dsn, schema=schema).connect()
+    assert await shape_of(server, schema) == before
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2) as store:
+        assert await content_of(store) == content_for(1)
+
+
+async def test_an_applied_migration_whose_text_was_altered_is_refused(
+    server: PostgresServer, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await restored(server, len(known_migrations()), schema)
+    for place, migration in enumerate(known_migrations()):
+        altered = known_migrations()
+        altered[place] = Migration(migration.number, migration.name, migration.sql + "-- once more\n")
+        monkeypatch.setattr(_engine, "known_migrations", lambda altered=altered: altered)
+        with pytest.raises(MigrationError, match=migration.name):
+            await PolarisDataStore.postgresql(server.dsn, schema=schema).connect()
