@@ -57,9 +57,9 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
         original = getattr(Link, name)
 
         def watched(original: Any) -> Any:
-            async def call(link: Link, *arguments: Any) -> Any:
+            async def call(link: Link, *arguments: Any, **more: Any) -> Any:
                 await found.watch(link)
-                return await original(link, *arguments)
+                return await original(link, *arguments, **more)
 
             return call
 
