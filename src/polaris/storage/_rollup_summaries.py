@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from operator import le
 from typing import TypeVar
 
 import msgspec
@@ -21,6 +21,8 @@ T = TypeVar("T")
 Piece = tuple[int, "Summary"]
 """The rank of the series in the order of its tags, and what is known of a part of it."""
 
+PARTS_MAX = 4_096
+"""Numbers that a sum holds at most."""
 SKETCH_NONE = b""
 """The sketch of a summary whose numbers are all still there."""
 
@@ -52,27 +54,43 @@ def of_sample(time_us: int, value: Number) -> Summary:
 
 def summarise(readings: Sequence[tuple[int, Number]], *, sketched: bool) -> Summary:
     """The summary of the numbers of one series and field, in order of time; there is at least one."""
-    values = [value for _, value in readings]
+    times, values = zip(*readings, strict=True)
+    return summarise_columns(times, values, sketched=sketched)
+
+
+def summarise_columns(times: Sequence[int], values: Sequence[Number], *, sketched: bool) -> Summary:
+    """The same of times and numbers apart. What is summed is summed exactly and rounded once."""
     total = total_of(values)
-    mean = total / len(values)
+    count = len(values)
+    distance = math.dist(values, (total / count,) * count)
     return Summary(
-        len(values),
+        count,
         total,
         min(values),
         max(values),
-        readings[0][0],
+        times[0],
         values[0],
-        readings[-1][0],
+        times[-1],
         values[-1],
-        finite_sum((value - mean) * (value - mean) for value in values),
-        finite_sum(rise(earlier, later) for earlier, later in pairwise(values)),
+        distance * distance,
+        _rise_in(values),
         encode_bins(bins_of(values)) if sketched else SKETCH_NONE,
+    )
+
+
+def _rise_in(values: Sequence[Number]) -> float:
+    """The sum of the rises between neighbours."""
+    later = values[1:]
+    if all(map(le, values, later)):
+        return float(values[-1] - values[0])  # nothing fell: the steps between cancel out
+    return finite_sum(
+        [after if after < before else after - before for before, after in zip(values, later, strict=False)]
     )
 
 
 def total_of(values: Iterable[Number]) -> float:
     """The sum, exact to the last digit; infinite where it is beyond a float."""
-    numbers = list(values)
+    numbers = values if isinstance(values, (tuple, list)) else list(values)
     try:
         return math.fsum(numbers)
     except OverflowError:
@@ -125,19 +143,62 @@ def risen(summaries: Iterable[tuple[Summary, T]]) -> list[tuple[T, Number]]:
     overlap in time, their numbers cannot be put in order any more: then it rose to the last number of the later one.
     That is exact unless the counter restarted in between. A number before which there is none has no rise.
     """
-    found: list[tuple[T, Number]] = []
-    before: Summary | None = None
-    for one, mark in sorted(summaries, key=lambda entry: (entry[0].first_us, entry[0].last_us)):
-        if before is None:
-            if one.count > 1:
-                found.append((mark, one.rise))
-        elif one.first_us > before.last_us:
-            found.append((mark, rise(before.last, one.first) + one.rise))
-        elif one.last_us > before.last_us:
-            found.append((mark, rise(before.last, one.last)))
+    rising = Rising()
+    ordered = sorted(summaries, key=lambda entry: (entry[0].first_us, entry[0].last_us))
+    steps = ((mark, rising.step(one)) for one, mark in ordered)
+    return [(mark, step) for mark, step in steps if step is not None]
+
+
+class Rising:
+    """The rises of one series, told one by one; its parts come in order of their first and last times."""
+
+    __slots__ = ("_last", "_last_us")
+
+    def __init__(self) -> None:
+        self._last_us: int | None = None
+        self._last: Number = 0
+
+    def step(self, one: Summary) -> Number | None:
+        """The rise to the end of this part, None where there is nothing that it could have risen from."""
+        step: Number | None
+        if self._last_us is None:
+            step = one.rise if one.count > 1 else None
+        elif one.first_us > self._last_us:
+            step = rise(self._last, one.first) + one.rise
+        elif one.last_us > self._last_us:
+            step = rise(self._last, one.last)
         else:
-            continue
-        before = one
+            return None
+        self._last_us, self._last = one.last_us, one.last
+        return step
+
+
+class ExactSum:
+    """A sum that is rounded once, at its end, as `math.fsum` does it, without keeping what was added."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts: list[float] = []
+
+    def add(self, value: Number) -> None:
+        self._parts.append(float(value))
+        if len(self._parts) >= PARTS_MAX:
+            self._parts = _condensed(self._parts)
+
+    @property
+    def total(self) -> float:
+        return finite_sum(self._parts)
+
+
+def _condensed(parts: list[float]) -> list[float]:
+    """A few numbers of exactly the same sum: the sum as it is rounded, what is left of it, and so on."""
+    found: list[float] = []
+    try:
+        while left := math.fsum([*parts, *(-one for one in found)]):
+            found.append(left)
+    except OverflowError:
+        return [total_of(parts)]
     return found
 
 

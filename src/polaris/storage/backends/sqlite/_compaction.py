@@ -7,7 +7,8 @@ from polaris.storage.backends.sqlite._session import SqliteSession
 from polaris.storage.backends.sqlite._sql import scalar
 
 HOT_ROWS_MAX = 32_768
-SLICE_ROWS = 8_192
+SLICE_ROWS = 2_048
+"""Some ten milliseconds, which whoever writes at that moment waits longer."""
 
 _COLUMN_LIST = ", ".join(COLUMN_NAMES)
 _MOVE = (

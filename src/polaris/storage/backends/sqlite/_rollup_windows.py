@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import apsw
 import msgspec
 
 from polaris.storage._aggregates import Number
-from polaris.storage._rollup_summaries import Summary, summarise
+from polaris.storage._rollup_summaries import Summary, summarise_columns
 from polaris.storage._rollups import floor
 from polaris.storage.backends.sqlite._rollups import SUMMARY_COLUMNS, SqliteRollups
 from polaris.storage.backends.sqlite._series import COLUMN_NAMES, COLUMNS
 from polaris.storage.backends.sqlite._sql import Row, row, rows, scalar
 
-_COLUMN_LIST = ", ".join(f"p.{name}" for name in COLUMN_NAMES)
 _PUT_WINDOW = (
     f"INSERT OR REPLACE INTO ts_windows (series, place, start, {SUMMARY_COLUMNS})"  # noqa: S608
     f" VALUES ({', '.join('?' * (len(SUMMARY_COLUMNS.split(', ')) + 3))})"
@@ -96,43 +96,90 @@ def summaries_of(connection: apsw.Connection, stretches: Sequence[Stretch], widt
     summaries: list[tuple[int, int, int, Summary]] = []
     hot: list[tuple[int, int]] = []
     count = 0
-    for (series, start), found in groupby(_read(connection, stretches), key=lambda one: (one[0], floor(one[1], width))):
-        readings: dict[int, list[tuple[int, Number]]] = {}
-        for _, ts, part, is_hot, *values in found:
-            if part == 0:
-                count += 1
-                if is_hot:
-                    hot.append((ts, series))
-            for place, value in enumerate(values, part * COLUMNS):
-                if value.__class__ is float or value.__class__ is int:
-                    readings.setdefault(place, []).append((ts, value))
-        for place, known in readings.items():
-            summaries.append((series, place, start, summarise(known, sketched=sketched)))
+    for one, rows_of_one in _read(connection, stretches):
+        for start, found in _by_window(one, rows_of_one, width):
+            parts = {entry[1] for entry in found}
+            for part in sorted(parts):
+                of_part = found if len(parts) == 1 else [entry for entry in found if entry[1] == part]
+                times, _, are_hot, *columns = zip(*of_part, strict=True)
+                if part == 0:
+                    count += len(times)
+                    hot += [(ts, one.series) for ts, is_hot in zip(times, are_hot, strict=True) if is_hot]
+                for place, values in enumerate(columns, part * COLUMNS):
+                    numbers = _numbers(times, values)
+                    if numbers is not None:
+                        summary = summarise_columns(*numbers, sketched=sketched)
+                        summaries.append((one.series, place, start, summary))
     return Points(summaries, count, hot)
 
 
-def _read(connection: apsw.Connection, stretches: Sequence[Stretch]) -> Iterator[Row]:
-    """The rows of the stretches, by series and time."""
-    sql = (
+def _by_window(one: Stretch, found: list[Row], width: int) -> Iterable[tuple[int, list[Row]]]:
+    """The rows of a stretch, which come in order of time, by the starts of their windows."""
+    start = floor(one.start, width)
+    if one.end <= start + width:
+        return [(start, found)]
+    return ((first, list(group)) for first, group in groupby(found, key=lambda entry: floor(entry[0], width)))
+
+
+def _numbers(times: Sequence[int], values: Sequence[object]) -> tuple[Sequence[int], Sequence[Number]] | None:
+    """The values that are numbers, with their times; None when there are none."""
+    kinds = set(map(type, values))
+    if kinds <= _NUMBERS:
+        return times, values  # type: ignore[return-value] # by their types
+    if not kinds & _NUMBERS:
+        return None
+    places = [place for place, value in enumerate(values) if type(value) in _NUMBERS]
+    return [times[place] for place in places], [values[place] for place in places]  # type: ignore[misc] # as above
+
+
+_NUMBERS = frozenset((int, float))
+
+
+def _read(connection: apsw.Connection, stretches: Sequence[Stretch]) -> Iterator[tuple[Stretch, list[Row]]]:
+    """The rows of each stretch that has any, in order of time: time, part, whether it is hot, and the columns."""
+    columns = ", ".join(COLUMN_NAMES[: _columns_used(connection, stretches)])
+    late: dict[int, list[Row]] = {}
+    for series, *rest in connection.execute(
         "WITH stretches AS MATERIALIZED (SELECT CAST(value ->> 0 AS INTEGER) AS series,"  # noqa: S608
-        " value ->> 1 AS start, value ->> 2 AS until"
-        " FROM json_each(:stretches))"
-        f" SELECT p.series, p.ts, p.part, 0, {_COLUMN_LIST} FROM stretches c CROSS JOIN ts_cold p"
-        " WHERE p.series = c.series AND p.ts >= c.start AND p.ts < c.until"
-        f" UNION ALL SELECT p.series, p.ts, p.part, 1, {_COLUMN_LIST} FROM ts_hot p CROSS JOIN stretches c"
-        " WHERE p.ts >= :low AND p.ts < :high AND c.series = p.series AND p.ts >= c.start AND p.ts < c.until"
-        " ORDER BY 1, 2, 3"
+        " value ->> 1 AS start, value ->> 2 AS until FROM json_each(:stretches))"
+        f" SELECT p.series, p.ts, p.part, 1, {columns} FROM ts_hot p CROSS JOIN stretches c"
+        " WHERE p.ts >= :low AND p.ts < :high AND c.series = p.series AND p.ts >= c.start AND p.ts < c.until",
+        {
+            "stretches": msgspec.json.encode(stretches).decode(),
+            "low": min(one.start for one in stretches),
+            "high": max(one.end for one in stretches),
+        },
+    ):
+        late.setdefault(series, []).append(tuple(rest))
+    sql = f"SELECT ts, part, 0, {columns} FROM ts_cold WHERE series = ? AND ts >= ? AND ts < ? ORDER BY ts, part"  # noqa: S608
+    for one in stretches:
+        found = rows(connection, sql, one)
+        hot = [entry for entry in late.get(one.series, ()) if one.start <= entry[0] < one.end]
+        if hot:
+            found = sorted(found + hot, key=itemgetter(0, 1))
+        if found:
+            yield one, found
+
+
+def _columns_used(connection: apsw.Connection, stretches: Sequence[Stretch]) -> int:
+    """How many columns of a row can hold anything."""
+    series = msgspec.json.encode(sorted({one.series for one in stretches})).decode()
+    fields = scalar(
+        connection,
+        "SELECT max(json_array_length(f.fields)) FROM ts_series s JOIN ts_shapes f ON f.id = s.shape"
+        " WHERE s.id IN (SELECT value FROM json_each(?))",
+        (series,),
     )
-    bindings = {
-        "stretches": msgspec.json.encode(stretches).decode(),
-        "low": min(one.start for one in stretches),
-        "high": max(one.end for one in stretches),
-    }
-    yield from connection.execute(sql, bindings)
+    return min(COLUMNS, int(fields or COLUMNS))
 
 
-def _drop_windows(connection: apsw.Connection, stretches: Sequence[Stretch]) -> None:
-    """Forget the summaries of windows that start in the stretches."""
+def _drop_windows(
+    connection: apsw.Connection,
+    stretches: Sequence[Stretch],
+    replaced: Container[tuple[int, int, int]] = (),
+    width: int = 0,
+) -> None:
+    """Forget the summaries of windows that start in the stretches; `replaced` are put anew anyway."""
     places = {
         series: int(count)
         for series, count in rows(
@@ -144,8 +191,25 @@ def _drop_windows(connection: apsw.Connection, stretches: Sequence[Stretch]) -> 
     }
     connection.executemany(
         "DELETE FROM ts_windows WHERE series = ? AND place = ? AND start >= ? AND start < ?",
-        [(one.series, place, one.start, one.end) for one in stretches for place in range(places.get(one.series, 0))],
+        [
+            (one.series, place, one.start, one.end)
+            for one in stretches
+            for place in range(places.get(one.series, 0))
+            if one.end - one.start != width or (one.series, place, one.start) not in replaced
+        ],
     )
+
+
+def _joined(stretches: Sequence[Stretch]) -> list[Stretch]:
+    """The same windows, each in one stretch only: marks may overlap, and no point may be taken twice."""
+    joined: list[Stretch] = []
+    for one in sorted(stretches):
+        last = joined[-1] if joined else None
+        if last is not None and last.series == one.series and one.start <= last.end:
+            joined[-1] = Stretch(one.series, last.start, max(last.end, one.end))
+        else:
+            joined.append(one)
+    return joined
 
 
 class WindowKeeper:
@@ -188,9 +252,10 @@ class WindowKeeper:
             left -= count
             by_width.setdefault(width, []).append(stretch)
             self._clean(start, series, stretch.end, until)
-        for width, stretches in by_width.items():
-            _drop_windows(self._connection, stretches)
+        for width, overlapping in by_width.items():
+            stretches = _joined(overlapping)
             found = summaries_of(self._connection, stretches, width, sketched=False).summaries
+            _drop_windows(self._connection, stretches, {one[:3] for one in found}, width)
             self._connection.executemany(
                 _PUT_WINDOW,
                 [
@@ -231,5 +296,6 @@ class WindowKeeper:
     def _clean(self, start: int, series: int, cleaned_until: int | None, until: int) -> None:
         """Shorten a span by what is summarised now."""
         self._connection.execute("DELETE FROM ts_dirty WHERE start = ? AND series = ?", (start, series))
+        self._rollups.unmarked(start, series)
         if cleaned_until is not None and cleaned_until < until:
             self._rollups.mark([(cleaned_until, series, until)])

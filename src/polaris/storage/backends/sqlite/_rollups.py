@@ -5,7 +5,8 @@ Whoever changes points marks their windows dirty in the same transaction, so wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import apsw
 import msgspec
@@ -99,10 +100,23 @@ class SqliteRollups:
             self._connection.execute(_MARK, (text,))
             self.marks += 1
 
-    def mark_points(self, window_us: int, points: Iterable[tuple[int, int]]) -> None:
-        """Note the windows of points, given by series and time."""
-        starts = {(ts - ts % window_us, series) for series, ts in points}
-        self.mark((start, series, start + window_us) for start, series in starts)
+    def mark_points(self, window_us: int, points: Iterable[Sequence[Any]]) -> None:
+        """Note the windows of points, whose rows begin with time and series.
+
+        Of each series the window is remembered that was marked last, as most points follow their predecessors.
+        """
+        starts = {(point[0] - point[0] % window_us, point[1]) for point in points}
+        marked = self._memory.get
+        new = [(start, series) for start, series in starts if marked(("marked", series)) != (window_us, start)]
+        self.mark((start, series, start + window_us) for start, series in new)
+        for start, series in new:
+            self._memory.learn(("marked", series), (window_us, start))
+
+    def unmarked(self, start: int, series: int) -> None:
+        """Do not rely on this window being on the list any more."""
+        known = self._memory.get(("marked", series))
+        if known is not None and known[1] == start:
+            self._memory.forget(("marked", series))
 
     def delete_range(self, collection: str, series: str, micros: Micros) -> None:
         """Forget rollups in the range, and note that its points are about to go; `series` is a JSON list of numbers.

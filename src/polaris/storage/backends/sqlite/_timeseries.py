@@ -80,7 +80,7 @@ class SqliteTimeSeries:
                 newest[number] = ts
         window_us = self.rollups.window_us(collection)
         if window_us:
-            self.rollups.mark_points(window_us, ((row[1], row[0]) for row in rows))  # type: ignore[misc] # integers
+            self.rollups.mark_points(window_us, rows)
         if late:
             self._connection.executemany("DELETE FROM ts_cold WHERE series = ? AND ts = ?", late)
         self._put(rows)
