@@ -18,8 +18,8 @@ T0 = datetime(2030, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 POINTS = 16
 """Of each series, one every 30 seconds: eight minutes."""
-ROWS_MAX = 10
-"""Rows of one transaction, so that an act takes several."""
+ROWS_MAX = 9
+"""Rows of one transaction, so that an act takes several, and takes windows apart."""
 POLICIES = {
     "united": RetentionPolicy(MINUTE, [RollupPolicy(MINUTE, 3 * MINUTE), RollupPolicy(2 * MINUTE)]),
     "dropped": RetentionPolicy(MINUTE, [RollupPolicy(MINUTE, 3 * MINUTE)]),

@@ -181,6 +181,24 @@ def test_windows_that_are_closed_are_summarised_and_marked_no_more(work: Work) -
     assert work.session.connection.execute(summaries).fetchone() == (12, 72.0)
 
 
+@pytest.mark.parametrize("again", ["another width", "late points in a range that was deleted"])
+def test_points_whose_windows_are_marked_twice_are_counted_once(work: Work, again: str) -> None:
+    work.session.time_series.set_policy("m", POLICY)
+    work.store("m", range(20))
+    if again == "another width":
+        compact(work.session, 120)
+        work.store("m", range(1, 4))  # the same once more, and hot
+        work.session.time_series.set_policy("m", RetentionPolicy(10 * MINUTE, [RollupPolicy(5 * MINUTE)]))
+    else:
+        whole = TimeRange(work.begin, work.begin + 4 * MINUTE).micros
+        assert work.session.time_series.delete_range("m", whole, parse_tags({})) == 48
+        compact(work.session, 120)
+        work.store("m", range(1, 4))
+    count = work.raw("m")
+    assert work.run() > 0
+    assert work.known("m") == count
+
+
 def test_a_policy_that_is_replaced_is_followed_from_the_next_look_on(work: Work) -> None:
     work.session.time_series.set_policy("m", RetentionPolicy(HOUR))
     work.store("m", range(30))
