@@ -1,9 +1,10 @@
-"""The graph of the store beside networkx in memory and SQLite driven by hand: 100 000 nodes, 500 000 edges of 4 types.
+"""The graph of the store beside networkx in memory, SQLite and PostgreSQL driven by hand: 100 000 nodes, 500 000 edges.
 
     python benchmarks/_store_graph.py [--nodes 100000] [--edges 500000]
 
 The store is asked through the public asynchronous API, one question after the other; the peers answer on this thread:
-networkx from dictionaries, SQLite by one recursive statement (closure) or one lookup (neighbours) over the same file.
+networkx from dictionaries, SQLite by one recursive statement (closure) or one lookup (neighbours) over the same file,
+asyncpg by the same statements over a table of its own. The edges are of four types.
 Source, target and start are random for each question. Milliseconds, median and 95th percentile.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import tempfile
 import time
@@ -20,6 +22,7 @@ from typing import Any
 
 import networkx as nx  # type: ignore[import-untyped]
 from _harness import print_table
+from _store_servers import DSN, emptied, postgresql, postgresql_store
 
 BATCH = 100_000
 TYPES = 4
@@ -101,55 +104,106 @@ def in_networkx(nodes: int, edges: list[Any]) -> dict[str, Question]:
     }
 
 
-async def measure(folder: Path, nodes: int, edges: int) -> None:
+Answers = dict[str, Times]
+QUESTIONS = {
+    "neighbours of one type": 2_000,
+    "path": 1_000,
+    "closure of depth 3": 1_000,
+    "cheapest path": 100,
+    "all paths of 4 hops": 200,
+    "first 100 nodes by a property": 100,
+    "nodes counted by a property": 10,
+}
+"""How often each is asked."""
+
+
+async def in_store(store: Any, made: list[Any], nodes: int) -> tuple[float, Answers]:
+    """The seconds of loading the graph, and of each question."""
+    from polaris.storage import GraphNode
+
+    graph = store.graph
+    begun = time.perf_counter()
+    for start in range(0, nodes, BATCH):
+        await graph.add_nodes([GraphNode(f"n{n}", {"tier": n % 5}) for n in range(start, min(start + BATCH, nodes))])
+    for start in range(0, len(made), BATCH):
+        await graph.add_edges(made[start : start + BATCH])
+    loaded_s = time.perf_counter() - begun
+    questions: dict[str, Callable[[str, str], Awaitable[object]]] = {
+        "neighbours of one type": lambda one, _: graph.get_neighbors(one, "out", "t1"),
+        "path": lambda one, other: graph.find_path(one, other),
+        "closure of depth 3": lambda one, _: graph.closure(one, max_depth=3),
+        "cheapest path": lambda one, other: graph.find_cheapest_path(one, other, "w"),
+        "all paths of 4 hops": lambda one, other: graph.find_paths(one, other, 4),
+        "first 100 nodes by a property": lambda *_: graph.find_nodes({"tier": 1}, limit=100),
+        "nodes counted by a property": lambda *_: graph.count_nodes({"tier": 1}),
+    }
+    return loaded_s, {name: await awaited(questions[name], pairs(nodes, times)) for name, times in QUESTIONS.items()}
+
+
+def by_hand(path: Path, nodes: int) -> Answers:
     import apsw
 
-    from polaris.storage import GraphNode, PolarisDataStore
-
-    made = drawn(nodes, edges)
-    path = folder / "graph.db"
-    async with PolarisDataStore.sqlite(path) as store:
-        graph = store.graph
-        begun = time.perf_counter()
-        for start in range(0, nodes, BATCH):
-            await graph.add_nodes(
-                [GraphNode(f"n{n}", {"tier": n % 5}) for n in range(start, min(start + BATCH, nodes))]
-            )
-        for start in range(0, edges, BATCH):
-            await graph.add_edges(made[start : start + BATCH])
-        loaded_s = time.perf_counter() - begun
-        questions: list[tuple[str, int, Callable[[str, str], Awaitable[object]]]] = [
-            ("neighbours of one type", 2_000, lambda one, _: graph.get_neighbors(one, "out", "t1")),
-            ("path", 1_000, lambda one, other: graph.find_path(one, other)),
-            ("closure of depth 3", 1_000, lambda one, _: graph.closure(one, max_depth=3)),
-            ("cheapest path", 100, lambda one, other: graph.find_cheapest_path(one, other, "w")),
-            ("all paths of 4 hops", 200, lambda one, other: graph.find_paths(one, other, 4)),
-        ]
-        in_store = {name: await awaited(question, pairs(nodes, times)) for name, times, question in questions}
-        nodes_found = [
-            await awaited(lambda *_: graph.find_nodes({"tier": 1}, limit=100), pairs(nodes, 100)),
-            await awaited(lambda *_: graph.count_nodes({"tier": 1}), pairs(nodes, 10)),
-        ]
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    by_hand: dict[str, Question] = {
+    questions: dict[str, Question] = {
         "neighbours of one type": lambda one, _: connection.execute(NEIGHBORS, (one, "t1")).fetchall(),
         "closure of depth 3": lambda one, _: connection.execute(CLOSURE, (one,)).fetchall(),
     }
-    in_memory = in_networkx(nodes, made)
-    rows = []
-    for name, times, _ in questions:
-        peers = []
-        for contender in (by_hand, in_memory):
-            asked = contender.get(name)
-            peers.append(None if asked is None else answered(asked, pairs(nodes, times)))
-        rows.append((name, cell(in_store[name]), *map(cell, peers)))
-    rows.append(("first 100 nodes by a property", cell(nodes_found[0]), "-", "-"))
-    rows.append(("nodes counted by a property", cell(nodes_found[1]), "-", "-"))
+    found = {name: answered(ask, pairs(nodes, QUESTIONS[name])) for name, ask in questions.items()}
     connection.close()
+    return found
+
+
+async def by_asyncpg(nodes: int, made: list[Any]) -> Answers:
+    """The same tables and statements, in PostgreSQL."""
+    import asyncpg  # type: ignore[import-untyped]
+
+    connection = await asyncpg.connect(os.environ[DSN])
+    await connection.execute("DROP TABLE IF EXISTS graph_edges")
+    await connection.execute(
+        "CREATE TABLE graph_edges (source text, type text, target text, PRIMARY KEY (source, type, target))"
+    )
+    records = sorted({(edge.source, edge.relationship_type, edge.target) for edge in made})
+    await connection.copy_records_to_table("graph_edges", records=records)
+    await connection.execute("ANALYZE graph_edges")
+    neighbors = NEIGHBORS.replace("?", "$1", 1).replace("?", "$2", 1)
+    closure = CLOSURE.replace("SELECT ?, 0", "SELECT $1::text, 0")
+    found = {
+        "neighbours of one type": await awaited(
+            lambda one, _: connection.fetch(neighbors, one, "t1"), pairs(nodes, QUESTIONS["neighbours of one type"])
+        ),
+        "closure of depth 3": await awaited(
+            lambda one, _: connection.fetch(closure, one), pairs(nodes, QUESTIONS["closure of depth 3"] // 10)
+        ),
+    }
+    await connection.execute("DROP TABLE graph_edges")
+    await connection.close()
+    return found
+
+
+async def measure(folder: Path, nodes: int, edges: int) -> None:
+    from polaris.storage import PolarisDataStore
+
+    made = drawn(nodes, edges)
+    path = folder / "graph.db"
+    columns: dict[str, Answers] = {}
+    async with PolarisDataStore.sqlite(path) as store:
+        loaded_s, columns["POLARIS, SQLite"] = await in_store(store, made, nodes)
+    loaded = f"loaded into SQLite in {loaded_s:.1f} s"
+    columns["SQLite by hand"] = by_hand(path, nodes)
+    if DSN in os.environ:
+        await emptied("graph")
+        async with postgresql_store("graph") as store:
+            loaded_s, columns["POLARIS, PostgreSQL"] = await in_store(store, made, nodes)
+        loaded += f", into PostgreSQL in {loaded_s:.1f} s"
+        columns["asyncpg by hand"] = await by_asyncpg(nodes, made)
+    questions = in_networkx(nodes, made)
+    columns["networkx in memory"] = {
+        name: answered(ask, pairs(nodes, QUESTIONS[name])) for name, ask in questions.items()
+    }
     print_table(
-        f"Graph of {nodes:,} nodes and {edges:,} edges, ms (p50 / p95); loaded in {loaded_s:.1f} s",
-        ("question", "POLARIS, SQLite", "SQLite by hand", "networkx in memory"),
-        rows,
+        f"Graph of {nodes:,} nodes and {edges:,} edges, ms (p50 / p95); {loaded}",
+        ("question", *columns),
+        [(name, *(cell(answers.get(name)) for answers in columns.values())) for name in QUESTIONS],
     )
 
 
@@ -164,7 +218,8 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=100_000)
     parser.add_argument("--edges", type=int, default=500_000)
     options = parser.parse_args()
-    measure_graph(options.nodes, options.edges)
+    with postgresql():
+        measure_graph(options.nodes, options.edges)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Documents of 500 bytes: POLARIS on SQLite beside aiosqlite and SQLite driven by hand.
+"""Documents of 500 bytes: POLARIS on SQLite and PostgreSQL beside aiosqlite, and both engines driven by hand.
 
     python benchmarks/documents.py [--rounds 3] [--documents 20000]
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -22,6 +23,7 @@ import aiosqlite
 import apsw
 import msgspec
 from _harness import print_table
+from _store_servers import CONNECTIONS, DSN, emptied, postgresql, postgresql_store
 
 from polaris.storage import PolarisDataStore
 
@@ -75,16 +77,56 @@ async def ms_of_find(find: Callable[[int], Awaitable[Any]]) -> tuple[float, floa
     return statistics.median(taken), sorted(taken)[int(FINDS * 0.99)]
 
 
+async def measured(store: PolarisDataStore, content: list[dict[str, Any]], singles: list[dict[str, Any]]) -> Figures:
+    port = store.documents
+    await port.create_index("d", "group")
+    begun = time.perf_counter()
+    for place in range(0, len(content), BATCH):
+        await port.insert_documents("d", content[place : place + BATCH])
+    batched = len(content) / (time.perf_counter() - begun)
+    single = await rate_of_tasks(lambda one: port.insert_document("s", one), singles)
+    median_ms, p99_ms = await ms_of_find(lambda group: port.find_documents("d", {"group": group}, 200))
+    return {"batch": batched, "single": single, "find_ms": median_ms, "find_p99_ms": p99_ms}
+
+
 async def with_polaris(folder: Path, content: list[dict[str, Any]], singles: list[dict[str, Any]]) -> Figures:
     async with PolarisDataStore.sqlite(folder / "polaris.db") as store:
-        port = store.documents
-        await port.create_index("d", "group")
-        begun = time.perf_counter()
-        for place in range(0, len(content), BATCH):
-            await port.insert_documents("d", content[place : place + BATCH])
-        batched = len(content) / (time.perf_counter() - begun)
-        single = await rate_of_tasks(lambda one: port.insert_document("s", one), singles)
-        median_ms, p99_ms = await ms_of_find(lambda group: port.find_documents("d", {"group": group}, 200))
+        return await measured(store, content, singles)
+
+
+async def with_polaris_postgresql(
+    folder: Path, content: list[dict[str, Any]], singles: list[dict[str, Any]]
+) -> Figures:
+    await emptied("documents")
+    async with postgresql_store("documents") as store:
+        return await measured(store, content, singles[: len(singles) // 4])
+
+
+async def with_asyncpg(folder: Path, content: list[dict[str, Any]], singles: list[dict[str, Any]]) -> Figures:
+    """A table of jsonb with an expression index; batches by COPY, single documents over a pool of connections."""
+    import asyncpg  # type: ignore[import-untyped]
+
+    pool = await asyncpg.create_pool(os.environ[DSN], min_size=1, max_size=CONNECTIONS)
+    for name in "ds":
+        await pool.execute(f"DROP TABLE IF EXISTS {name}")
+        await pool.execute(f"CREATE TABLE {name} (id text PRIMARY KEY, body jsonb NOT NULL)")
+    await pool.execute("CREATE INDEX d_group ON d ((body -> 'group'), id)")
+    begun = time.perf_counter()
+    for place in range(0, len(content), BATCH):
+        records = [as_row(document) for document in content[place : place + BATCH]]
+        await pool.copy_records_to_table("d", records=records)
+    batched = len(content) / (time.perf_counter() - begun)
+
+    async def write(document: dict[str, Any]) -> None:
+        await pool.execute("INSERT INTO s VALUES ($1, $2)", *as_row(document))
+
+    async def find(group: int) -> list[Any]:
+        sql = "SELECT id, body FROM d WHERE body -> 'group' = $1::jsonb ORDER BY id LIMIT 200"
+        return [json.loads(body) for _, body in await pool.fetch(sql, str(group))]
+
+    single = await rate_of_tasks(write, singles[: len(singles) // 4])
+    median_ms, p99_ms = await ms_of_find(find)
+    await pool.close()
     return {"batch": batched, "single": single, "find_ms": median_ms, "find_p99_ms": p99_ms}
 
 
@@ -157,10 +199,33 @@ async def by_hand(folder: Path, content: list[dict[str, Any]], singles: list[dic
 
 
 CONTENDERS = {
-    "POLARIS documents": with_polaris,
+    "POLARIS, SQLite": with_polaris,
     "aiosqlite, tasks share transactions": with_aiosqlite,
     "apsw by hand": by_hand,
 }
+ON_A_SERVER = {"POLARIS, PostgreSQL": with_polaris_postgresql, "asyncpg by hand": with_asyncpg}
+
+
+def measure_documents(rounds: int, count: int) -> None:
+    """Print the table of the documents."""
+    content, singles = documents(count), documents(count, "s")
+    size = len(msgspec.json.encode(content[0]))
+    contenders = {**CONTENDERS, **(ON_A_SERVER if DSN in os.environ else {})}
+    found: dict[str, list[Figures]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            with tempfile.TemporaryDirectory() as folder:
+                found[name].append(asyncio.run(contender(Path(folder), content, singles)))
+    rows = []
+    for name, figures in found.items():
+        middle = {key: statistics.median(one[key] for one in figures) for key in figures[0]}
+        cells = (f"{middle['batch']:,.0f}", f"{middle['single']:,.0f}")
+        rows.append([name, *cells, f"{middle['find_ms']:.2f}", f"{middle['find_p99_ms']:.2f}"])
+    print_table(
+        f"{count:,} documents of {size} bytes (median of {rounds})",
+        ["contender", "batch/s", "single/s, 64 tasks", "find of 200, ms", "p99, ms"],
+        rows,
+    )
 
 
 def main() -> None:
@@ -168,27 +233,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--documents", type=int, default=20_000)
     options = parser.parse_args()
-    content, singles = documents(options.documents), documents(options.documents, "s")
-    size = len(msgspec.json.encode(content[0]))
-    found: dict[str, list[Figures]] = {name: [] for name in CONTENDERS}
-    for _ in range(options.rounds):
-        for name, contender in CONTENDERS.items():
-            with tempfile.TemporaryDirectory() as folder:
-                found[name].append(asyncio.run(contender(Path(folder), content, singles)))
-    title = f"{options.documents} documents of {size} bytes, {options.rounds} rounds"
-    rows = []
-    for name, rounds in found.items():
-        middle = {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
-        rows.append(
-            [
-                name,
-                f"{middle['batch']:,.0f}",
-                f"{middle['single']:,.0f}",
-                f"{middle['find_ms']:.2f}",
-                f"{middle['find_p99_ms']:.2f}",
-            ]
-        )
-    print_table(title, ["contender", "batch/s", "single/s, 64 tasks", "find of 200, ms", "p99, ms"], rows)
+    with postgresql():
+        measure_documents(options.rounds, options.documents)
 
 
 if __name__ == "__main__":

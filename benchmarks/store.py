@@ -1,15 +1,22 @@
-"""The store: a replay of real files through a whole node, and its speed beside SQLite driven by hand.
+"""The store: a replay of real files through a whole node, and its speed beside the drivers by hand and other engines.
 
-    python benchmarks/store.py [--data FOLDER] [--rounds 3] [--batches 300]
+    python benchmarks/store.py [--data FOLDER] [--rounds 3] [--batches 200] [--only PART] [--quick]
 
-1. Replay: every `*.csv` (timestamp,value) below the folder is a managed system. A publisher process sends its lines as
+1. replay: every `*.csv` (timestamp,value) below the folder is a managed system. A publisher process sends its lines as
    telemetry events to a node in another process: embedded NATS, JetStream, the telemetry path, the SQLite store. Then
    the hourly aggregates of the store are compared with those of pandas. Points per second are from the first publish to
    the last commit.
-2. Store alone, each contender in a process of its own, interleaved, medians: batches of 500 points of 5 fields, single
+2. store: each contender in a process of its own, interleaved, medians: batches of 500 points of 5 fields, single
    points from 64 tasks, and reads of what was written. What is written is made before the clock starts; every commit is
-   synced (WAL, synchronous=FULL).
-3. The graph: see `_store_graph.py`.
+   synced (WAL, synchronous=FULL; fsync=on).
+3. units: units of work, and a second process that reads meanwhile; see `_store_units.py`.
+4. ranges, scans: what page and command line ask for, aggregates over 10^7 values; see `_store_scans.py`.
+5. documents, graph: see `documents.py` and `_store_graph.py`.
+6. growth: with the values and with the series; see `_store_growth.py`. It draws docs/images/store-growth.svg.
+
+Servers of PostgreSQL are started and ended here; where there is none, its rows are left out. `--quick` takes a
+hundredth of everything, to see whether it runs; it draws nothing into docs. `--values 100000000` grows to 10^8, and
+PostgreSQL always to a tenth of what the embedded store grows to. All together takes some ten minutes.
 """
 
 from __future__ import annotations
@@ -17,23 +24,31 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import _store_contenders as contenders
+import _store_servers as servers
 import psutil
 from _harness import median, print_table, read_line, say, start
 from _store_graph import measure_graph
+from _store_growth import PICTURE, measure_growth
+from _store_scans import measure_ranges, measure_scans
+from _store_units import measure_units
+from documents import measure_documents
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/nab"
+PARTS = ("replay", "store", "units", "ranges", "scans", "documents", "graph", "growth")
 TASKS = 64
-READS = 2000
+READS = 500
 MIB = 1 << 20
 
 BATCHED_LABELS = {
@@ -41,24 +56,52 @@ BATCHED_LABELS = {
     "points": "POLARIS time_series.store_many",
     "states": "POLARIS states.save_many",
     "aiosqlite": "aiosqlite rows, executemany + commit",
+    "duckdb": "DuckDB, columns, a transaction a batch",
+    "pg_points": "POLARIS, PostgreSQL, time_series.store_many",
+    "pg_states": "POLARIS, PostgreSQL, states.save_many",
+    "asyncpg": "asyncpg rows, COPY",
 }
 SINGLY_LABELS = {
     "states": "POLARIS states.save",
     "aiosqlite": "aiosqlite rows, tasks share transactions",
     "transactions": "aiosqlite rows, a transaction each",
+    "pg_states": "POLARIS, PostgreSQL, states.save",
+    "asyncpg": "asyncpg rows, a pool of 10",
 }
 BATCHED = {
     "apsw": contenders.with_apsw,
     "points": contenders.with_points,
     "states": contenders.with_states,
     "aiosqlite": contenders.with_aiosqlite,
+    "duckdb": servers.with_duckdb,
+    "pg_points": servers.with_points_postgresql,
+    "pg_states": servers.with_states_postgresql,
+    "asyncpg": servers.with_asyncpg,
 }
 SINGLY = {
     "states": contenders.with_states_singly,
     "aiosqlite": contenders.with_aiosqlite_singly,
     "transactions": contenders.with_aiosqlite_transactions,
+    "pg_states": servers.with_states_singly_postgresql,
+    "asyncpg": servers.with_asyncpg_singly,
 }
-READING = {"states": contenders.reading_states, "aiosqlite": contenders.reading_aiosqlite}
+SINGLY_SHARE = {"transactions": 20, "pg_states": 20, "asyncpg": 20}
+"""Points of a contender for each batch of the other table, 100 unless it is much slower."""
+READING = {
+    "states": contenders.reading_states,
+    "aiosqlite": contenders.reading_aiosqlite,
+    "duckdb": servers.reading_duckdb,
+    "pg_states": servers.reading_postgresql,
+    "asyncpg": servers.reading_asyncpg,
+}
+READING_LABELS = {
+    "states": "POLARIS, SQLite",
+    "aiosqlite": "aiosqlite, rows",
+    "duckdb": "DuckDB",
+    "pg_states": "POLARIS, PostgreSQL",
+    "asyncpg": "asyncpg, rows",
+}
+ON_A_SERVER = frozenset(("pg_points", "pg_states", "asyncpg"))
 MODES = {"batches": "publish_many, 500 events a call", "singly": "publish_telemetry, 64 tasks"}
 
 
@@ -240,19 +283,22 @@ def run(role: str, contender: str, folder: str, count: int) -> dict[str, Any]:
 
 def measure_store(rounds: int, batches: int) -> None:
     """Print the tables of the store alone."""
-    batched: dict[str, list[dict[str, Any]]] = {name: [] for name in BATCHED}
-    singly: dict[str, list[dict[str, Any]]] = {name: [] for name in SINGLY}
-    reading: dict[str, list[dict[str, Any]]] = {name: [] for name in READING}
-    counts = dict(zip(SINGLY, (batches * 100, batches * 100, batches * 20), strict=True))
+
+    def taking_part(table: Iterable[str]) -> list[str]:
+        return [name for name in table if name not in ON_A_SERVER or servers.DSN in os.environ]
+
+    batched: dict[str, list[dict[str, Any]]] = {name: [] for name in taking_part(BATCHED)}
+    singly: dict[str, list[dict[str, Any]]] = {name: [] for name in taking_part(SINGLY)}
+    reading: dict[str, list[dict[str, Any]]] = {name: [] for name in taking_part(READING)}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            for name in BATCHED:
-                batched[name].append(run("batched", name, folder, batches))
-            for name in READING:
-                reading[name].append(run("read", name, folder, READS))
-            for name in SINGLY:
+            for name, figures in batched.items():
+                figures.append(run("batched", name, folder, batches))
+            for name, figures in reading.items():
+                figures.append(run("read", name, folder, READS))
+            for name, figures in singly.items():
                 with tempfile.TemporaryDirectory() as fresh:
-                    singly[name].append(run("singly", name, fresh, counts[name]))
+                    figures.append(run("singly", name, fresh, batches * SINGLY_SHARE.get(name, 100)))
     _print_writes(f"Batches of {contenders.BATCH} points of 5 fields", "call", BATCHED_LABELS, batched)
     _print_writes(f"Single points of 5 fields from {TASKS} tasks", "point", SINGLY_LABELS, singly)
     _print_reads(reading)
@@ -282,16 +328,45 @@ def _print_reads(runs: dict[str, list[dict[str, Any]]]) -> None:
         p50, p99 = (median([run[key][place] for run in runs[name]]) * 1000 for place in (0, 1))
         return f"{p50:.3f} / {p99:.3f}"
 
-    rows = [(label, cell("states", key), cell("aiosqlite", key)) for key, label in labels.items()]
-    print_table("Reading back, ms (p50 / p99)", ("read", "POLARIS", "aiosqlite, rows"), rows)
+    rows = [(label, *(cell(name, key) for name in runs)) for key, label in labels.items()]
+    print_table("Reading back, ms (p50 / p99)", ("read", *(READING_LABELS[name] for name in runs)), rows)
+
+
+def measure_all(options: argparse.Namespace) -> bool:
+    """Print every table that was asked for; False when store and pandas differ."""
+    share = 100 if options.quick else 1
+    rounds = 1 if options.quick else options.rounds
+    values = options.values // share
+    picture = Path(tempfile.gettempdir()) / PICTURE.name if options.quick else PICTURE
+    parts: dict[str, Callable[[], object]] = {
+        "replay": lambda: measure_replay(options.data.resolve(), min(rounds, 2)),
+        "store": lambda: measure_store(rounds, max(10, options.batches // share)),
+        "units": lambda: asyncio.run(measure_units(max(128, 4_000 // share), max(20, options.batches // share))),
+        "ranges": lambda: asyncio.run(measure_ranges(1_000_000 // share)),
+        "scans": lambda: asyncio.run(measure_scans(min(values, 10_000_000))),
+        "documents": lambda: measure_documents(rounds, max(20_000, 20_000 // share)),
+        "graph": lambda: measure_graph(100_000 // share, 500_000 // share),
+        "growth": lambda: asyncio.run(measure_growth(values, 100_000 // share, picture)),
+    }
+    same = True
+    with servers.postgresql(options.postgresql):
+        for name, measure in parts.items():
+            if options.only in (None, name):
+                begun = time.perf_counter()
+                same = measure() is not False and same
+                print(f"\n({name}: {time.perf_counter() - begun:.0f} s)", flush=True)
+    return same
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of timestamp,value files (../shared/data/nab)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batches", type=int, default=300)
-    parser.add_argument("--only", choices=("replay", "store", "graph"))
+    parser.add_argument("--batches", type=int, default=200)
+    parser.add_argument("--values", type=int, default=10_000_000, help="how far the store grows")
+    parser.add_argument("--postgresql", type=int, default=15, choices=(15, 18))
+    parser.add_argument("--quick", action="store_true", help="a hundredth of everything, once")
+    parser.add_argument("--only", choices=PARTS)
     for hidden in ("--role", "--contender", "--folder", "--url", "--token", "--mode"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
@@ -303,12 +378,7 @@ def main() -> None:
     elif options.role:
         play(options.role, options.contender, Path(options.folder), options.count)
     else:
-        same = options.only in ("store", "graph") or measure_replay(options.data.resolve(), options.rounds)
-        if options.only in (None, "store"):
-            measure_store(options.rounds, options.batches)
-        if options.only in (None, "graph"):
-            measure_graph()
-        raise SystemExit(0 if same else 1)
+        raise SystemExit(0 if measure_all(options) else 1)
 
 
 if __name__ == "__main__":
