@@ -31,11 +31,12 @@ _NUMBERS = (
     f" FROM samples GROUP BY b, g, k LIMIT {LIMIT_MAX + 1}"
 )
 _PERCENTILES = " SELECT b, g, k, percentile_cont({wanted}) WITHIN GROUP (ORDER BY v) FROM samples GROUP BY b, g, k"
-# Two passes, as the definition has it: one pass would lose the digits of small deviations of large numbers.
+# Two passes, as the definition has it: one pass would lose the digits of small deviations of large numbers. The mean
+# stands beside each number: joined to them, the means of many buckets would be compared with every one.
 _DEVIATION = (
-    ", means AS (SELECT b, g, k, avg(v) AS mean, count(*) AS n FROM samples GROUP BY b, g, k)"
-    " SELECT s.b, s.g, s.k, sqrt(sum((s.v - m.mean) * (s.v - m.mean)) / (m.n - 1))"
-    " FROM samples s JOIN means m ON m.b = s.b AND m.g = s.g AND m.k = s.k WHERE m.n > 1 GROUP BY s.b, s.g, s.k, m.n"
+    " SELECT b, g, k, sqrt(sum((v - mean) * (v - mean)) / (count(*) - 1))"
+    " FROM (SELECT b, g, k, v, avg(v) OVER (PARTITION BY b, g, k) AS mean FROM samples) AS measured"
+    " GROUP BY b, g, k HAVING count(*) > 1"
 )
 _EDGE = " SELECT DISTINCT ON (b, g, k) b, g, k, fv, iv FROM samples ORDER BY b, g, k, ts {way}, rank {way}"
 # Integers are taken from each other exactly, whatever their size; after a fall a counter began again from zero.
