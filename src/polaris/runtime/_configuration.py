@@ -9,15 +9,13 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
-from urllib.parse import urlsplit
 
 import msgspec
 
 from polaris._redaction import REDACTED, is_secret_key, redact_text
-from polaris.api import is_loopback
-from polaris.exceptions import ConfigurationError, InvalidValueError
-from polaris.runtime._settings import Section, Settings, StoreSettings, SystemSettings
-from polaris.runtime._store import retention_policy
+from polaris.exceptions import ConfigurationError
+from polaris.runtime._consistency import check_whole
+from polaris.runtime._settings import Section, Settings, SystemSettings
 
 CONFIG_FILE_DEFAULT = "polaris.toml"
 PREFIX = "POLARIS_"
@@ -68,7 +66,7 @@ def load_settings(
     if problems:
         raise ConfigurationError(problems=problems)
     settings = msgspec.convert(values, Settings)
-    _check_whole(settings, problems)
+    check_whole(settings, problems)
     if problems:
         raise ConfigurationError(problems=problems)
     return settings
@@ -167,10 +165,10 @@ def _read_section(section: type[Section], tree: _Tree, path: str, problems: list
         if isinstance(field.type, type) and issubclass(field.type, Section):
             inner = _expect_table(where, node, problems)
             values[key] = _read_section(field.type, inner, f"{where}.", problems)
-        elif section is Settings and key == "systems":
-            values[key] = _read_systems(_expect_table(where, node, problems), problems)
+        elif (entry := _entry_of(field.type)) is not None:
+            values[key] = _read_entries(entry, where, _expect_table(where, node, problems), problems)
         elif isinstance(node, dict):
-            values[key] = _free_table(where, node, field.type, problems)
+            _read_free_table(where, key, node, field.type, values, problems)
         else:
             _read_value(where, key, node, field.type, values, problems)
     missing = [name for name, field in fields.items() if field.required and name not in tree]
@@ -178,14 +176,19 @@ def _read_section(section: type[Section], tree: _Tree, path: str, problems: list
     return values
 
 
-def _read_systems(tree: _Tree, problems: list[str]) -> dict[str, Any]:
-    systems: dict[str, Any] = {}
-    for system_id, node in tree.items():
-        where = f"systems.{system_id}"
-        inner = _expect_table(where, node, problems)
+def _entry_of(wanted: Any) -> type[Section] | None:
+    """The section that each entry of a table is, when it is a table of sections by names of one's own."""
+    inner = get_args(wanted)[1:] if get_origin(wanted) is dict else ()
+    return inner[0] if inner and isinstance(inner[0], type) and issubclass(inner[0], Section) else None
+
+
+def _read_entries(section: type[Section], where: str, tree: _Tree, problems: list[str]) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for name, node in tree.items():
+        inner = _expect_table(f"{where}.{name}", node, problems)
         if inner or isinstance(node, dict):
-            systems[system_id] = _read_section(SystemSettings, inner, f"{where}.", problems)
-    return systems
+            entries[name] = _read_section(section, inner, f"{where}.{name}.", problems)
+    return entries
 
 
 def _ask_connectors(systems: Mapping[str, Any], tree: _Tree, problems: list[str]) -> None:
@@ -211,11 +214,16 @@ def _expect_table(where: str, node: Any, problems: list[str]) -> _Tree:
     return {}
 
 
-def _free_table(where: str, node: _Tree, wanted: Any, problems: list[str]) -> Any:
-    if get_origin(wanted) is dict or wanted is dict:
-        return _plain(node)
-    problems.append(f"{_origin(node)}: {where}: expected a value, found a section")
-    return None
+def _read_free_table(
+    where: str, key: str, node: _Tree, wanted: Any, values: dict[str, Any], problems: list[str]
+) -> None:
+    if get_origin(wanted) is not dict:
+        problems.append(f"{_origin(node)}: {where}: expected a value, found a section")
+        return
+    try:
+        values[key] = msgspec.convert(_plain(node), wanted)
+    except msgspec.ValidationError as error:
+        problems.append(f"{_origin(node)}: {where}: {_lower(str(error))}")
 
 
 def _plain(node: Any) -> Any:
@@ -282,8 +290,10 @@ def _shown(where: str, raw: Any) -> str:
 
 def _read_secret_files(values: dict[str, Any], problems: list[str]) -> None:
     """Put the content of files such as `token_file` in place of the secret they stand for."""
-    for section, secret in (("nats", "token"), ("nats", "password"), ("store", "dsn"), ("http", "token")):
-        tree = values.get(section, {})
+    places = [(section, values.get(section, {})) for section in ("nats", "store", "http")]
+    servers = values.get("store", {}).get("routing", {}).get("servers", {})
+    places += [(f"store.routing.servers.{name}", server) for name, server in servers.items()]
+    for section, tree, secret in ((*place, secret) for place in places for secret in ("token", "password", "dsn")):
         key, name = f"{section}.{secret}", tree.get(f"{secret}_file")
         if not name:
             continue
@@ -297,61 +307,6 @@ def _read_secret_files(values: dict[str, Any], problems: list[str]) -> None:
             continue
         if not tree[secret]:
             problems.append(f"{key}_file = {name!r}: is empty")
-
-
-def _check_whole(settings: Settings, problems: list[str]) -> None:
-    """What one key alone cannot tell."""
-    nats = settings.nats
-    if nats.servers and nats.port:
-        problems.append("nats.port: is for the embedded server, but nats.servers names others; remove one of the two")
-    problems.extend(
-        f"nats.servers: {redact_text(server)!r} is no address (write nats://host:4222)"
-        for server in nats.servers
-        if not _is_address(server)
-    )
-    if nats.replicas > 1 and not nats.servers:
-        problems.append("nats.replicas: is for a cluster, but the embedded server is one; name its nats.servers")
-    if bool(nats.user) != bool(nats.password):
-        problems.append("nats.user: user and password belong together; one of them is missing")
-    _check_store(settings.store, problems)
-    if not is_loopback(settings.http.host) and settings.http.token is None:
-        problems.append(
-            f"http.host = {settings.http.host!r}: is more than this machine alone, which needs http.token or "
-            'http.token_file; or take "127.0.0.1"'
-        )
-    for system_id, system in settings.systems.items():
-        if not system_id or len(system_id) > 256 or not system_id.isprintable():
-            problems.append(
-                f"systems: {redact_text(repr(system_id), chars_max=80)} cannot be an id (1 to 256 characters)"
-            )
-        if system.timeout_s > 3600:
-            problems.append(f"systems.{system_id}.timeout_s = {system.timeout_s:g}: at most 3600")
-
-
-def _check_store(store: StoreSettings, problems: list[str]) -> None:
-    if store.engine == "postgresql":
-        if not store.dsn:
-            problems.append("store.dsn: is missing (write postgresql://user@host/database)")
-        elif not store.dsn.startswith(("postgresql://", "postgres://")):
-            problems.append("store.dsn: is no address of a database (write postgresql://user@host/database)")
-        if store.path:
-            problems.append('store.path: is for the engine "sqlite"; remove it')
-    elif store.dsn:
-        problems.append(
-            'store.dsn: is for the engine "postgresql", but store.engine is "sqlite"; remove one of the two'
-        )
-    try:
-        retention_policy(store.retention)
-    except InvalidValueError as error:
-        problems.append(f"store.retention: {error}")
-
-
-def _is_address(server: str) -> bool:
-    try:
-        parts = urlsplit(server)
-        return parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def effective_settings(settings: Settings) -> dict[str, Any]:

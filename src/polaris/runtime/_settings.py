@@ -77,8 +77,49 @@ class RetentionSettings(Section, frozen=True):
     rollups: list[RollupSettings] = []
 
 
+class LimitSettings(Section, frozen=True):
+    """`[store.limits]`: what the store refuses rather than grow without end. Samples over a limit are put aside."""
+
+    series_max: Annotated[int, Meta(ge=1, le=1 << 40)] = 1_000_000
+    """Time series of the whole store; what is there already is written as before."""
+    collection_series_max: Annotated[int, Meta(ge=1, le=1 << 40)] = 250_000
+    """Time series of one collection. Every managed system is a series of the collection `system_states`."""
+    size_bytes_max: Annotated[int, Meta(ge=65_536)] | None = None
+    """Of the embedded store's file, without its log; None bounds it by the disk alone."""
+
+
+class ServerSettings(Section, frozen=True):
+    """`[store.routing.servers.<name>]`: one of several PostgreSQL servers."""
+
+    dsn: SecretText | None = None
+    """Of its database: `postgresql://user@host1,host2/name`."""
+    dsn_file: str | None = None
+    weight: Annotated[int, Meta(ge=0, le=100)] = 1
+    """Its share of new systems, beside the weights of the others; 0 gives it none."""
+
+
+class RoutingSettings(Section, frozen=True):
+    """`[store.routing]`: several servers that managed systems are spread over, in place of one `store.dsn`.
+
+    For programs that use `open_routed_store`, and for `polaris store servers|move|moves`. `polaris run` keeps its store
+    on one server, and refuses to start with several. All programs have to agree on everything here: the servers record
+    it.
+    """
+
+    servers: dict[str, ServerSettings] = {}
+    shared: str | None = None
+    """The server of what belongs to no system; None takes the first by name."""
+    series: list[Annotated[str, Meta(min_length=1, max_length=128)]] = []
+    """Collections of points of one's own that belong to systems: each point has the tag `system_id`."""
+    documents: dict[str, str] = {}
+    """Collections of documents of one's own that belong to systems, and the path of the system's id in them."""
+
+
 class StoreSettings(Section, frozen=True):
-    """`[store]`: the data store: a file, or a schema of a PostgreSQL database; one node owns it."""
+    """`[store]`: the data store: a file, which one node owns, or a schema of a PostgreSQL database.
+
+    Nodes that share a schema have names, managed systems and folders of their own, and `nats.servers` in common.
+    """
 
     engine: Literal["sqlite", "postgresql"] = "sqlite"
     path: str | None = None
@@ -88,7 +129,9 @@ class StoreSettings(Section, frozen=True):
     dsn_file: str | None = None
     schema: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_]{0,62}$")] = "polaris"
     """The schema of the database that belongs to POLARIS."""
+    limits: LimitSettings = LimitSettings()
     retention: RetentionSettings = RetentionSettings()
+    routing: RoutingSettings = RoutingSettings()
 
 
 class HttpSettings(Section, frozen=True):
@@ -115,6 +158,20 @@ class LoggingSettings(Section, frozen=True):
     file: str | None = None
     max_file_size: Annotated[int, Meta(ge=4096)] = 10_485_760
     backup_count: Annotated[int, Meta(ge=0, le=100)] = 5
+    kept_max: Count = 10_000
+    """Records that the store keeps for the page; the oldest go first."""
+    kept_days: Days = 7.0
+
+
+class TracingSettings(Section, frozen=True):
+    """`[tracing]`: which traces are recorded. OTLP export follows the standard variables `OTEL_EXPORTER_OTLP_...`."""
+
+    enabled: bool = True
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """Which share of the samples begins a recorded trace. Actions and errors are recorded always."""
+    kept_max: Count = 1_000
+    """Traces that the store keeps for the page; the oldest go first."""
+    kept_days: Days = 7.0
 
 
 class TelemetrySettings(Section, frozen=True):
@@ -164,6 +221,7 @@ class Settings(Section, frozen=True):
     store: StoreSettings = StoreSettings()
     http: HttpSettings = HttpSettings()
     logging: LoggingSettings = LoggingSettings()
+    tracing: TracingSettings = TracingSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     actions: ActionSettings = ActionSettings()
     systems: dict[str, SystemSettings] = msgspec.field(

@@ -15,7 +15,7 @@ from polaris.messaging import InMemoryHub, InMemoryMessageBroker, PolarisMessage
 from polaris.observability import MetricsCollector, StructuredLogger
 from polaris.runtime._ingest import CLOCK_AHEAD_KEY, TelemetryIngest
 from polaris.runtime._settings import TelemetrySettings
-from polaris.storage import PolarisDataStore, SystemStateRepository, TimeRange
+from polaris.storage import InMemoryEngine, PolarisDataStore, SeriesLimits, SystemStateRepository, TimeRange
 from polaris.testing import run_virtual, running_clock
 
 EVER = TimeRange(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
@@ -24,10 +24,13 @@ EVER = TimeRange(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=U
 class Path:
     """Bus, store and ingest in virtual time."""
 
-    def __init__(self) -> None:
+    def __init__(self, series_max: int | None = None) -> None:
         self.clock = running_clock()
         self.hub = InMemoryHub(clock=self.clock)
         self.store = PolarisDataStore.memory(clock=self.clock)
+        if series_max is not None:
+            limits = SeriesLimits(collection_series_max=series_max)
+            self.store = PolarisDataStore(InMemoryEngine(clock=self.clock, series_limits=limits))
         self.metrics = MetricsCollector()
         self.batches: list[Sequence[SystemState]] = []
         self.ingest: TelemetryIngest | None = None
@@ -184,5 +187,56 @@ def test_the_cause_of_an_action_is_known_by_its_correlation() -> None:
         assert path.ingest.caused_at("c1") == now
         assert path.ingest.caused_at("c2") is None
         assert path.ingest.caused_at(None) is None
+
+    run_virtual(scenario())
+
+
+def test_only_samples_of_series_there_is_no_room_for_are_put_aside() -> None:
+    async def scenario() -> None:
+        path = Path(series_max=10)
+        now = path.clock.now()
+        events = [TelemetryEvent(state(now + timedelta(seconds=n), system_id=f"s{n % 20}")) for n in range(60)]
+        async with path.running() as bus:
+            await bus.publish_many(events)
+            await path.clock.sleep(30)
+            letters = await bus.dead_letters.list()
+        stored = {system: len(await path.history(system)) for system in (f"s{n}" for n in range(20))}
+        kept = {system for system, count in stored.items() if count}
+        assert len(kept) == 10
+        assert all(stored[system] == 3 for system in kept)
+        assert [letter.entry.error_code for letter in letters] == ["polaris.store.series_limit"] * 30
+        assert {letter.entry.reason.value for letter in letters} == {"refused"}
+        assert {letter.entry.topic for letter in letters} == {
+            telemetry_topic(system) for system, count in stored.items() if not count
+        }
+        assert path.ingest is not None
+        assert path.ingest.states_total == 30
+        assert sum(len(batch) for batch in path.batches) == 30
+        rendered = path.metrics.render().decode()
+        for status in ("committed", "failed"):
+            written = f'polaris_store_writes_total{{collection="system_states",status="{status}",store="telemetry"}}'
+            assert f"{written} 30.0" in rendered
+
+    run_virtual(scenario())
+
+
+def test_a_message_of_many_events_loses_only_those_there_is_no_room_for() -> None:
+    async def scenario() -> None:
+        path = Path(series_max=1)
+        now = path.clock.now()
+        async with path.running() as bus:
+            await bus.publish_telemetry(TelemetryEvent(state(now, system_id="a")))
+            await path.clock.sleep(5)
+            events = [
+                TelemetryEvent(state(now + timedelta(seconds=n), system_id="ab"[n % 2], metadata={"n": n}))
+                for n in range(8)
+            ]
+            await bus.publish_many(events, topic="polaris.telemetry.fleet")
+            await path.clock.sleep(30)
+            letters = await bus.dead_letters.list()
+        assert len(await path.history("a")) == 4
+        assert len(letters) == 4
+        assert path.ingest is not None
+        assert path.ingest.states_total == 5
 
     run_virtual(scenario())
