@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionStatus
+from polaris.exceptions import DataStoreError
 from polaris.messaging import RedeliveryPolicy, adaptation_topic, encode_token
+from polaris.observability import current_trace
+from polaris.observability._conventions import STORE_WRITE
 from polaris.resilience import RetryPolicy
 from polaris.runtime._execution import ActionExecution, rejection
 from polaris.runtime._ledger import ActionLedger, LedgerEntry
 from polaris.runtime._patience import DELIVERIES_MAX, REDELIVERY_AFTER_S, UNTIL_STORED
 from polaris.runtime._supervision import Supervisor
+from polaris.runtime._traces import Traces
 
 if TYPE_CHECKING:
     from polaris.messaging import MessageContext, PolarisMessageBus, Subscription
@@ -34,7 +38,8 @@ class ActionService:
     """Takes actions from the bus, executes each once, and stores and announces what came of it.
 
     One durable subscription a system that is or was configured, so a slow system delays nobody else and its actions
-    keep their order; one more for actions on all others. Those on systems not configured now are refused visibly. A
+    keep their order; one more for actions on all others. Those on systems not configured now are refused visibly, but
+    for those that another node of the store answers for. A
     delivery is acknowledged only when the ledger holds the final status. What an earlier run was cut off in is settled
     at the start.
     """
@@ -51,18 +56,21 @@ class ActionService:
         source: str,
         caused_at: CausedAt,
         on_action: OnAction,
+        traces: Traces | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._bus = bus
         self._ledger = ledger
         self._executions = dict(executions)
         self._lanes: dict[str, str] = {}
+        self._elsewhere: set[str] = set()
         self._supervisor = supervisor
         self._metrics = metrics
         self._logger = logger
         self._source = source
         self._caused_at = caused_at
         self._on_action = on_action
+        self._traces = traces or Traces()
         self._clock = clock
         self._until_stored = RetryPolicy(UNTIL_STORED, clock=clock)
         self._subscriptions: list[Subscription] = []
@@ -75,9 +83,9 @@ class ActionService:
     async def start(self) -> None:
         """Settle what was cut off, then take actions."""
         await self._ledger.prepare()
-        await self._settle_interrupted()
         # Of systems that left the configuration too: what waits for them must be refused, not forgotten.
         lanes = await self._ledger.remember_lanes(self._executions)
+        await self._settle_interrupted()
         self._lanes = {adaptation_topic(system_id): system_id for system_id in lanes}
         for topic, system_id in self._lanes.items():
             await self._subscribe(topic, f"execute-{encode_token(system_id)}", self._carry_out)
@@ -105,14 +113,25 @@ class ActionService:
         await self._supervisor.stop()
 
     @property
+    def running(self) -> int:
+        """How many actions are being carried out or settled now."""
+        return len(self._running)
+
+    @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The live subscriptions, one a system and one for all others; none before the start and after the stop."""
         return tuple(self._subscriptions)
 
     async def _refuse_unconfigured(self, event: AdaptationEvent, context: MessageContext) -> None:
-        # The topics of configured systems have subscriptions of their own.
-        if context.topic not in self._lanes:
+        # The topics of configured systems have subscriptions of their own, here or at another node.
+        if context.topic not in self._lanes and not await self._is_answered_elsewhere(context.topic):
             await self._carry_out(event, context)
+
+    async def _is_answered_elsewhere(self, topic: str) -> bool:
+        if self._ledger.place.node is not None and topic not in self._elsewhere:
+            lanes = await self._until_stored.execute(self._ledger.lanes, "look for the system's node")
+            self._elsewhere = {adaptation_topic(system_id) for system_id in lanes} - set(self._lanes)
+        return topic in self._elsewhere
 
     async def _carry_out(self, event: AdaptationEvent, context: MessageContext) -> None:
         """Bring one delivered action to its final status. Returning acknowledges it; raising brings it back later."""
@@ -160,6 +179,8 @@ class ActionService:
         elif topic is not None and self._lanes.get(topic) != action.target_system:
             result = rejection(action, f"published on {topic!r}, which is not the topic of its system", self._clock)
         else:
+            if not self._ledger.place.is_held:
+                raise DataStoreError("the node does not know whether it still has its place; nothing is begun")
             self._logger.info("action begins", action_id=action.action_id, action_type=action.action_type)
             self._begun.add(action.action_id)
             result = await execution.execute(action)
@@ -167,9 +188,11 @@ class ActionService:
 
     async def _finish(self, action: AdaptationAction, result: ExecutionResult) -> None:
         self._unsaved[action.action_id] = result
-        entry = await self._until_stored.execute(
-            lambda: self._ledger.finish(action.action_id, result, source=self._source), "finish action"
-        )
+        self._traces.note_end(action.action_id)
+        with self._traces.recorder.span(STORE_WRITE, operation="finish", collection="action_ledger", rows=1):
+            entry = await self._until_stored.execute(
+                lambda: self._ledger.finish(action.action_id, result, source=self._source), "finish action"
+            )
         del self._unsaved[action.action_id]
         self._begun.discard(action.action_id)
         if entry is None or entry.result is None:
@@ -180,10 +203,14 @@ class ActionService:
     def _count(self, entry: LedgerEntry, result: ExecutionResult) -> None:
         action = entry.action
         success = result.status is ExecutionStatus.SUCCESS
+        if result.duration_s is not None:
+            seconds = self._metrics.instruments.action_seconds(action.action_type, result.status.value)
+            seconds.observe(max(0.0, result.duration_s), current_trace())
         self._metrics.record_adaptation(action.target_system, action.action_type, success)
         if entry.caused_at is not None:
             latency_s = (self._clock.now() - entry.caused_at).total_seconds()
-            self._metrics.instruments.loop_latency(action.action_type, result.status.value).observe(max(0.0, latency_s))
+            latency = self._metrics.instruments.loop_latency(action.action_type, result.status.value)
+            latency.observe(max(0.0, latency_s), current_trace())
         log = self._logger.info if success else self._logger.warning
         log(
             "action ended",

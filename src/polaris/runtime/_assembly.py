@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,23 +14,21 @@ from polaris.connectors import ConnectorSpec, ManagedSystemConnector
 from polaris.dashboard import Page
 from polaris.di import DIContainer, ServiceLifetime
 from polaris.exceptions import ConfigurationError
-from polaris.ids import new_id
 from polaris.messaging import (
     STANDARD_STREAMS,
     EmbeddedNATSConfig,
     EmbeddedNATSServer,
-    LanedMessageBroker,
     LoggingMiddleware,
     MessageBroker,
     MetricsMiddleware,
     MiddlewareChain,
-    NATSConfig,
-    NATSMessageBroker,
     PolarisMessageBus,
+    TracingMiddleware,
 )
 from polaris.observability import MetricsCollector, StructuredLogger
 from polaris.resilience import SignalLog, SignalMetrics
 from polaris.runtime._actions import ActionService
+from polaris.runtime._brokers import broker, broker_of_host, source_of
 from polaris.runtime._bus_host import COMPONENT as BUS_SERVER
 from polaris.runtime._bus_host import BusHost
 from polaris.runtime._commands import RuntimeCommands
@@ -40,14 +38,18 @@ from polaris.runtime._execution import ActionExecution
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._ingest import TelemetryIngest
 from polaris.runtime._ledger import ActionLedger
+from polaris.runtime._observing import register_observing
+from polaris.runtime._place import Place, place_of_node
+from polaris.runtime._recollection import Recollection
 from polaris.runtime._relay import OutboxRelay
 from polaris.runtime._retiring import Retiring
 from polaris.runtime._sampling import Sampling, SystemSampler
-from polaris.runtime._settings import HttpSettings, NatsSettings, Settings
+from polaris.runtime._settings import HttpSettings, Settings
 from polaris.runtime._store import apply_retention, open_store
 from polaris.runtime._storing import COMPONENT as BUS_STORAGE
 from polaris.runtime._storing import PublishOutcomes
 from polaris.runtime._supervision import Supervisor
+from polaris.runtime._traces import Traces
 from polaris.runtime._view import RuntimeView
 from polaris.runtime._watch import ACTIONS, BUS, INGEST, STORE, Watch
 from polaris.storage import PolarisDataStore
@@ -55,8 +57,6 @@ from polaris.storage import PolarisDataStore
 HTTP_PORT_PREFERRED = 8642
 BREAK_OFF_S = 5.0
 """What a stop may take beyond the grace period, for ending what would not end."""
-
-
 BUS_STOP_S = 5.0
 """What the embedded server may take to stop in order, which it does in a fraction of a second when it is well."""
 
@@ -76,7 +76,8 @@ def assemble(settings: Settings) -> DIContainer:
     container = DIContainer(stop_timeout_s=limit_s, teardown_timeout_s=limit_s)
     container.register_instance(Settings, settings)
     container.register_instance(Connectors, build_connectors(settings))
-    container.register_instance(MetricsCollector, MetricsCollector())
+    metrics = MetricsCollector()
+    container.register_instance(MetricsCollector, metrics)
     container.register_instance(StructuredLogger, StructuredLogger("polaris.node"))
     # These two live from the building of the node to its teardown, round everything that is started and stopped.
     _singleton(container, DataFolder, data_folder, hosted=False)
@@ -88,7 +89,9 @@ def assemble(settings: Settings) -> DIContainer:
         _singleton(container, BusHost, bus_host, hosted=False)
         _singleton(container, MessageBroker, broker_of_host)
     container.register_instance(PublishOutcomes, PublishOutcomes())
+    register_observing(container, metrics)
     _singleton(container, PolarisMessageBus, bus)
+    _singleton(container, Place, place, hosted=False)
     _singleton(container, ActionLedger, ledger)
     _singleton(container, Connections, connections)
     _singleton(container, RuntimeView, view)
@@ -123,11 +126,6 @@ def build_connectors(settings: Settings) -> Connectors:
     if problems:
         raise ConfigurationError(problems=problems)
     return Connectors(connectors)
-
-
-def source_of(settings: Settings) -> str:
-    """How the node names itself as the source of events."""
-    return f"polaris/{settings.node.name}"
 
 
 def data_folder(settings: Settings) -> Iterator[DataFolder]:
@@ -175,45 +173,27 @@ async def bus_host(
         await host.stop()
 
 
-def broker_of_host(settings: Settings, host: BusHost) -> MessageBroker:
-    return _laned(settings, host.server.client_config)
-
-
-def broker(settings: Settings) -> MessageBroker:
-    return _laned(settings, lambda name: nats_config(settings.nats, name=name))
-
-
-def _laned(settings: Settings, config: Callable[[str], NATSConfig]) -> MessageBroker:
-    """Telemetry has a connection of its own, so that no action and no result waits behind it."""
-    name = source_of(settings)
-    return LanedMessageBroker(NATSMessageBroker(config(name)), NATSMessageBroker(config(f"{name} telemetry")))
-
-
-def nats_config(settings: NatsSettings, *, name: str) -> NATSConfig:
-    """The client's view of the configured servers."""
-    return NATSConfig(
-        servers=tuple(settings.servers),
-        name=name,
-        token=settings.token,
-        user=settings.user,
-        password=settings.password,
-        nkey=settings.nkey_file,
-        credentials=settings.credentials_file,
-        connect_timeout_s=settings.connect_timeout_s,
-    )
-
-
 def bus(
-    settings: Settings, broker: MessageBroker, metrics: MetricsCollector, outcomes: PublishOutcomes
+    settings: Settings, broker: MessageBroker, metrics: MetricsCollector, outcomes: PublishOutcomes, traces: Traces
 ) -> PolarisMessageBus:
     logging = LoggingMiddleware(StructuredLogger("polaris.bus"))
-    chain = MiddlewareChain([logging, MetricsMiddleware(metrics), outcomes])
+    recorder = traces.recorder
+    # Whoever takes a sample decides whether its trace is recorded, once for all that follows.
+    tracing = TracingMiddleware(recorder.tracer, 0.0, origin=traces.origin, on_error=traces.on_error)
+    chain = MiddlewareChain([*([tracing] if traces.enabled else []), logging, MetricsMiddleware(metrics), outcomes])
     streams = [msgspec.structs.replace(stream, replicas=settings.nats.replicas) for stream in STANDARD_STREAMS]
     return PolarisMessageBus(broker, chain, streams=streams, collector=metrics, grace_s=settings.node.shutdown_grace_s)
 
 
-def ledger(store: PolarisDataStore) -> ActionLedger:
-    return ActionLedger(store, boot_id=new_id())
+async def place(
+    settings: Settings, folder: DataFolder, store: PolarisDataStore, board: HealthBoard, connectors: Connectors
+) -> AsyncIterator[Place]:
+    async with place_of_node(settings, folder, store, board, connectors.by_system) as taken:
+        yield taken
+
+
+def ledger(store: PolarisDataStore, place: Place) -> ActionLedger:
+    return ActionLedger(store, boot_id=place.boot_id, place=place)
 
 
 def connections(connectors: Connectors) -> Connections:
@@ -228,9 +208,22 @@ async def view(
     metrics: MetricsCollector,
     connectors: Connectors,
     bus: PolarisMessageBus,
+    place: Place,
+    recollection: Recollection,
 ) -> RuntimeView:
-    made = RuntimeView(settings, store, ledger, board, metrics, connectors.by_system, bus, version=__version__)
+    made = RuntimeView(
+        settings,
+        store,
+        ledger,
+        board,
+        metrics,
+        connectors.by_system,
+        bus,
+        version=__version__,
+        recollections=recollection,
+    )
     await made.load()
+    place.beside_others("latest states of other nodes", made.catch_up_for_ever)
     return made
 
 
@@ -240,18 +233,30 @@ def ingest(
     store: PolarisDataStore,
     view: RuntimeView,
     metrics: MetricsCollector,
+    place: Place,
+    traces: Traces,
 ) -> TelemetryIngest:
-    logger = StructuredLogger("polaris.ingest")
-    return TelemetryIngest(bus, store, settings.telemetry, metrics, logger, on_states=view.note_states)
+    return TelemetryIngest(
+        bus,
+        store,
+        settings.telemetry,
+        metrics,
+        StructuredLogger("polaris.ingest"),
+        on_states=view.note_states,
+        sees_everything=not place.has_others,
+        traces=traces,
+    )
 
 
-def relay(settings: Settings, bus: PolarisMessageBus, store: PolarisDataStore, board: HealthBoard) -> OutboxRelay:
+def relay(
+    settings: Settings, bus: PolarisMessageBus, store: PolarisDataStore, board: HealthBoard, place: Place
+) -> OutboxRelay:
     logger = StructuredLogger("polaris.outbox")
-    return OutboxRelay(store, bus, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
+    return OutboxRelay(store, bus, board, logger, turn=place.outbox, drain_s=settings.node.shutdown_grace_s / 4)
 
 
-def retiring(store: PolarisDataStore, board: HealthBoard) -> Retiring:
-    return Retiring(store, board, StructuredLogger("polaris.retention"))
+def retiring(store: PolarisDataStore, board: HealthBoard, place: Place) -> Retiring:
+    return Retiring(store, board, StructuredLogger("polaris.retention"), turn=place.upkeep)
 
 
 def actions(
@@ -264,16 +269,19 @@ def actions(
     view: RuntimeView,
     board: HealthBoard,
     metrics: MetricsCollector,
+    traces: Traces,
 ) -> ActionService:
     logger = StructuredLogger("polaris.actions")
     signals = SignalMetrics(metrics.instruments)
     executions = {
-        system_id: ActionExecution(connection, settings.actions, logger, listeners=(SignalLog(logger), signals))
+        system_id: ActionExecution(
+            connection, settings.actions, logger, listeners=(SignalLog(logger), signals), recorder=traces.recorder
+        )
         for system_id, connection in connections.by_system.items()
     }
     for execution in executions.values():
         signals.watch(execution.breaker, execution.bulkhead)
-    return ActionService(
+    service = ActionService(
         bus,
         ledger,
         executions,
@@ -283,7 +291,10 @@ def actions(
         source=source_of(settings),
         caused_at=ingest.caused_at,
         on_action=view.note_action,
+        traces=traces,
     )
+    ledger.place.on_taken(service.stop)
+    return service
 
 
 def sampling(
@@ -294,6 +305,8 @@ def sampling(
     board: HealthBoard,
     metrics: MetricsCollector,
     view: RuntimeView,
+    place: Place,
+    traces: Traces,
 ) -> Sampling:
     """What is sampled may call for an action: sampling starts after the action path and stops before it."""
     logger = StructuredLogger("polaris.sampling")
@@ -307,11 +320,14 @@ def sampling(
             logger,
             buffer_max=settings.telemetry.publish_buffer_max,
             source=source_of(settings),
+            traces=traces,
         )
         for system_id, connection in connections.by_system.items()
     ]
     view.accounts.update({sampler.system_id: sampler.account for sampler in samplers})
-    return Sampling(samplers, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
+    made = Sampling(samplers, board, logger, drain_s=settings.node.shutdown_grace_s / 4)
+    place.on_taken(made.stop)
+    return made
 
 
 def watch(

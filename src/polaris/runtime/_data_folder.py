@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import secrets
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Annotated
 import msgspec
 
 from polaris.exceptions import ConfigurationError, RetryExhaustedError, StoreLockedError
+from polaris.ids import new_id
 from polaris.resilience import RetryConfig, RetryPolicy
 
 NODE_FILE = "node.json"
 LOCK_FILE = "node.lock"
 HTTP_TOKEN_FILE = "http.token"  # noqa: S105 - a name
 HTTP_TOKEN_CHARS_MIN = 16
+ID_FILE = "node.id"
 LOCKING = RetryConfig(
     max_attempts=6, base_delay=0.01, max_delay=0.01, multiplier=1, jitter="none", retryable=(BlockingIOError,)
 )
@@ -52,6 +55,18 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock_fd: int | None = None
+
+    def identity(self) -> str:
+        """A name for the folder on this machine, made once and kept: one process at a time owns it. `acquire` first."""
+        file = self.path / ID_FILE
+        try:
+            known = file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            known = ""
+        if not known:
+            known = new_id()
+            file.write_text(f"{known}\n", encoding="ascii")
+        return f"{platform.node()} {known}"
 
     @property
     def bus_dir(self) -> Path:

@@ -12,12 +12,14 @@ from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionResultEvent, ExecutionStatus
 from polaris.exceptions import ConflictError
 from polaris.messaging import execution_topic
+from polaris.runtime._place import Place, SolePlace
 
 if TYPE_CHECKING:
-    from polaris.storage import PolarisDataStore
+    from polaris.storage import PolarisDataStore, PolarisUnitOfWork
 
 COLLECTION = "action_ledger"
 LANES = "action_lanes"
+SOLE = SolePlace()
 
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,11 +64,15 @@ class ActionLedger:
 
     An entry goes from `running` to one final status. Taking it (`take`) is one transaction that only one caller can
     win; finishing it (`finish`) stores the status, the result and the event that announces it in one transaction.
-    So an action that was taken is never executed again, and a result that was stored is always announced.
+    So an action that was taken is never executed again, and a result that was stored is always announced. Several nodes
+    may have one ledger: each takes actions only while it has its `place`.
     """
 
-    def __init__(self, store: PolarisDataStore, boot_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, store: PolarisDataStore, boot_id: str, *, place: Place = SOLE, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._store = store
+        self.place = place
         self.boot_id = boot_id
         self._clock = clock
 
@@ -78,11 +84,22 @@ class ActionLedger:
         await documents.create_index(COLLECTION, ["system_id", "created_us", "action_id"])
 
     async def remember_lanes(self, systems: Iterable[str]) -> list[str]:
-        """Note the systems whose actions wait on their own subscription; all that were ever noted, these included."""
-        documents = self._store.documents
+        """Note the systems whose actions wait on their own subscription; all that this node ever noted, or may have.
+
+        The node that noted a system last answers for it: it carries its actions out, or refuses them.
+        """
+        documents, node = self._store.documents, self.place.node
         for system_id in systems:
-            await documents.put_document(LANES, system_id, {"system_id": system_id})
-        return [document["system_id"] for document in await documents.find_documents(LANES, {})]
+            await documents.put_document(LANES, system_id, {"system_id": system_id, "node": node})
+        return [
+            document["system_id"]
+            for document in await documents.find_documents(LANES, {})
+            if node is None or document.get("node") in (None, node)
+        ]
+
+    async def lanes(self) -> list[str]:
+        """The systems that any node answers for."""
+        return [document["system_id"] for document in await self._store.documents.find_documents(LANES, {})]
 
     async def take(self, event: AdaptationEvent, *, caused_at: datetime | None = None) -> tuple[LedgerEntry, bool]:
         """Enter the action as running. With True the caller, and nobody else, executes it now.
@@ -101,6 +118,7 @@ class ActionLedger:
         )
         try:
             async with self._store.unit_of_work() as work:
+                await self.place.check(work)
                 known = await work.documents.get_document(COLLECTION, action.action_id)
                 if known is not None:
                     return entry_of(known), False
@@ -118,7 +136,12 @@ class ActionLedger:
     async def retake(self, entry: LedgerEntry) -> LedgerEntry:
         """Take over an entry whose execution is known not to have begun, for executing it now."""
         taken = msgspec.structs.replace(entry, taken_by=self.boot_id, taken_at=self._clock.now())
-        await self._store.documents.put_document(COLLECTION, entry.action.action_id, taken.document())
+
+        async def body(work: PolarisUnitOfWork) -> None:
+            await self.place.check(work)
+            await work.documents.put_document(COLLECTION, entry.action.action_id, taken.document())
+
+        await self._store.in_unit_of_work(body)
         return taken
 
     async def finish(self, action_id: str, result: ExecutionResult, *, source: str) -> LedgerEntry | None:
@@ -144,11 +167,19 @@ class ActionLedger:
             return entry
 
     async def interrupted(self) -> list[LedgerEntry]:
-        """Entries that an earlier run of the node took and never finished, oldest first."""
+        """Entries that an earlier run took and never finished, of this node or of one whose systems it has now.
+
+        Oldest first. Those of other nodes' systems are left to them, and those that a node is at now.
+        """
+        at_work = sorted({self.boot_id, *await self.place.other_boots()})
         documents = await self._store.documents.find_documents(
-            COLLECTION, {"status": ExecutionStatus.RUNNING.value, "taken_by": {"$ne": self.boot_id}}, sort="created_us"
+            COLLECTION, {"status": ExecutionStatus.RUNNING.value, "taken_by": {"$nin": at_work}}, sort="created_us"
         )
-        return [entry_of(document) for document in documents]
+        foreign: set[str] = set()
+        if documents and self.place.node is not None:
+            foreign = set(await self.lanes()) - set(await self.remember_lanes(()))
+        entries = [entry_of(document) for document in documents]
+        return [entry for entry in entries if entry.action.target_system not in foreign]
 
     async def get(self, action_id: str) -> LedgerEntry | None:
         """The entry of one action."""

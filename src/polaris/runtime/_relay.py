@@ -9,6 +9,7 @@ from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.exceptions import MessageBusError, PolarisException
 from polaris.resilience import RetryConfig, RetryPolicy
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._lease import Always, Turn
 from polaris.runtime._supervision import Supervisor
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ LOOK_AGAIN_S = 5.0
 ENTRIES_MAX = 100
 PUBLISH_TIMEOUT_S = 60.0
 DRAIN_S = 2.5
+ALWAYS = Always()
 UNTIL_CONFIRMED = RetryConfig(
     max_attempts=1_000_000_000, base_delay=0.2, max_delay=5.0, jitter="equal", retryable=(MessageBusError,)
 )
 
 
 class OutboxRelay:
-    """The one publisher of the outbox. Events keep their ids, so a repetition is recognised by stream and consumers.
+    """The publisher of the outbox, one at a time: `turn`. Events keep their ids, so a repetition is recognised by
+    stream and consumers.
 
     What can never be published (its data cannot be read any more, or the bus refuses it for good) is put aside in the
     collection `polaris.unpublished`, in one transaction with its end in the outbox, so that it holds up nothing and is
@@ -43,12 +46,14 @@ class OutboxRelay:
         board: HealthBoard,
         logger: StructuredLogger,
         *,
+        turn: Turn = ALWAYS,
         drain_s: float = DRAIN_S,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._store = store
         self._outbox = store.outbox
         self._bus = bus
+        self._turn = turn
         self._logger = logger
         self._drain_s = drain_s
         self._supervisor = Supervisor(board, logger, clock=clock)
@@ -63,18 +68,26 @@ class OutboxRelay:
         await self._supervisor.stop()
         try:
             async with asyncio.timeout(self._drain_s):
-                for entry in await self._outbox.pending(limit=ENTRIES_MAX):
-                    await self._relay(entry)
+                await self._turn.while_held(self._relay_pending)
         except TimeoutError:
             self._logger.info("outbox is left for the next start", reason="the bus does not confirm")
 
     async def _relay_for_ever(self) -> None:
         while True:
-            entries = await self._outbox.pending(limit=ENTRIES_MAX)
-            for entry in entries:
-                await self._relay(entry)
-            if not entries:
+            await self._turn.wait()
+            await self._turn.while_held(self._relay_while_it_is_our_turn)
+
+    async def _relay_while_it_is_our_turn(self) -> None:
+        while True:
+            if not await self._relay_pending():
                 await self._outbox.wait(timeout_s=LOOK_AGAIN_S)
+
+    async def _relay_pending(self) -> bool:
+        """Publish what waits, at most `ENTRIES_MAX`; False when there was nothing."""
+        entries = await self._outbox.pending(limit=ENTRIES_MAX)
+        for entry in entries:
+            await self._relay(entry)
+        return bool(entries)
 
     async def _relay(self, entry: OutboxEntry) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from polaris._redaction import redact_text
 from polaris.api._live import LiveFeed
 from polaris.api._view import (
     ActionKey,
@@ -35,6 +36,7 @@ from polaris.runtime._ledger import ActionLedger, LedgerEntry
 from polaris.storage import AggregationType, TimeRange
 
 if TYPE_CHECKING:
+    from polaris.api._recollection_view import Recollections
     from polaris.connectors import ManagedSystemConnector
     from polaris.messaging import PolarisMessageBus
     from polaris.observability import MetricsCollector
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 STALE_AFTER_INTERVALS = 3
 STALE_AFTER_S_MIN = 3.0
 PUSHED_STALE_AFTER_S = 60.0
+CATCH_UP_S = 2.0
+"""Between two looks at what other nodes have stored: less than the shortest time after which a system is stale."""
 RATE_WINDOW_S = 5.0
 PUSHED = "push"
 
@@ -81,9 +85,11 @@ class RuntimeView:
         bus: PolarisMessageBus,
         *,
         version: str,
+        recollections: Recollections,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.live = LiveFeed()
+        self.recollections = recollections
         self._settings = settings
         self._store = store
         self._ledger = ledger
@@ -106,6 +112,16 @@ class RuntimeView:
     async def load(self) -> None:
         """Take the latest states from the store, so that the first page shows what was known before the start."""
         self._latest.load(await self._store.states.get_current_states())
+
+    async def catch_up_for_ever(self) -> None:
+        """Show what other nodes of the store have stored, some seconds later than what this one has."""
+        while True:
+            await self._clock.sleep(CATCH_UP_S)
+            for state in await self._store.states.get_current_states():
+                seen = self._latest.get(state.system_id)
+                if seen is None or seen.state.timestamp < state.timestamp:
+                    self._latest.note(state)
+                    self.live.publish(SampleUpdate.of(state))
 
     def note_states(self, states: Sequence[SystemState]) -> None:
         """Samples that were stored just now."""
@@ -177,8 +193,8 @@ class RuntimeView:
             ),
         )
 
-    def render_metrics(self) -> tuple[bytes, str]:
-        return self._metrics.render(), self._metrics.content_type
+    def render_metrics(self, accept: str = "") -> tuple[bytes, str]:
+        return self._metrics.render(accept), self._metrics.content_type_for(accept)
 
     def asyncapi(self) -> Mapping[str, Any] | None:
         from polaris.messaging import asyncapi_document  # a node that nobody asks does not pay for it
@@ -280,7 +296,7 @@ class RuntimeView:
 
 def record_of(entry: LedgerEntry) -> ActionRecord:
     """The entry as the API shows it."""
-    fields: dict[str, Any] = {"status": entry.status, "source": entry.source}
+    fields: dict[str, Any] = {"status": entry.status, "source": entry.source and redact_text(entry.source)}
     if entry.result is None:
         fields["started_at"] = entry.taken_at
     return ActionRecord.of(entry.action, entry.result, **fields)

@@ -9,7 +9,8 @@ from polaris.domain import EventRegistry, HealthEvent, HealthStatus, PolarisEven
 from polaris.messaging import InMemoryHub, InMemoryMessageBroker, PolarisMessageBus
 from polaris.observability import StructuredLogger
 from polaris.runtime._health import HealthBoard
-from polaris.runtime._relay import UNPUBLISHED, OutboxRelay
+from polaris.runtime._lease import BEAT_S, LEASES, Lease, Turn
+from polaris.runtime._relay import ALWAYS, UNPUBLISHED, OutboxRelay
 from polaris.storage import PolarisDataStore
 from polaris.testing import run_virtual, running_clock
 
@@ -38,11 +39,11 @@ class Rig:
         self.heard: list[str] = []
 
     @asynccontextmanager
-    async def relaying(self) -> AsyncIterator[None]:
+    async def relaying(self, turn: Turn = ALWAYS) -> AsyncIterator[None]:
         bus = PolarisMessageBus(InMemoryMessageBroker(self.hub), clock=self.clock)
         await bus.start()
         await bus.subscribe("polaris.health.*", self.listen)
-        relay = OutboxRelay(self.store, bus, HealthBoard(clock=self.clock), LOGGER, clock=self.clock)
+        relay = OutboxRelay(self.store, bus, HealthBoard(clock=self.clock), LOGGER, turn=turn, clock=self.clock)
         await relay.start()
         try:
             yield
@@ -86,5 +87,34 @@ def test_entries_are_published_in_the_order_of_their_commits() -> None:
                 for number in range(250):
                     await rig.store.outbox.add(f"polaris.health.{number}", health(str(number)))
             assert rig.heard == [str(number) for number in range(250)]
+
+    run_virtual(scenario())
+
+
+def test_only_the_node_whose_turn_it_is_publishes() -> None:
+    async def scenario() -> None:
+        rig = Rig()
+        await rig.store.connect()
+        mine = Lease(rig.store.documents, LEASES, "outbox", "mine", clock=rig.clock)
+        other = Lease(rig.store.documents, LEASES, "outbox", "other", clock=rig.clock)
+        await other.attempt()
+
+        async def tell(name: str) -> None:
+            async with rig.store.unit_of_work() as work:
+                await work.publish(f"polaris.health.{name}", health(name))
+                await work.commit()
+
+        async with rig.relaying(mine):
+            await tell("first")
+            await rig.clock.sleep(30)
+            assert rig.heard == []
+            await other.release()
+            await mine.attempt()
+            await rig.clock.sleep(2 * BEAT_S)
+            assert rig.heard == ["first"]
+            await mine.release()
+            await tell("second")
+            await rig.clock.sleep(30)
+        assert rig.heard == ["first"]
 
     run_virtual(scenario())

@@ -10,6 +10,7 @@ from polaris.clock import utc_now
 from polaris.domain import SystemState
 from polaris.observability import StructuredLogger
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._lease import BEAT_S, LEASES, Lease
 from polaris.runtime._retiring import INTERVAL_S, Retiring
 from polaris.storage import PolarisDataStore, RetentionPolicy, TimeRange
 from polaris.testing import run_virtual, running_clock
@@ -36,6 +37,25 @@ def test_samples_go_when_they_are_older_than_the_policy_says_and_the_newest_stay
             await service.stop()
             assert await store.states.get_state_history("web", TimeRange.all()) == states[2:3]
             assert service.points_retired == 3
+
+    run_virtual(scenario())
+
+
+def test_only_the_node_whose_turn_it_is_retires_anything() -> None:
+    async def scenario() -> None:
+        clock = running_clock()
+        async with PolarisDataStore.memory(clock=clock) as store:
+            turn = Lease(store.documents, LEASES, "upkeep", "mine", clock=clock)
+            await store.states.save_many([SystemState("web", clock.now() - age * DAY) for age in (9, 1)])
+            await store.time_series.set_retention("system_states", RetentionPolicy(7 * DAY))
+            service = Retiring(store, HealthBoard(clock=clock), LOGGER, turn=turn, clock=clock)
+            await service.start()
+            await clock.sleep(2 * INTERVAL_S)
+            assert service.points_retired == 0
+            await turn.attempt()
+            await clock.sleep(BEAT_S)
+            assert service.points_retired == 1
+            await service.stop()
 
     run_virtual(scenario())
 
