@@ -27,6 +27,8 @@ class Checkpointer:
         self.done = 0
         self.insisted = 0
         self.blocked = 0
+        self.is_held_up = False
+        """Whether readers kept the last checkpoint from moving the whole log."""
         connection.set_wal_hook(self._on_commit)
 
     def _on_commit(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
@@ -54,10 +56,27 @@ class Checkpointer:
             self._connection.set_busy_timeout(busy_timeout_ms)
         self.done += 1
         self.insisted += insist
-        if moved < pages:
+        self.is_held_up = moved < pages
+        if self.is_held_up:
             self.blocked += 1
             self._next_pages = self.wal_pages + GROWTH_PAGES
             if insist:
                 self._insist_pages = int(self.wal_pages * (1 + GROWTH_SHARE))
         else:
             self._next_pages, self._insist_pages = PAGES_SOFT, PAGES_HARD
+
+    def look_again(self) -> None:
+        """Empty a log that was held up, if those who did so are gone. Waits for nobody; outside of a transaction."""
+        if not self.is_held_up:
+            return
+        busy_timeout_ms = int(self._connection.pragma("busy_timeout"))
+        self._connection.set_busy_timeout(0)
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return
+        finally:
+            self._connection.set_busy_timeout(busy_timeout_ms)
+        self.is_held_up = False
+        self.wal_pages = 0
+        self._next_pages, self._insist_pages = PAGES_SOFT, PAGES_HARD

@@ -39,6 +39,9 @@ from polaris.storage.backends.sqlite._writer import GroupWriter
 T = TypeVar("T")
 VERIFY = "polaris store verify"
 """The command that tells what is damaged."""
+LOG_BYTES_MAX = 64 << 20
+"""A log that readers keep longer than this is told of, or together with the file longer than `size_bytes_max`."""
+LOG_HELD_UP = "the log grows, for a program keeps a read open; end that program, which fuser or lsof finds by the file"
 
 
 class SqliteEngine(RecordingEngine):
@@ -206,8 +209,29 @@ class SqliteEngine(RecordingEngine):
         if not self._writer.is_running:
             return StoreHealth(HealthStatus.UNHEALTHY, self.name, "the writer has ended", details)
         failure = self._writer.last_error
-        status = HealthStatus.HEALTHY if failure is None else HealthStatus.UNHEALTHY
-        return StoreHealth(status, self.name, "" if failure is None else str(failure), details)
+        if failure is not None:
+            return StoreHealth(HealthStatus.UNHEALTHY, self.name, str(failure), details)
+        if await self._has_long_log(self._writer):
+            return StoreHealth(HealthStatus.WARNING, self.name, f"{LOG_HELD_UP} {self.path.name}", details)
+        return StoreHealth(HealthStatus.HEALTHY, self.name, "", details)
+
+    async def _has_long_log(self, writer: GroupWriter) -> bool:
+        """Whether some reader keeps the log from being emptied, now, and it takes much room."""
+
+        def is_long() -> bool:
+            size, log = _bytes_of(self.path), _bytes_of(self._log_path)
+            size_max = self.options.size_bytes_max
+            return writer.log_is_held_up and (
+                log > LOG_BYTES_MAX or (size_max is not None and log > 0 and size + log > size_max)
+            )
+
+        if not is_long():
+            return False
+        try:
+            await self._do_chore(writer.look_at_log_again)
+        except DataStoreError:
+            return True
+        return is_long()
 
     async def stats(self) -> dict[str, int | float]:
         counts: dict[str, int | float] = {} if self._writer is None else dict(self._writer.stats)

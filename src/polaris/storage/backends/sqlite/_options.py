@@ -14,9 +14,10 @@ class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `writes_queued_max`: awaiting writers that the store holds; further ones wait for a place. `readers`: reading
     connections, each with a thread. `size_bytes_max`: the greatest size of the file, None for none; full is
-    `StoreFullError`. `hot_rows_max`, `slice_rows`: when compaction begins, and how much it moves at a time.
-    `series_max`, `collection_series_max`: how many time series the store and each of its collections may have; a write
-    that would make more is a `SeriesLimitError`.
+    `StoreFullError`. The log beside it is not counted: who keeps a read open makes it grow, and `health` tells so.
+    `hot_rows_max`, `slice_rows`: when compaction begins, and how much it moves at a time. `series_max`,
+    `collection_series_max`: how many time series the store and each of its collections may have; a write that would
+    make more is a `SeriesLimitError`.
     """
 
     writes_queued_max: int = 1_024

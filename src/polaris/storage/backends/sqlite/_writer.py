@@ -109,7 +109,16 @@ class GroupWriter:
             counts["wal_pages"] = self._checkpointer.wal_pages
         return counts
 
+    @property
+    def log_is_held_up(self) -> bool:
+        """Whether a reader keeps the log from being emptied, as far as the last checkpoint could tell."""
+        return self.is_running and self._checkpointer.is_held_up
+
     # What follows runs in the writer's thread.
+
+    def look_at_log_again(self, _session: SqliteSession) -> None:
+        """A chore: empty a log that was held up, if it can be by now."""
+        self._checkpointer.look_again()
 
     def _run(self, loop: asyncio.AbstractEventLoop, started: asyncio.Future[None], ended: asyncio.Future[None]) -> None:
         try:
