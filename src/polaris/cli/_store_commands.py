@@ -25,8 +25,14 @@ Examples:
   polaris store verify /backups/before-the-move.db
 """
 
+MOVE_EXAMPLES = """\b
+Examples:
+  polaris store move web --to south
+  polaris store move web --to south --drop-rollups
+"""
+
 store_app = typer.Typer(
-    help="The data store's file: figures, compaction, backups, checks.",
+    help="The data store: figures, compaction, backups, checks of a file; several servers, and moves between them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -112,3 +118,56 @@ def verify(
     from polaris.cli._store_upkeep import verify_file
 
     raise SystemExit(verify_file(settings_of(config, data_dir), file, as_json=as_json))
+
+
+@store_app.command(short_help="The servers that systems are spread over, and how they do.")
+def servers(
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Make the configured list the recorded one; every server must answer.")
+    ] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """The servers of `[store.routing]`: how each does, and how many systems it has."""
+    from polaris.cli._store_servers import show_servers
+
+    raise SystemExit(show_servers(settings_of(config, data_dir), adopt=adopt, as_json=as_json))
+
+
+@store_app.command(short_help="Move a managed system to another server, while it is used.", epilog=MOVE_EXAMPLES)
+def move(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="The system's id.", show_default=False)],
+    to: Annotated[str, typer.Option("--to", metavar="SERVER", help="The server's name.", show_default=False)],
+    drop_rollups: Annotated[
+        bool, typer.Option("--drop-rollups", help="Leave behind summaries whose samples are gone: they are deleted.")
+    ] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Move a managed system to another server, while it is used. Broken off, the same command goes on with it."""
+    from polaris.cli._store_servers import move_system
+
+    raise SystemExit(
+        move_system(settings_of(config, data_dir), system, to=to, drop_rollups=drop_rollups, as_json=as_json)
+    )
+
+
+@store_app.command(short_help="The moves between servers that are not finished.")
+def moves(
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Finish them; not while somebody is at one: it would be taken over.")
+    ] = False,
+    abandon: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--abandon", metavar="SYSTEM", help="Give one up: the system stays.", show_default=False),
+    ] = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """The moves between servers that are not finished."""
+    from polaris.cli._store_servers import show_moves
+
+    raise SystemExit(show_moves(settings_of(config, data_dir), resume=resume, abandon=abandon, as_json=as_json))

@@ -11,8 +11,18 @@ if TYPE_CHECKING:
     from polaris.runtime._data_folder import DataFolder, NodeFile
     from polaris.runtime._node import Node
     from polaris.runtime._settings import Settings
+    from polaris.runtime._store import open_routed_store
 
-__all__ = ["Node", "Settings", "load_settings", "effective_settings", "settings_schema", "DataFolder", "NodeFile"]
+__all__ = [
+    "Node",
+    "Settings",
+    "load_settings",
+    "effective_settings",
+    "settings_schema",
+    "DataFolder",
+    "NodeFile",
+    "open_routed_store",
+]
 
 _HOMES = {
     "Node": "_node",
@@ -22,6 +32,7 @@ _HOMES = {
     "settings_schema": "_configuration",
     "DataFolder": "_data_folder",
     "NodeFile": "_data_folder",
+    "open_routed_store": "_store",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
