@@ -6,9 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Collection, Sequence
 from datetime import timedelta
-from typing import Any
 
-from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.exceptions import InvalidValueError
 from polaris.storage import DocumentStorageBackend
 
@@ -17,62 +15,38 @@ KEPT_S = 8 * 86_400.0
 """Longer than any stream of a node keeps what might be delivered again."""
 KEPT_S_MAX = 3_650 * 86_400.0
 FORGET_EVERY = 1_000
-FORGET_AT_ONCE = 2_000
 
 
 class StoredSeenIds:
-    """`SeenIds` as documents of a store, each kept for `kept_s` seconds; what is older goes in passing.
+    """`SeenIds` as documents of a store, each kept for `kept_s` seconds by its clock; what is older goes in passing.
 
     Give it to `DeduplicationMiddleware(seen=...)`. The backend stays the caller's. Raises what the backend raises.
     """
 
-    def __init__(
-        self, documents: DocumentStorageBackend, *, kept_s: float = KEPT_S, clock: Clock = SYSTEM_CLOCK
-    ) -> None:
+    def __init__(self, documents: DocumentStorageBackend, *, kept_s: float = KEPT_S) -> None:
         if isinstance(kept_s, bool) or not isinstance(kept_s, (int, float)) or not 0 < kept_s <= KEPT_S_MAX:
             raise InvalidValueError("kept_s", "seconds, over 0 and at most ten years", kept_s)
         self._documents = documents
         self._kept = timedelta(seconds=kept_s)
-        self._clock = clock
         self._since_forgetting = FORGET_EVERY
-        self._indexed = False
 
     async def seen(self, receiver: str, event_ids: Sequence[str]) -> Collection[str]:
         """Those of the ids that are remembered and not too old."""
         found = await asyncio.gather(
             *(self._documents.get_document(COLLECTION, _key(receiver, event_id)) for event_id in event_ids)
         )
-        oldest_s = self._oldest_s()
-        return {
-            event_id
-            for event_id, document in zip(event_ids, found, strict=True)
-            if document is not None and document["handled_s"] >= oldest_s
-        }
+        return {event_id for event_id, document in zip(event_ids, found, strict=True) if document is not None}
 
     async def remember(self, receiver: str, event_ids: Sequence[str]) -> None:
         """Keep the ids, from now on."""
-        handled_s = self._clock.now().timestamp()
-        await asyncio.gather(*(self._put(receiver, event_id, handled_s) for event_id in event_ids))
+        entries = [
+            {"_id": _key(receiver, event_id), "receiver": receiver, "event_id": event_id} for event_id in event_ids
+        ]
+        await self._documents.put_documents(COLLECTION, entries, ttl=self._kept)
         self._since_forgetting += len(event_ids)
         if self._since_forgetting >= FORGET_EVERY:
             self._since_forgetting = 0
-            await self._forget()
-
-    async def _put(self, receiver: str, event_id: str, handled_s: float) -> None:
-        document: dict[str, Any] = {"receiver": receiver, "event_id": event_id, "handled_s": handled_s}
-        await self._documents.put_document(COLLECTION, _key(receiver, event_id), document)
-
-    async def _forget(self) -> None:
-        if not self._indexed:
-            await self._documents.create_index(COLLECTION, "handled_s")
-            self._indexed = True
-        old = await self._documents.find_documents(
-            COLLECTION, {"handled_s": {"$lt": self._oldest_s()}}, FORGET_AT_ONCE, sort="handled_s"
-        )
-        await asyncio.gather(*(self._documents.delete_document(COLLECTION, document["_id"]) for document in old))
-
-    def _oldest_s(self) -> float:
-        return (self._clock.now() - self._kept).timestamp()
+            await self._documents.purge_expired(COLLECTION)
 
 
 def _key(receiver: str, event_id: str) -> str:
