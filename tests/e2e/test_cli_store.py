@@ -18,7 +18,7 @@ from polaris.storage import PolarisDataStore
 
 pytestmark = pytest.mark.xdist_group("cli")
 
-VERBS = ("stats", "compact", "backup", "restore", "verify")
+VERBS = ("stats", "compact", "backup", "restore", "verify", "servers", "move", "moves")
 
 
 @pytest.fixture
