@@ -12,6 +12,7 @@ from polaris.storage._buckets import Buckets, CalendarBuckets, FixedBuckets
 from polaris.storage._points import TimeSeriesPoint
 from polaris.storage._ranges import from_micros
 from polaris.storage._rollups import RetentionPolicy, RollupPolicy
+from polaris.storage._tag_filter import ALL_SERIES
 from polaris.storage._timeseries_requests import AggregateRequest
 from polaris.storage.backends.memory._journal import Journal
 from polaris.storage.backends.memory._timeseries import MemoryTimeSeries
@@ -115,3 +116,30 @@ def test_a_point_that_comes_into_a_window_after_its_summary_counts(policy: Reten
         assert values() == [{"count": count, "sum": float(count)}]
     store(2, 5.0)
     assert values() == [{"count": 3, "sum": 7.0}]
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_the_summary_of_a_window_goes_with_its_numbers(is_deleted: bool) -> None:
+    session = new_session()
+    series = session.time_series
+    series.set_policy("m", RetentionPolicy(None, [RollupPolicy(timedelta(hours=1))]))
+
+    def summarise() -> None:
+        compact(session, 1)
+        keeper = WindowKeeper(session.connection, series.rollups, slice_rows=10)
+        while keeper.run_slice(series.cold_until()):
+            pass
+        assert session.connection.execute("SELECT count(*) FROM ts_dirty").fetchone() == (0,)
+
+    series.store_many("m", [TimeSeriesPoint(from_micros(0), {}, {"v": 1.0, "w": 2.0})])
+    for other in ("x", "y"):
+        series.store_many(other, [TimeSeriesPoint(from_micros(9 * HOUR), {"o": other}, {"v": 0})])
+    summarise()
+    request = AggregateRequest((0, 4 * HOUR), ("sum",), (), None, fields=("v",))
+    assert [row.values for row in series.aggregate("m", request)] == [{"sum": 1.0}]
+    if is_deleted:
+        assert series.delete_range("m", (0, HOUR), ALL_SERIES) == 1
+    else:
+        series.store_many("m", [TimeSeriesPoint(from_micros(0), {}, {"v": "broken", "w": 2.0})])
+    summarise()
+    assert series.aggregate("m", request) == []
