@@ -10,6 +10,7 @@ import pytest
 from tests.faults.sizes import size
 
 POINTS = size(300_000, 1_000_000)
+LONG_S = size(110, 1_200)
 GROWTH_BYTES_MAX = 120 << 20
 """What the export of all may need more than one of a thousand points: pages, a row group, what allocators keep."""
 
@@ -53,7 +54,7 @@ asyncio.run(main())
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("export")
-    subprocess.run([sys.executable, "-c", PROGRAM, str(POINTS), "-", "fill"], cwd=made, check=True, timeout=110)
+    subprocess.run([sys.executable, "-c", PROGRAM, str(POINTS), "-", "fill"], cwd=made, check=True, timeout=LONG_S)
     return made
 
 
@@ -61,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_memory_of_an_export_does_not_grow_with_what_is_exported(kind: str, folder: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(POINTS), kind, "export"],
-        cwd=folder, check=True, timeout=110, capture_output=True, text=True,
+        cwd=folder, check=True, timeout=LONG_S, capture_output=True, text=True,
     )  # fmt: skip
     rows, growth = map(int, ended.stdout.split())
     assert rows == POINTS
