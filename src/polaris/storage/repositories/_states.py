@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import cast
@@ -22,7 +23,7 @@ from polaris.storage._timeseries import (
     TimeSeriesPoint,
     TimeSeriesStorageBackend,
 )
-from polaris.storage._turns import in_turns
+from polaris.storage._turns import TURN_ITEMS, in_turns
 from polaris.storage.repositories._state_codec import (
     FORM,
     FORM_TAG,
@@ -82,13 +83,15 @@ class SystemStateRepository(Repository[SystemState]):
         """
         points: list[TimeSeriesPoint] = []
         forms: dict[str, str] = {}
-        async for state in in_turns(states):
+        for count, state in enumerate(states, 1):
             if state.__class__ is not SystemState:
                 raise InvalidValueError("states", "SystemState objects", state)
             point, digest, text = self._codec.encode(state)
             points.append(point)
             if digest and digest not in self._stored_forms:
                 forms[digest] = text
+            if count % TURN_ITEMS == 0:
+                await asyncio.sleep(0)
         if forms:
             # Forms first: a point never names a form that is not there.
             await self.time_series.store_many(FORMS, [form_point(digest, text) for digest, text in forms.items()])

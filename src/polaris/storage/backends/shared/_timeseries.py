@@ -22,7 +22,7 @@ from polaris.storage._rollups import RetentionPolicy
 from polaris.storage._tag_filter import parse_tags
 from polaris.storage._timeseries import PAGE_POINTS, Order, TagQuery, TimeSeriesStorageBackend
 from polaris.storage._timeseries_requests import AggregateRequest, PointQuery
-from polaris.storage._turns import in_turns
+from polaris.storage._turns import TURN_ITEMS
 from polaris.storage.backends.shared._timeseries_arguments import (
     checked_aggregations,
     checked_cursor,
@@ -66,9 +66,11 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
         points = tuple(points)
         if len(points) > BATCH_POINTS_MAX:
             raise InvalidValueError("points", f"at most {BATCH_POINTS_MAX} points (found {len(points)})", points)
-        async for point in in_turns(points):
+        for count, point in enumerate(points, 1):
             if point.__class__ is not TimeSeriesPoint:
                 raise InvalidValueError("points", "TimeSeriesPoint objects", point)
+            if count % TURN_ITEMS == 0:
+                await asyncio.sleep(0)
         await self._executor.execute(
             Operation(
                 lambda session: session.time_series.store_many(collection, points),
