@@ -30,6 +30,15 @@ from polaris.api import (
     SystemView,
     Verdict,
 )
+from polaris.api._recollection_view import (
+    LogFilter,
+    LogView,
+    SpanView,
+    TraceFilter,
+    TraceKey,
+    TraceSummary,
+    TraceView,
+)
 from polaris.domain import (
     AdaptationAction,
     ExecutionResult,
@@ -83,6 +92,65 @@ def state_at(system_id: str, when: datetime, dice: random.Random) -> SystemState
     )
 
 
+class Remembered:
+    """Three traces and five log records."""
+
+    def __init__(self, start: datetime) -> None:
+        began = [start - timedelta(seconds=number) for number in range(5)]
+        self.spans = [
+            SpanView(span_id=f"{number + 1:016x}", name="execute action", kind="internal", start=at, duration_s=0.5)
+            for number, at in enumerate(began)
+        ]
+        self.log = [
+            LogView(
+                log_id=f"log-{9 - number}",
+                timestamp=at,
+                level="INFO",
+                logger="polaris.actions",
+                message="action ended",
+                correlation_id=f"c-{number}",
+                fields={"action_id": "a-1"},
+            )
+            for number, at in enumerate(began)
+        ]
+
+    async def traces(
+        self, wanted: TraceFilter, *, limit: int, before: TraceKey | None
+    ) -> list[tuple[TraceKey, TraceSummary]]:
+        found = [
+            (
+                TraceKey(1_000 - number, f"key-{number}"),
+                TraceSummary(
+                    trace_id=f"{number + 1:032x}",
+                    name=span.name,
+                    start=span.start,
+                    duration_s=0.5,
+                    spans=1,
+                    errors=0,
+                    correlation_ids=(f"c-{number}",),
+                ),
+            )
+            for number, span in enumerate(self.spans[:3])
+        ]
+        return [
+            one
+            for one in found
+            if (before is None or one[0].start_us < before.start_us)
+            and wanted.correlation_id in (None, *one[1].correlation_ids)
+        ][:limit]
+
+    async def trace(self, trace_id: str) -> TraceView | None:
+        known = {f"{number + 1:032x}": span for number, span in enumerate(self.spans[:3])}
+        return TraceView(trace_id=trace_id, spans=(known[trace_id],)) if trace_id in known else None
+
+    async def logs(self, wanted: LogFilter, *, limit: int, before: str | None) -> list[LogView]:
+        return [
+            one
+            for one in self.log
+            if (before is None or one.log_id < before) and wanted.correlation_id in (None, one.correlation_id)
+        ][:limit]
+
+
 class LivingView:
     """A `NodeView` over plain dictionaries. `live()` keeps it moving; attributes may be changed by a test at will."""
 
@@ -90,6 +158,7 @@ class LivingView:
         self.dice = random.Random(seed)
         self.start = now or datetime.now(UTC)
         self.live = LiveFeed()
+        self.recollections = Remembered(self.start)
         self.states: dict[str, list[SystemState]] = {}
         self.connectors = {"host": "host", "web-shop": "gunicorn", WEIRD_ID: "push"}
         self.records: list[ActionRecord] = []
@@ -187,7 +256,7 @@ class LivingView:
             )
         ]
 
-    def render_metrics(self) -> tuple[bytes, str]:
+    def render_metrics(self, accept: str = "") -> tuple[bytes, str]:
         return b"# HELP up Whether it runs.\n# TYPE up gauge\nup 1\n", "text/plain; version=0.0.4; charset=utf-8"
 
     def bus(self) -> BusView:

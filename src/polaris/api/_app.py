@@ -24,6 +24,7 @@ from polaris.api._hosts import LOOPBACK_HOSTS
 from polaris.api._openapi import openapi_document
 from polaris.api._parameters import parse_query
 from polaris.api._problems import handle_framework_error
+from polaris.api._recollection_endpoints import RECOLLECTION_ENDPOINTS
 from polaris.api._stream import Streams
 from polaris.api._view import NodeView
 from polaris.clock import SYSTEM_CLOCK, Clock
@@ -55,7 +56,8 @@ def create_app(
         raise ValueError("commands need access: a node that anybody may change is not offered")
     streams = Streams(view.live)
     context = Context(view, streams, clock, registry, commands)
-    endpoints = ENDPOINTS if commands is None else (*ENDPOINTS, *COMMAND_ENDPOINTS)
+    reading = (*ENDPOINTS, *RECOLLECTION_ENDPOINTS)
+    endpoints = reading if commands is None else (*reading, *COMMAND_ENDPOINTS)
     document = msgspec.json.encode(openapi_document(endpoints))
     gate = None if access is None else Gate(access)
 
@@ -107,6 +109,7 @@ def _answering(endpoint: Endpoint, context: Context, gate: Gate | None) -> Calla
             raw = await read_body(request, expected=endpoint.body is not None)
             arguments["body"] = None if endpoint.body is None else body_of(endpoint, raw)
         arguments["method"] = request.method
+        arguments["accept"] = request.headers.get("accept", "")
         answered = await endpoint.handle(context, arguments)
         return answered if isinstance(answered, Response) else json_response(answered)
 

@@ -118,9 +118,9 @@ async def _readyz(context: Context, _: Arguments) -> Response:
     return _verdict_response(context.view.readiness())
 
 
-async def _metrics(context: Context, _: Arguments) -> Response:
+async def _metrics(context: Context, arguments: Arguments) -> Response:
     async with context.rendering:
-        body, content_type = await asyncio.to_thread(context.view.render_metrics)
+        body, content_type = await asyncio.to_thread(context.view.render_metrics, arguments["accept"])
     return Response(body, headers={"Content-Type": content_type})
 
 

@@ -26,6 +26,7 @@ from polaris.domain import (
 
 if TYPE_CHECKING:
     from polaris.api._live import LiveFeed
+    from polaris.api._recollection_view import Recollections
 
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -337,8 +338,16 @@ class NodeView(Protocol):
         """What becomes of everything that goes through the bus."""
         ...
 
-    def render_metrics(self) -> tuple[bytes, str]:
-        """The metrics and their content type in the Prometheus text format. Called in a worker thread."""
+    @property
+    def recollections(self) -> Recollections:
+        """Who keeps the last traces and log records."""
+        ...
+
+    def render_metrics(self, accept: str = "") -> tuple[bytes, str]:
+        """The metrics and their content type: OpenMetrics if `accept` names it, else the text format of Prometheus.
+
+        Called in a worker thread.
+        """
         ...
 
     def asyncapi(self) -> Mapping[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from polaris.exceptions import BusConnectionError
 from polaris.runtime import DataFolder
-from polaris.runtime._assembly import nats_config
+from polaris.runtime._brokers import nats_config
 
 if TYPE_CHECKING:
     from polaris.messaging import NATSMessageBroker, PolarisMessageBus

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from polaris.observability._logging_config import LoggingConfig, LogLevel
     from polaris.observability._logging_setup import configure_logging, reset_logging
     from polaris.observability._metrics import MetricsCollector
+    from polaris.observability._recorder import SpanRecorder, SpanSink
     from polaris.observability._series import (
         Counter,
         Gauge,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         current_trace,
         parse_traceparent,
         start_trace,
+        trace_of,
         trace_scope,
     )
     from polaris.observability._tracing import record_span, span_context, trace_context
@@ -66,7 +68,10 @@ __all__ = [
     "current_trace",
     "parse_traceparent",
     "start_trace",
+    "trace_of",
     "trace_scope",
+    "SpanRecorder",
+    "SpanSink",
     "record_span",
     "span_context",
     "trace_context",
@@ -100,7 +105,10 @@ _HOMES = {
     "current_trace": f"{_ROOM}._trace",
     "parse_traceparent": f"{_ROOM}._trace",
     "start_trace": f"{_ROOM}._trace",
+    "trace_of": f"{_ROOM}._trace",
     "trace_scope": f"{_ROOM}._trace",
+    "SpanRecorder": f"{_ROOM}._recorder",
+    "SpanSink": f"{_ROOM}._recorder",
     "record_span": f"{_ROOM}._tracing",
     "span_context": f"{_ROOM}._tracing",
     "trace_context": f"{_ROOM}._tracing",

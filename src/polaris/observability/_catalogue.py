@@ -266,5 +266,65 @@ LOG_LINES_DROPPED = MetricSpec(
     "counter", "polaris_log_lines_dropped_total", "Log lines of this process that could not be written."
 )
 
+LEASE_HELD = MetricSpec(
+    "gauge",
+    "polaris_lease_held",
+    "1 while this node holds a lease (place: its own name; outbox; upkeep), else 0.",
+    ("lease",),
+)
+OUTBOX_WAITING = MetricSpec(
+    "gauge", "polaris_outbox_waiting_events", "Events of committed transactions that wait to be published."
+)
+BUS_SERVER_RESTARTS = MetricSpec(
+    "counter", "polaris_bus_server_restarts_total", "Times the embedded bus server was started again."
+)
+STORE_STAT = MetricSpec(
+    "gauge",
+    "polaris_store_stat",
+    "What the engine of the store counts and measures of itself; the unit is the last word of the name.",
+    ("name",),
+)
+POINTS_RETIRED = MetricSpec(
+    "counter", "polaris_store_points_retired_total", "Points that were deleted because they were too old to keep."
+)
+DOCUMENTS_EXPIRED = MetricSpec(
+    "counter", "polaris_store_documents_expired_total", "Documents that were deleted because their time was over."
+)
+COMPONENT_HEALTH = MetricSpec(
+    "gauge",
+    "polaris_component_health",
+    "How a part of the node does: 1 healthy, 0.5 warning, 0 not well, -1 not known.",
+    ("component",),
+)
+ACTIONS_RUNNING = MetricSpec("gauge", "polaris_actions_running", "Actions that are being carried out now.")
+ACTION_SECONDS = MetricSpec(
+    "histogram",
+    "polaris_action_seconds",
+    "Time to carry an action out, all attempts included, until its result is stored.",
+    ("action_type", "status"),
+    ("status",),
+    LOOP_BUCKETS_S,
+)
+SPANS = MetricSpec("counter", "polaris_spans_total", "Spans that were recorded and have ended.")
+SPANS_EXPORTED = MetricSpec(
+    "counter", "polaris_spans_exported_total", "Spans that arrived where they go: store or otlp.", ("sink",)
+)
+SPANS_DROPPED = MetricSpec(
+    "counter",
+    "polaris_spans_dropped_total",
+    "Spans that did not arrive, by reason: queue_full, failed, stopped, trace_full, rate.",
+    ("sink", "reason"),
+    ("sink", "reason"),
+)
+LOG_RECORDS_KEPT = MetricSpec(
+    "counter", "polaris_log_records_kept_total", "Log records that were put into the store for the page."
+)
+LOG_RECORDS_DROPPED = MetricSpec(
+    "counter",
+    "polaris_log_records_dropped_total",
+    "Log records that are missing in the store, though written elsewhere, by reason: queue_full, stopped.",
+    ("reason",),
+)
+
 CATALOGUE: tuple[MetricSpec, ...] = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))
 """All of the above, in this order."""

@@ -147,5 +147,50 @@ class Instruments:
         """In seconds."""
         return self._collector.histogram_of(catalogue.EVENT_LOOP_LAG).labels()
 
+    def health_score(self, system_id: str) -> SlotGauge:
+        return self._collector.gauge_of(catalogue.HEALTH_SCORE).labels(system_id)
+
+    def store_stat(self, name: str) -> SlotGauge:
+        return self._collector.gauge_of(catalogue.STORE_STAT).labels(name)
+
+    def lease_held(self, lease: str) -> SlotGauge:
+        return self._collector.gauge_of(catalogue.LEASE_HELD).labels(lease)
+
+    def outbox_waiting(self) -> SlotGauge:
+        return self._collector.gauge_of(catalogue.OUTBOX_WAITING).labels()
+
+    def bus_server_restarts(self) -> SlotCounter:
+        return self._collector.counter_of(catalogue.BUS_SERVER_RESTARTS).labels()
+
+    def points_retired(self) -> SlotCounter:
+        return self._collector.counter_of(catalogue.POINTS_RETIRED).labels()
+
+    def documents_expired(self) -> SlotCounter:
+        return self._collector.counter_of(catalogue.DOCUMENTS_EXPIRED).labels()
+
+    def component_health(self, component: str) -> SlotGauge:
+        return self._collector.gauge_of(catalogue.COMPONENT_HEALTH).labels(component)
+
+    def actions_running(self) -> SlotGauge:
+        return self._collector.gauge_of(catalogue.ACTIONS_RUNNING).labels()
+
+    def action_seconds(self, action_type: str, status: str) -> SlotHistogram:
+        return self._collector.histogram_of(catalogue.ACTION_SECONDS).labels(action_type, status)
+
+    def spans(self) -> SlotCounter:
+        return self._collector.counter_of(catalogue.SPANS).labels()
+
+    def spans_exported(self, sink: str) -> SlotCounter:
+        return self._collector.counter_of(catalogue.SPANS_EXPORTED).labels(sink)
+
+    def spans_dropped(self, sink: str, reason: str) -> SlotCounter:
+        return self._collector.counter_of(catalogue.SPANS_DROPPED).labels(sink, reason)
+
+    def log_records_kept(self) -> SlotCounter:
+        return self._collector.counter_of(catalogue.LOG_RECORDS_KEPT).labels()
+
+    def log_records_dropped(self, reason: str) -> SlotCounter:
+        return self._collector.counter_of(catalogue.LOG_RECORDS_DROPPED).labels(reason)
+
     def log_lines_dropped(self) -> SlotCounter:
         return self._collector.counter_of(catalogue.LOG_LINES_DROPPED).labels()

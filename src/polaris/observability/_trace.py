@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
@@ -17,10 +18,14 @@ SAMPLED = 0x01
 RANDOM_TRACE_ID = 0x02
 _FLAGS_KEPT = SAMPLED | RANDOM_TRACE_ID
 TRACESTATE_CHARS_MAX = 512
+TRACESTATE_MEMBERS_MAX = 32
 
 # W3C Trace Context 3.2.2: lower-case hex only; a version above 00 may carry more after another dash; ff is no version.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
+
+_MARK = re.compile(r"(?:^|,)\s*polaris=([0-9a-f]{16})\s*(?=,|$)")
+_HEX_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 
 _random = random.Random()  # noqa: S311 - identifiers, not secrets; reseeded in a forked child
 os.register_at_fork(after_in_child=_random.seed)
@@ -50,10 +55,38 @@ class TraceContext(msgspec.Struct, frozen=True):
             return self
         return TraceContext(self.trace_id, new_span_id(), self.flags, self.tracestate)
 
+    @property
+    def recorded_by_polaris(self) -> bool | None:
+        """Whether POLARIS recorded a span at this very position; None where it has not been told."""
+        mark = _MARK.search(self.tracestate)
+        return None if mark is None else mark[1] == self.span_id
+
+    def marked(self) -> TraceContext:
+        """The same position, with the note in its vendor state (`polaris=<span id>`) that its span is recorded.
+
+        Whoever hands a trace on without recording a span keeps the note as it is, and so can be told from others.
+        """
+        members = (member.strip() for member in self.tracestate.split(","))
+        others = [member for member in members if member and not member.startswith("polaris=")]
+        state = ",".join([f"polaris={self.span_id}", *others][:TRACESTATE_MEMBERS_MAX])
+        state = state if len(state) <= TRACESTATE_CHARS_MAX else f"polaris={self.span_id}"
+        return TraceContext(self.trace_id, self.span_id, self.flags, state)
+
 
 def new_span_id() -> str:
     """Eight random bytes as hex, never all zero."""
     return f"{_random.getrandbits(64) or 1:016x}"
+
+
+def trace_of(event_id: str) -> TraceContext:
+    """The recorded trace that an event begins which was published under none: the same wherever it is asked.
+
+    The ids of a UUID are its own digits, those of any other id a digest of it.
+    """
+    digits = event_id.replace("-", "").lower()
+    if not _HEX_ID.fullmatch(digits) or digits[16:] == "0" * 16:
+        digits = hashlib.blake2b(event_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return TraceContext(digits, digits[16:], SAMPLED)
 
 
 def start_trace(*, sampled: bool) -> TraceContext:

@@ -18,6 +18,8 @@ from polaris.exceptions import (
     DeadlineExceededError,
     RetryExhaustedError,
 )
+from polaris.observability import SpanRecorder
+from polaris.observability._conventions import ATTEMPT, EXECUTE
 from polaris.resilience import (
     Bulkhead,
     BulkheadConfig,
@@ -59,6 +61,7 @@ class ActionExecution:
         logger: StructuredLogger,
         *,
         listeners: tuple[Listener, ...] = (),
+        recorder: SpanRecorder | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._connection = connection
@@ -66,6 +69,7 @@ class ActionExecution:
         self._settings = settings
         self._logger = logger.bind(system_id=self.system_id)
         self._clock = clock
+        self._recorder = recorder or SpanRecorder("polaris", 0.0)
         name = f"actions:{self.system_id}"
         self.breaker = CircuitBreaker(
             name,
@@ -92,7 +96,15 @@ class ActionExecution:
     async def execute(self, action: AdaptationAction) -> ExecutionResult:
         """The final result of the action, with the times of its execution."""
         started_at = self._clock.now()
-        result = await self._outcome(action)
+        named: dict[str, Any] = {
+            "system_id": self.system_id,
+            "action_id": action.action_id,
+            "action_type": action.action_type,
+        }
+        with self._recorder.span(EXECUTE, **named):
+            result = await self._outcome(action, named)
+            error = None if result.status is ExecutionStatus.SUCCESS else f"polaris.action.{result.status.value}"
+            self._recorder.note(EXECUTE, error=error, status=result.status.value)
         if not result.status.is_final:
             result = _result(
                 action, ExecutionStatus.UNKNOWN, f"the connector returned the status {result.status.value}"
@@ -106,13 +118,18 @@ class ActionExecution:
             completed_at=result.completed_at or self._clock.now(),
         )
 
-    async def _outcome(self, action: AdaptationAction) -> ExecutionResult:
+    async def _outcome(self, action: AdaptationAction, named: dict[str, Any]) -> ExecutionResult:
         limit = Timeout(action.timeout_seconds or self._settings.timeout_s)
+        number = 0
 
         async def attempt() -> ExecutionResult:
+            nonlocal number
+            number += 1
+            execute = self._connection.connector.execute_action
             # Connecting is not yet executing: what goes wrong there, or takes too long, has done nothing.
-            async with self._connection.for_action() as connector:
-                return await limit.execute(functools.partial(connector.execute_action, action), action.action_type)
+            with self._recorder.span(ATTEMPT, None, attempt=number, **named):
+                async with self._connection.for_action():
+                    return await limit.execute(functools.partial(execute, action), action.action_type)
 
         try:
             return await self._pipeline.execute(attempt, action.action_type)

@@ -8,7 +8,10 @@ import httpx2
 import pytest
 from tests.living_view import LivingView
 
-from polaris.api._endpoints import ENDPOINTS
+from polaris.api._endpoints import ENDPOINTS as PLAIN_ENDPOINTS
+from polaris.api._recollection_endpoints import RECOLLECTION_ENDPOINTS
+
+ENDPOINTS = (*PLAIN_ENDPOINTS, *RECOLLECTION_ENDPOINTS)
 
 
 @pytest.fixture
@@ -65,6 +68,9 @@ async def test_the_answers_have_the_fields_that_the_document_promises(
         "/api/v1/components": "/api/v1/components",
         "/api/v1/bus": "/api/v1/bus",
         "/api/v1/dependencies": "/api/v1/dependencies",
+        "/api/v1/traces": "/api/v1/traces",
+        "/api/v1/traces/{trace_id}": f"/api/v1/traces/{1:032x}",
+        "/api/v1/logs": "/api/v1/logs",
     }
     typed = {endpoint.path for endpoint in ENDPOINTS if endpoint.answer is not None}
     assert typed == set(examples)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 import timeit
 from collections.abc import Awaitable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -237,7 +239,8 @@ async def test_vendor_state_is_carried_along() -> None:
             await bus.publish(TOPIC, telemetry())
             await bus.publish_telemetry(telemetry())
         await eventually(lambda: len(states) == 2)
-    assert states == ["vendor=a,other=b"] * 2
+    assert [state.partition(",")[2] for state in states] == ["vendor=a,other=b"] * 2
+    assert all(state.startswith("polaris=") for state in states)
 
 
 # Sampling.
@@ -690,3 +693,56 @@ def test_a_message_that_is_not_sampled_costs_little(direction: MessageDirection)
 def test_a_ratio_that_is_none_is_refused(ratio: Any) -> None:
     with pytest.raises(InvalidValueError):
         TracingMiddleware(ratio=ratio)
+
+
+# What is recorded although nobody had decided so.
+
+
+async def test_an_origin_has_a_message_recorded_that_came_without_a_trace_and_what_it_causes_too() -> None:
+    recorder, hub = Recorder(), InMemoryHub()
+    given = TraceContext("a" * 32, "b" * 16, 1)
+    delivered = MessageDirection.DELIVER
+
+    def origin(context: MessageContext) -> TraceContext | None:
+        return given if context.direction is delivered and context.topic.startswith("polaris.health.") else None
+
+    tracing = TracingMiddleware(lambda: recorder.tracer, 0.0, origin=origin)
+    seen: list[TraceContext | None] = []
+    async with running_bus(hub, [tracing]) as bus:
+
+        async def handle(event: HealthEvent, context: MessageContext) -> None:
+            seen.append(current_trace())
+            await bus.publish("polaris.config.updates", health())
+
+        await bus.subscribe("polaris.health.*", handle)
+        await bus.publish("polaris.health.store", health())
+        await eventually(lambda: bool(recorder.named("publish polaris.config.updates")))
+    (process,) = recorder.named("process polaris.health.*")
+    assert parent(process) == (given.trace_id, given.span_id)
+    (caused,) = recorder.named("publish polaris.config.updates")
+    assert parent(caused) == position(process)
+    assert recorder.named("publish polaris.health.*") == [], "the publish itself had no origin"
+    assert seen[0] is not None
+    assert seen[0].span_id == position(process)[1]
+
+
+@pytest.mark.parametrize("carried", [None, TraceContext("1" * 32, "2" * 16, 0)])
+async def test_what_fails_unrecorded_is_told_and_passes_on(carried: TraceContext | None) -> None:
+    told: list[tuple[str, str, bool]] = []
+
+    def on_error(context: MessageContext, error: Exception, began_ns: int) -> None:
+        told.append((context.direction.value, type(error).__name__, 0 < began_ns <= time.time_ns()))
+
+    recorder, hub = Recorder(), InMemoryHub()
+    tracing = TracingMiddleware(recorder.tracer, 0.0, on_error=on_error)
+    async with running_bus(hub, [tracing]) as bus:
+
+        async def handle(event: HealthEvent) -> None:
+            raise ValueError("no")
+
+        await bus.subscribe("polaris.health.*", handle)
+        with nullcontext() if carried is None else trace_scope(carried):
+            await bus.publish("polaris.health.store", health())
+        await eventually(lambda: bool(told))
+    assert told[0] == ("deliver", "ValueError", True)
+    assert recorder.spans == []

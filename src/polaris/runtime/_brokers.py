@@ -1,0 +1,42 @@
+"""The connections of a node to its bus, by its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from polaris.messaging import LanedMessageBroker, MessageBroker, NATSConfig, NATSMessageBroker
+from polaris.runtime._bus_host import BusHost
+from polaris.runtime._settings import NatsSettings, Settings
+
+
+def source_of(settings: Settings) -> str:
+    """How the node names itself as the source of events."""
+    return f"polaris/{settings.node.name}"
+
+
+def broker_of_host(settings: Settings, host: BusHost) -> MessageBroker:
+    return _laned(settings, host.server.client_config)
+
+
+def broker(settings: Settings) -> MessageBroker:
+    return _laned(settings, lambda name: nats_config(settings.nats, name=name))
+
+
+def _laned(settings: Settings, config: Callable[[str], NATSConfig]) -> MessageBroker:
+    """Telemetry has a connection of its own, so that no action and no result waits behind it."""
+    name = source_of(settings)
+    return LanedMessageBroker(NATSMessageBroker(config(name)), NATSMessageBroker(config(f"{name} telemetry")))
+
+
+def nats_config(settings: NatsSettings, *, name: str) -> NATSConfig:
+    """The client's view of the configured servers."""
+    return NATSConfig(
+        servers=tuple(settings.servers),
+        name=name,
+        token=settings.token,
+        user=settings.user,
+        password=settings.password,
+        nkey=settings.nkey_file,
+        credentials=settings.credentials_file,
+        connect_timeout_s=settings.connect_timeout_s,
+    )
