@@ -11,6 +11,8 @@ from typing import Any, ClassVar, cast
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from polaris.exceptions import ConfigurationError, InvalidValueError
 from polaris.observability import _catalogue as catalogue
@@ -136,12 +138,19 @@ class MetricsCollector:
         """The histogram of this specification, registered if it is not yet."""
         return cast(Histogram, self._family_of_kind(spec, "histogram"))
 
-    def render(self) -> bytes:
-        """All metrics in the text format of Prometheus, to be sent with `content_type`.
+    def render(self, accept: str = "") -> bytes:
+        """All metrics in the text format of Prometheus, to be sent with `content_type_for(accept)`.
 
+        In OpenMetrics, which has the exemplars, when `accept`, the header of a request, asks for it.
         Takes milliseconds where there are many series: call it in a thread (`asyncio.to_thread`).
         """
+        if _wants_openmetrics(accept):
+            return bytes(generate_openmetrics(self.registry))  # type: ignore[no-untyped-call]
         return generate_latest(self.registry)
+
+    def content_type_for(self, accept: str = "") -> str:
+        """The media type of what `render(accept)` gives."""
+        return OPENMETRICS_TYPE if _wants_openmetrics(accept) else self.content_type
 
     def _family_of_kind(self, spec: MetricSpec, kind: MetricKind) -> AnyFamily:
         if spec.kind != kind:
@@ -194,6 +203,10 @@ class MetricsCollector:
 
     def _count_read_error(self, metric: str) -> None:
         self.counter_of(catalogue.METRIC_READ_ERRORS).labels(metric).inc()
+
+
+def _wants_openmetrics(accept: str) -> bool:
+    return any(part.partition(";")[0].strip() == "application/openmetrics-text" for part in accept.split(","))
 
 
 def _shape(spec: MetricSpec) -> tuple[object, ...]:

@@ -9,14 +9,18 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from polaris._redaction import redact_text
 from polaris.exceptions import InvalidValueError
+
+if TYPE_CHECKING:
+    from polaris.observability._trace import TraceContext
 
 OTHER = "_other"
 SERIES_MAX = 1_000
@@ -88,19 +92,29 @@ class SlotGauge:
 class SlotHistogram:
     """One series of observations, counted by size. The bounds of the buckets are those of its family."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
+        self.exemplars: dict[int, Exemplar] | None = None
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one observation; a number that is not finite is refused (InvalidValueError)."""
+    def observe(self, value: float, trace: TraceContext | None = None) -> None:
+        """Count one observation; a number that is not finite is refused (InvalidValueError).
+
+        That of a recorded `trace` becomes the exemplar of its bucket, shown to whoever asks for OpenMetrics.
+        """
         if not -_INF < value < _INF:
             raise InvalidValueError("value", "a finite number", value)
-        self.counts[bisect_left(self.bounds, value)] += 1
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.sum += value
+        if trace is not None and trace.sampled:
+            exemplars = {} if self.exemplars is None else self.exemplars
+            labels = {"trace_id": trace.trace_id, "span_id": trace.span_id}
+            exemplars[bucket] = Exemplar(labels, value, time.time())
+            self.exemplars = exemplars
 
     @contextmanager
     def time(self) -> Iterator[None]:
@@ -327,10 +341,11 @@ class Histogram(Family[SlotHistogram]):
         metric = HistogramMetricFamily(self.name, self.help_text, labels=self.label_names)
         for key, slot in series.items():
             running = 0
-            buckets: list[tuple[str, float]] = []
-            for edge, count in zip(self._edges, list(slot.counts), strict=True):
+            buckets: list[Any] = []
+            exemplars = {} if slot.exemplars is None else dict(slot.exemplars)
+            for number, (edge, count) in enumerate(zip(self._edges, list(slot.counts), strict=True)):
                 running += count
-                buckets.append((edge, float(running)))
+                buckets.append((edge, float(running), exemplars.get(number)))
             metric.add_metric(key, buckets, slot.sum)
         return metric
 

@@ -68,7 +68,7 @@ class MetricsMiddleware(BoundMiddleware):
                 raise
             series.done.inc(count)
             if series.seconds is not None:
-                series.seconds.observe(perf_counter() - began_s)
+                series.seconds.observe(perf_counter() - began_s, context.trace)
             return result
 
         return run
