@@ -25,6 +25,7 @@ from polaris.observability import (
     SlotGauge,
     SlotHistogram,
     log_lines_dropped,
+    start_trace,
 )
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -411,3 +412,24 @@ def test_a_bound_counter_costs_little_beside_a_lookup(collector: MetricsCollecto
         )
     )
     assert bound * 4 < looked_up
+
+
+def test_openmetrics_has_the_exemplar_of_a_bucket_and_the_text_format_has_none(collector: MetricsCollector) -> None:
+    latency = collector.instruments.loop_latency("scale", "success")
+    recorded, passed_over = start_trace(sampled=True), start_trace(sampled=False)
+    latency.observe(0.2, recorded)
+    latency.observe(0.02, passed_over)
+    latency.observe(0.02)
+    accept = "application/openmetrics-text; version=1.0.0, text/plain;q=0.5"
+    shown = collector.render(accept).decode()
+    assert collector.content_type_for(accept).startswith("application/openmetrics-text")
+    assert shown.count(" # {") == 1
+    (line,) = [line for line in shown.splitlines() if " # {" in line]
+    assert line.startswith("polaris_loop_latency_seconds_bucket{")
+    assert f'trace_id="{recorded.trace_id}"' in line
+    assert f'span_id="{recorded.span_id}"' in line
+    assert "} 0.2 " in line
+    assert passed_over.trace_id not in shown
+    assert shown.endswith("# EOF\n")
+    assert recorded.trace_id not in collector.render().decode()
+    assert collector.content_type_for("*/*") == collector.content_type
