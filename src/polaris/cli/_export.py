@@ -1,4 +1,4 @@
-"""`polaris export`: what others need: the AsyncAPI document of the bus, the JSON Schemas of the events, stored data."""
+"""`polaris export`: what others need: the bus described, stored data, and files for the tools of operators."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from polaris.cli import _exit
+from polaris.cli import _exit, _export_operation
+from polaris.cli._deliver import Output, deliver
 from polaris.cli._options import Config, DataDir, Json, settings_of
 from polaris.exceptions import InvalidValueError
 
 export_app = typer.Typer(
-    help="The bus described for any language, and stored data in files.",
+    help="The bus described, stored data, and files for operators.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Output = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads the annotation
-    typer.Option("--output", "-o", help="Write to this file instead of standard output.", show_default=False),
-]
 Modules = Annotated[
     list[str],
     typer.Option(
@@ -160,17 +157,4 @@ def import_modules(names: list[str]) -> None:
             raise InvalidValueError("--module", f"a module that can be imported ({error})", name) from error
 
 
-def deliver(document: dict[str, Any], output: Path | None) -> None:
-    """Print the document, or write it to the file. Raises `InvalidValueError` when the file cannot be written."""
-    import msgspec
-
-    from polaris.cli._output import print_json
-
-    if output is None:
-        print_json(document)
-        return
-    text = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-    try:
-        output.write_bytes(text)
-    except OSError as error:
-        raise InvalidValueError("--output", f"a file that can be written ({error.strerror})", str(output)) from error
+_export_operation.add_to(export_app)

@@ -1,0 +1,33 @@
+"""Where documents go that a command makes: to standard output, or into a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from polaris.exceptions import InvalidValueError
+
+Output = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads the annotation
+    typer.Option("--output", "-o", help="Write to this file instead of standard output.", show_default=False),
+]
+
+
+def deliver(document: dict[str, Any], output: Path | None) -> None:
+    """Print the document, or write it to the file. Raises `InvalidValueError` when the file cannot be written."""
+    import msgspec
+
+    deliver_text(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n", output)
+
+
+def deliver_text(text: str, output: Path | None) -> None:
+    """As `deliver`, for text that ends with a line break."""
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidValueError("--output", f"a file that can be written ({error.strerror})", str(output)) from error
