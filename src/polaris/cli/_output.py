@@ -37,6 +37,12 @@ def coloured(text: str, colour: str) -> str:
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if on_terminal() else text
 
 
+def say_next(step: str) -> None:
+    """What to do now that this is done; for people, so only on a terminal."""
+    if sys.stdout.isatty():
+        print(coloured(f"next: {step}", "dim"))
+
+
 def status_text(status: str, width: int = 0) -> str:
     """A status, padded to `width` and coloured by what it means."""
     colour = _STATUS_COLOURS.get(status)
