@@ -29,9 +29,9 @@ def show_status(settings: Settings, *, as_json: bool) -> int:
         return _exit.UNAVAILABLE
     if running.http_url is None:
         return _show_file(running, as_json=as_json)
-    node = _get(running.http_url + "api/v1/node")
-    ready = _get(running.http_url + "readyz")
-    components = _get(running.http_url + "api/v1/components")
+    node = get_json(running.http_url + "api/v1/node")
+    ready = get_json(running.http_url + "readyz")
+    components = get_json(running.http_url + "api/v1/components")
     if node is None or ready is None or components is None:
         _exit.complain(f"the node (pid {running.pid}) runs, but {running.http_url} does not answer")
         return _exit.UNAVAILABLE
@@ -52,7 +52,7 @@ def _show_file(running: NodeFile, *, as_json: bool) -> int:
     return _exit.OK
 
 
-def _get(url: str) -> Any:
+def get_json(url: str) -> Any:
     """The JSON at `url`, also of an answer that says no; None when nobody answers."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the node's own loopback address
