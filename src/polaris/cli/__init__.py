@@ -1,13 +1,17 @@
-"""The command line: `polaris run | check | status | systems | query | tail | publish | act`, and the groups
-`dlq | graph | export | store`."""
+"""The command line: `polaris`, with a command for each thing that people do with a node."""
 
 from __future__ import annotations
+
+import sys
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """The entry point of the console script; never returns, exits with a documented code."""
+    # Before anything is imported that an older one cannot read.
+    if sys.version_info < (3, 11):  # noqa: UP036 - an old one gets here by a checkout on its path
+        raise SystemExit("polaris: Python 3.11 or newer is needed; install it and POLARIS into it")
     from polaris.cli._app import run_app
 
     run_app()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn, Optional
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from polaris.cli import _exit
 from polaris.cli._dlq_commands import dlq_app
 from polaris.cli._export import export_app
-from polaris.cli._options import Config, DataDir, Json, settings_of
+from polaris.cli._options import Config, DataDir, Json, System, config_file, settings_of
 from polaris.cli._store_commands import store_app
 from polaris.exceptions import ConfigurationError, PolarisException
 
@@ -37,7 +38,7 @@ graph_app = typer.Typer(
 app.add_typer(graph_app, name="graph")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(export_app, name="export")
-app.add_typer(store_app, name="store")
+app.add_typer(store_app, name="store", short_help="The data store: figures, compaction, backups, servers.")
 
 QUERY_EXAMPLES = """\b
 Examples:
@@ -80,6 +81,20 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
+@app.command(short_help="Begin: settings, a connector of one's own and its test.")
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to; made when it is not there.", show_default=False)
+    ] = Path(),
+    name: Annotated[str, typer.Option("--name", "-n", help="The id of your managed system.")] = "my-system",
+    as_json: Json = False,
+) -> None:
+    """Write a commented polaris.toml, a connector to make your own, and its test. Nothing is ever overwritten."""
+    from polaris.cli._init import begin
+
+    raise SystemExit(begin(folder, name, as_json=as_json))
+
+
 @app.command()
 def run(
     config: Config = None,
@@ -99,17 +114,62 @@ def run(
 def check(
     config: Config = None,
     data_dir: DataDir = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not try to reach the configured servers.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not try to reach what is configured.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check the configuration as a whole and show what is in effect."""
     from polaris.cli._check import check_configuration, refuse
+    from polaris.cli._whereabouts import mistakes, unread_variables
 
     try:
-        settings = settings_of(config, data_dir, check_connectors=True)
+        settings = settings_of(config, data_dir, check_connectors=True, located=False)
     except ConfigurationError as error:
-        raise SystemExit(refuse(error.problems or (error.message,), as_json=as_json)) from None
-    raise SystemExit(check_configuration(settings, offline=offline, as_json=as_json))
+        found = [*mistakes(error.problems or (error.message,), config_file(config)), *unread_variables(os.environ)]
+        raise SystemExit(refuse(found, as_json=as_json)) from None
+    raise SystemExit(check_configuration(settings, config_file(config), offline=offline, as_json=as_json))
+
+
+@app.command(short_help="What this machine can do, measured in seconds.")
+def bench(
+    seconds: Annotated[float, typer.Option("--seconds", "-s", help="How long to measure, about (1 to 300).")] = 5.0,
+    folder: Annotated[
+        Path, typer.Option("--folder", help="On the disk that is asked about; what is written there is removed.")
+    ] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Measure bus and store on this machine for a few seconds, with a server and a file of their own."""
+    from polaris.cli._bench import bench as measure
+
+    raise SystemExit(measure(folder, seconds, as_json=as_json))
+
+
+@app.command(short_help="The script that completes commands in your shell.")
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)],
+) -> None:
+    """Print the script that makes a shell complete commands, options and systems.
+
+    \b
+    bash:  eval "$(polaris completion bash)"      in ~/.bashrc
+    zsh:   eval "$(polaris completion zsh)"       in ~/.zshrc, after compinit
+    fish:  polaris completion fish > ~/.config/fish/completions/polaris.fish
+    """
+    from polaris.cli._completion import SHELLS, script
+
+    if shell not in SHELLS:
+        from polaris.cli._near import hint
+
+        message = f"no script for {shell!r}{hint(shell, SHELLS, 'one of')}"
+        raise typer.BadParameter(message, param_hint="SHELL")
+    typer.echo(script(shell))
+
+
+@app.command(short_help="What is wrong with node or machine, and what to do.")
+def doctor(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Look at node, bus, store and machine; name what is wrong, why, and what to do. Changes nothing."""
+    from polaris.cli._doctor import examine
+
+    raise SystemExit(examine(lambda: settings_of(config, data_dir, check_connectors=True), as_json=as_json))
 
 
 @app.command()
@@ -130,7 +190,7 @@ def systems(config: Config = None, data_dir: DataDir = None, as_json: Json = Fal
 
 @app.command(short_help="A system's latest state, or values of one metric.", epilog=QUERY_EXAMPLES)
 def query(
-    system_id: Annotated[str, typer.Argument(metavar="SYSTEM", help="The managed system.", show_default=False)],
+    system_id: System,
     metric: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(metavar="METRIC", help="The metric; without it, the latest state is shown.", show_default=False),
@@ -222,7 +282,7 @@ def publish(
 
 @app.command(epilog=ACT_EXAMPLES)
 def act(
-    system_id: Annotated[str, typer.Argument(metavar="SYSTEM", help="The managed system.", show_default=False)],
+    system_id: System,
     action_type: Annotated[
         str, typer.Argument(metavar="ACTION", help="What to do, such as add_worker.", show_default=False)
     ],
@@ -307,6 +367,10 @@ def run_app() -> NoReturn:
 
 
 def _call_app() -> None:
+    if "_POLARIS_COMPLETE" in os.environ:  # a shell asks what may come next
+        from polaris.cli._completion import make_ready
+
+        make_ready()
     try:
         app(prog_name="polaris")
     except PolarisException as error:
