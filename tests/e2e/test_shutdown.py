@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.awake import within
 from tests.frozen import freeze
 from tests.nodes import NodeUnderTest, a_node, confirmed, eventually, eventually_true, reached
 from tests.witness_connector import read_journal
@@ -23,8 +24,10 @@ from polaris.runtime._assembly import BREAK_OFF_S
 from polaris.storage import TimeRange
 
 GRACE_S = 3.0
-MARGIN_S = 3.0
+MARGIN_S = 4.0
 """Beyond the grace period: for ending what would not end, on a busy machine."""
+AT_ONCE_S = 2.0
+"""For the end of a process: less than any of the waits that are left out."""
 BEGAN_AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -95,11 +98,10 @@ async def test_work_in_flight_is_drained(tmp_path: Path, number: signal.Signals)
             await ask(bus, "a1")
             await eventually(lambda: events(tmp_path) == ["begin"], "the action has begun")
             await reached(states.__len__, 300, "samples under way")
-            asked_s = time.monotonic()
             node.send(number)
-            code = await node.ended()
+            async with within(GRACE_S + MARGIN_S):
+                code = await node.ended()
         assert code == 0
-        assert time.monotonic() - asked_s < GRACE_S + MARGIN_S
         assert node.untidy_lines() == []
         assert "stopping, at most 8 s" in node.stderr()  # the grace period, and five seconds for what would not end
         await node.gone()
@@ -124,8 +126,9 @@ async def test_an_action_that_outlasts_the_grace_is_cut_off_and_ends_as_unknown(
             await ask(bus, "a2")
             await eventually(lambda: events(tmp_path) == ["begin"], "the action has begun")
         asked_s = time.monotonic()
-        assert await node.stop() == 0
-        assert GRACE_S - 0.5 < time.monotonic() - asked_s < GRACE_S + MARGIN_S
+        async with within(GRACE_S + MARGIN_S):
+            assert await node.stop() == 0
+        assert time.monotonic() - asked_s > GRACE_S - 0.5
         assert node.untidy_lines() == []
         assert await outcome(node, "a1") is None
         node.configure(settings(tmp_path, action_s=0.0))
@@ -150,10 +153,9 @@ async def test_a_second_signal_leaves_at_once_and_the_next_start_is_fine(tmp_pat
             await reached(states.__len__, 200, "samples under way")
             node.send(signal.SIGINT)
             await eventually(lambda: "stopping" in node.stderr(), "the node stops")
-            asked_s = time.monotonic()
             node.send(signal.SIGTERM)
-            assert await node.ended() == 130
-            assert time.monotonic() - asked_s < 1.0
+            async with within(AT_ONCE_S):
+                assert await node.ended() == 130
         assert node.untidy_lines() == []
         await node.start()
         await eventually_true(partial(all_are_stored, node, states), "what was confirmed is stored")
@@ -169,7 +171,7 @@ async def test_a_signal_during_the_start_leaves_nothing_behind(tmp_path: Path, a
         node.launch()
         await asyncio.sleep(after_s)
         node.send(signal.SIGINT)
-        code = await node.ended(GRACE_S + MARGIN_S)
+        code = await node.ended()
         # Before Python minds signals it is killed by them, or ends while it makes itself ready; nothing of the node has
         # run then. Once the node runs it stops in order.
         is_python_begun = code != -signal.SIGINT and "Fatal Python error: init_" not in node.stderr()
@@ -190,9 +192,8 @@ async def test_a_node_whose_bus_server_is_frozen_ends_all_the_same(tmp_path: Pat
             await ask(bus, "a1")
             await eventually(lambda: events(tmp_path) == ["begin"], "the action has begun")
             freeze(node.nats_server.pid)
-            asked_s = time.monotonic()
-            code = await node.stop()
-            assert time.monotonic() - asked_s < GRACE_S + BREAK_OFF_S + MARGIN_S
+            async with within(GRACE_S + BREAK_OFF_S + MARGIN_S):
+                code = await node.stop()
             assert code in (0, 1), node.stderr()
             if code == 1:
                 assert "is broken off" in node.stderr()

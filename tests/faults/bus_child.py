@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -65,12 +65,19 @@ def broker(url: str, token: str) -> NATSMessageBroker:
     return NATSMessageBroker(NATSConfig(servers=(url,), token=token))
 
 
-async def consume(url: str, token: str, folder: Path) -> None:
+async def handle_until_killed(handled: BinaryIO, hold_bytes: int, event: TelemetryEvent) -> None:
+    """Note the event. At so many bytes go no further: a tester that comes late finds something in hand all the same."""
+    handled.write(event.event_id.encode() + b"\n")
+    if handled.tell() >= hold_bytes:
+        await asyncio.Event().wait()
+
+
+async def consume(url: str, token: str, folder: Path, hold_bytes: int) -> None:
     """Handle telemetry until killed: a line with the id of each event goes to the file "handled"."""
     with (folder / "handled").open("ab", buffering=0) as handled:
 
         async def handle(event: TelemetryEvent) -> None:
-            handled.write(event.event_id.encode() + b"\n")
+            await handle_until_killed(handled, hold_bytes, event)
 
         async with PolarisDataStore.sqlite(str(folder / "seen.db")) as store:
             deduplication = DeduplicationMiddleware(seen=StoredSeenIds(store.documents))
@@ -80,12 +87,12 @@ async def consume(url: str, token: str, folder: Path) -> None:
                 await asyncio.Event().wait()
 
 
-async def settle(url: str, token: str, folder: Path) -> None:
+async def settle(url: str, token: str, folder: Path, hold_bytes: int) -> None:
     """As `consume`, without a memory of what was handled, and with one acknowledgement for many messages."""
     with (folder / "handled").open("ab", buffering=0) as handled:
 
         async def handle(event: TelemetryEvent) -> None:
-            handled.write(event.event_id.encode() + b"\n")
+            await handle_until_killed(handled, hold_bytes, event)
 
         async with PolarisMessageBus(broker(url, token)) as bus:
             await bus.subscribe(
@@ -101,6 +108,7 @@ async def slow(url: str, token: str, count: int) -> None:
     # A byte for each, so that the account itself does not grow.
     handled = bytearray(count)
     in_flight_max = distinct = 0
+    began_s: float | None = None
     telemetry: Subscription | None = None
     done = asyncio.Event()
 
@@ -108,7 +116,8 @@ async def slow(url: str, token: str, count: int) -> None:
         late_s.append(time.monotonic() - float(event.action.parameters["at"]))
 
     async def handle(event: TelemetryEvent) -> None:
-        nonlocal distinct, in_flight_max
+        nonlocal began_s, distinct, in_flight_max
+        began_s = time.monotonic() if began_s is None else began_s
         time.sleep(HANDLER_S)
         number = int(str(event.system_state.metadata["number"]))
         distinct += not handled[number]
@@ -124,8 +133,8 @@ async def slow(url: str, token: str, count: int) -> None:
         memory = Memory()
         before, watching = memory.bytes_max, asyncio.create_task(memory.watch())
         say(ready=True)
-        began_s = time.monotonic()
         await done.wait()
+        assert began_s is not None
         watching.cancel()
         say(
             calls=sum(handled),
@@ -186,6 +195,6 @@ if __name__ == "__main__":
     command, address, *rest = sys.argv[1:]
     token = sys.stdin.readline().strip()
     if command in {"consume", "settle"}:
-        asyncio.run({"consume": consume, "settle": settle}[command](address, token, Path(rest[0])))
+        asyncio.run({"consume": consume, "settle": settle}[command](address, token, Path(rest[0]), int(rest[1])))
     else:
         asyncio.run({"slow": slow, "flood": flood}[command](address, token, int(rest[0])))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.awake import awake
 from tests.conftest import MakeNATSServer
 from tests.faults import bus_child
 from tests.faults.sizes import size
@@ -22,6 +23,8 @@ from polaris.messaging import EmbeddedNATSServer, NATSMessageBroker, PolarisMess
 
 KILLS = 5
 BACKLOG = size(3_000, 200_000)
+SLACK = BACKLOG // (4 * KILLS)
+"""So many events after the moment for a kill the consumer waits for it."""
 FLOOD = size(8_000, 400_000)
 LATE_S_MAX = 2.0
 MEMORY_BYTES_MAX = 300 << 20
@@ -60,14 +63,14 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def a_child(command: str, server: EmbeddedNATSServer, argument: object) -> AsyncIterator[Child]:
+async def a_child(command: str, server: EmbeddedNATSServer, *arguments: object) -> AsyncIterator[Child]:
     """A process that runs a command of `bus_child`; gone at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         bus_child.__file__,
         command,
         server.url,
-        str(argument),
+        *map(str, arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -86,6 +89,12 @@ async def worker_info(bus: PolarisMessageBus) -> dict[str, Any]:
     info = await bus.broker._api.call("CONSUMER.INFO.POLARIS_TELEMETRY.worker")
     assert info is not None
     return info
+
+
+async def nothing_waits(bus: PolarisMessageBus) -> None:
+    """Wait until the server has nothing left for them, and nothing that might come again."""
+    while (info := await worker_info(bus))["num_pending"] or info["num_ack_pending"]:
+        await asyncio.sleep(0.05)
 
 
 async def published(bus: PolarisMessageBus, count: int) -> set[str]:
@@ -120,17 +129,20 @@ async def test_a_consumer_killed_five_times_under_a_backlog_handles_all_of_it_an
         events = await published(bus, BACKLOG)
         line_bytes = len(next(iter(events))) + 1
         for kill in range(1, KILLS + 2):
-            async with a_child("consume", server, tmp_path) as child, asyncio.timeout(PATIENCE_S):
+            target = kill * BACKLOG // (KILLS + 1)
+            hold_bytes = (target + SLACK if kill <= KILLS else 2 * BACKLOG) * line_bytes
+            async with (
+                a_child("consume", server, tmp_path, hold_bytes) as child,
+                asyncio.timeout(PATIENCE_S),
+            ):
                 assert await child.says() == {"ready": True}
-                target = kill * BACKLOG // (KILLS + 1)
                 while handled() < target:
                     await asyncio.sleep(0.002)
                 if kill <= KILLS:
                     await child.kill()
                     assert (await worker_info(bus))["num_ack_pending"] > 0, "the kill hit nothing in hand"
-                    continue
-                # The last one stays until nothing waits, and nothing is left to come again.
-                await asyncio.sleep(2 * bus_child.ACK_WAIT_S)
+                else:
+                    await nothing_waits(bus)
         counts = Counter(file.read_text().split())
         assert set(counts) == events
         # A kill between the end of a handler and the note of it is all that can make it run again.
@@ -147,7 +159,7 @@ async def test_orders_are_never_late_behind_telemetry_that_comes_faster_than_it_
     make_nats_server: MakeNATSServer, record_property: Callable[[str, object], None]
 ) -> None:
     server = await make_nats_server()
-    async with a_child("slow", server, FLOOD) as consumer:
+    async with awake() as clock, a_child("slow", server, FLOOD) as consumer:
         assert await consumer.says() == {"ready": True}
         async with a_child("flood", server, FLOOD) as producer:
             flooded = await producer.says()
@@ -161,9 +173,11 @@ async def test_orders_are_never_late_behind_telemetry_that_comes_faster_than_it_
     record_property("orders", orders)
     assert flooded["acknowledged"] == result["distinct"] == result["calls"] == FLOOD
     assert flooded["took_s"] < 0.75 * result["took_s"], "the consumer was not slow"
-    assert result["controls"] >= result["took_s"] / bus_child.CONTROL_EVERY_S - 2
-    assert result["late_s_max"] < LATE_S_MAX
-    assert orders["slowest_s"] < LATE_S_MAX
+    # What held up this idle process was the machine.
+    machine_s = clock.longest_pause_s
+    assert result["controls"] >= (result["took_s"] - machine_s) / bus_child.CONTROL_EVERY_S - 2
+    assert result["late_s_max"] < LATE_S_MAX + machine_s
+    assert orders["slowest_s"] < LATE_S_MAX + machine_s
     assert result["in_flight_max"] <= 256
     assert max(result["memory_bytes"], orders["memory_bytes"]) < MEMORY_BYTES_MAX
     assert result["grown_bytes"] < GROWN_BYTES_MAX

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.awake import within
 from tests.conftest import MakeNATSServer
 from tests.faults.sizes import size
 
@@ -79,7 +80,7 @@ class Inbox:
             raise InvalidValueError("text", "something else", "this")
 
     async def holds(self, count: int) -> list[Bulk]:
-        async with asyncio.timeout(10.0):
+        async with within(10.0):
             while len(self.taken) < count:
                 await asyncio.sleep(0.005)
         return self.taken
@@ -97,7 +98,7 @@ async def test_what_fits_arrives_whole_and_what_does_not_is_refused_before_it_is
         for name, event in events.items():
             # A stored message has its id in a header, which leaves no room for it at the very limit.
             for topic, fits in (("bulk.a", name == "0.9"), ("core.a", name in ("0.9", "1.0"))):
-                async with asyncio.timeout(2.0):
+                async with within(2.0):
                     if fits:
                         await bus.publish(topic, event)
                     else:
@@ -124,7 +125,7 @@ async def test_a_server_with_a_higher_limit_carries_all_of_them_and_their_dead_l
             receipt = await bus.publish("bulk.a", event)
             assert receipt.delivery is DeliveryClass.AT_LEAST_ONCE
         assert await inbox.holds(len(events)) == events
-        async with asyncio.timeout(10.0):
+        async with within(10.0):
             while len(found := await bus.dead_letters.list()) < len(events):
                 await asyncio.sleep(0.02)
         for letter, event in zip(found, events, strict=True):
@@ -164,7 +165,7 @@ async def test_the_events_of_very_many_systems_are_handled_once_each_and_leave_n
     middlewares = [MetricsMiddleware(collector), DeduplicationMiddleware(ids_max=1_000)]
     left: list[int] = []
     async with (
-        asyncio.timeout(PATIENCE_S),
+        within(PATIENCE_S),
         PolarisMessageBus(NATSMessageBroker(server.client_config()), middlewares, collector=collector) as bus,
     ):
         subscription = await bus.subscribe(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -72,7 +71,6 @@ async def test_a_full_disk_withdraws_readiness_and_samples_flow_again_when_there
         while len(receipts) < 20:
             await asyncio.sleep(0.05)
 
-        began_s = time.monotonic()
         fill_disk(node, room_bytes=1_024)
 
         async def says_why() -> bool:
@@ -80,7 +78,6 @@ async def test_a_full_disk_withdraws_readiness_and_samples_flow_again_when_there
             return "cannot store" in found.get("bus storage", "") and "File too large" in found.get("bus server", "")
 
         await eventually_true(says_why, "readiness is withdrawn", timeout_s=UNREADY_S_MAX)
-        assert time.monotonic() - began_s < UNREADY_S_MAX
         full_at = len(receipts)
         server = node.nats_server
 

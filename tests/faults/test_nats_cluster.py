@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.awake import PATIENCE_S, Awake, awake, until, within
 from tests.conftest import MakeNATSServer
 from tests.faults.sizes import size
 from tests.nats_cluster import RELAY_TASK, NATSCluster, nats_cluster
@@ -28,6 +29,7 @@ from polaris.messaging import (
     topic_of,
 )
 from polaris.messaging.brokers._jetstream_api import JetStreamAPI
+from polaris.testing import run_virtual
 
 STREAM = "POLARIS_TELEMETRY"
 REPLICATED = [replace(stream, replicas=3) for stream in STANDARD_STREAMS]
@@ -72,7 +74,8 @@ def server_of(bus: PolarisMessageBus, cluster: NATSCluster) -> str:
 class Traffic:
     """Events that are published all the time, each until it is confirmed, and what became of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Awake) -> None:
+        self._clock = clock
         self.confirmed: Counter[str] = Counter()
         self.handled: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
@@ -83,28 +86,27 @@ class Traffic:
         self.handled[event.event_id] += 1
 
     async def publish(self, bus: PolarisMessageBus, number: int) -> None:
-        loop = asyncio.get_running_loop()
         while not self._over:
             event = TelemetryEvent(SystemState(f"system-{number % SYSTEMS}", utc_now()))
             while event.event_id not in self.confirmed:
-                began_s = loop.time()
+                began_s = self._clock.seconds
                 try:
                     await bus.publish(topic_of(event), event, timeout_s=TIMEOUT_S)
                     self.confirmed[event.event_id] += 1
                 except MessageBusError as error:
                     assert error.retryable
                     self.raised[type(error).__name__] += 1
-                self.longest_s = max(self.longest_s, loop.time() - began_s)
+                self.longest_s = max(self.longest_s, self._clock.seconds - began_s)
                 await asyncio.sleep(PAUSE_S)
 
     async def carries_on(self, events: int = 100, *, within_s: float = 15.0) -> float:
         """Wait until so many further events were confirmed and handled; how long that took."""
-        loop, began_s = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         confirmed, handled = len(self.confirmed) + events, len(self.handled) + events
-        async with asyncio.timeout(within_s):
-            while len(self.confirmed) < confirmed or len(self.handled) < handled:
-                await asyncio.sleep(0.01)
-        return loop.time() - began_s
+        return await until(
+            lambda: len(self.confirmed) >= confirmed and len(self.handled) >= handled,
+            f"{events} more events are confirmed and handled",
+            within_s=within_s,
+        )
 
     def end(self) -> None:
         """Let every publisher end with the event it has in hand."""
@@ -116,16 +118,19 @@ async def traffic(
     cluster: NATSCluster, consuming: PolarisMessageBus, *publishing: PolarisMessageBus
 ) -> AsyncIterator[Traffic]:
     """Traffic during the block; at its end acknowledged = stored = handled, each event once."""
-    traffic = Traffic()
-    subscription = await consuming.subscribe("polaris.telemetry.*", traffic.handle, durable="worker", ack_wait_s=3.0)
-    async with asyncio.TaskGroup() as group:
-        for number in range(PUBLISHERS * len(publishing)):
-            group.create_task(traffic.publish(publishing[number % len(publishing)], number))
-        await traffic.carries_on()
-        yield traffic
-        await traffic.carries_on()
-        traffic.end()
-    async with asyncio.timeout(15.0):
+    async with awake() as clock:
+        traffic = Traffic(clock)
+        subscription = await consuming.subscribe(
+            "polaris.telemetry.*", traffic.handle, durable="worker", ack_wait_s=3.0
+        )
+        async with asyncio.TaskGroup() as group:
+            for number in range(PUBLISHERS * len(publishing)):
+                group.create_task(traffic.publish(publishing[number % len(publishing)], number))
+            await traffic.carries_on()
+            yield traffic
+            await traffic.carries_on()
+            traffic.end()
+    async with asyncio.timeout(PATIENCE_S):
         while len(traffic.handled) < len(traffic.confirmed) or subscription.in_flight:
             await asyncio.sleep(0.01)
         while (info := await subscription.info()) is None or info.pending or info.ack_pending:
@@ -165,9 +170,7 @@ async def test_the_leader_of_a_stream_freezes_and_comes_back(
             await cluster.lead(STREAM, victim)
             cluster.freeze(victim)
             frozen_s = loop.time()
-            async with asyncio.timeout(2 * PING_S + SLACK_S):
-                while not states:
-                    await asyncio.sleep(0.005)
+            await until(lambda: bool(states), "the silence is noticed", within_s=2 * PING_S + SLACK_S)
             await cluster.leader(STREAM, other_than=victim)
             await events.carries_on()
             assert server_of(bus, cluster) != victim
@@ -237,7 +240,7 @@ async def test_replicas_are_added_to_streams_that_have_none_and_refused_by_a_ser
     assert len(await cluster.stored_ids(STREAM)) == 1
     server = await make_nats_server()
     alone = PolarisMessageBus(NATSMessageBroker(server.client_config()), streams=REPLICATED)
-    async with asyncio.timeout(2.0):
+    async with within(2.0):
         with pytest.raises(MessageBusError, match="replicas"):
             await alone.start()
     assert alone.state is not ConnectionState.CONNECTED
@@ -247,7 +250,7 @@ def refusal(number: int) -> bytes:
     return json.dumps({"error": {"code": 503, "err_code": number, "description": "not now"}}).encode()
 
 
-async def test_a_cluster_that_is_not_ready_yet_is_asked_again_for_a_while() -> None:
+def test_a_cluster_that_is_not_ready_yet_is_asked_again_for_a_while() -> None:
     answers = [refusal(10008), refusal(10005), b'{"config": {}}']
     asked: list[str] = []
 
@@ -255,20 +258,24 @@ async def test_a_cluster_that_is_not_ready_yet_is_asked_again_for_a_while() -> N
         asked.append(subject)
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    api = JetStreamAPI(ask, patience_s=0.5)
-    assert await api.has_stream("S")
-    assert asked == ["$JS.API.STREAM.INFO.S"] * 3
-    for number, kind in ((10008, BusConnectionError), (10005, MessageBusError)):
-        answers = [refusal(number)]
-        async with asyncio.timeout(1.0):
-            with pytest.raises(kind, match="not now") as caught:
-                await api.has_stream("S")
-        assert type(caught.value) is kind
-    # What is refused for good is refused at once.
-    answers, asked = [refusal(10052)], []
-    with pytest.raises(MessageBusError, match="not now"):
-        await api.has_stream("S")
-    assert len(asked) == 1
+    async def scenario() -> None:
+        nonlocal answers, asked
+        api = JetStreamAPI(ask, patience_s=0.5)
+        assert await api.has_stream("S")
+        assert asked == ["$JS.API.STREAM.INFO.S"] * 3
+        for number, kind in ((10008, BusConnectionError), (10005, MessageBusError)):
+            answers = [refusal(number)]
+            async with asyncio.timeout(1.0):
+                with pytest.raises(kind, match="not now") as caught:
+                    await api.has_stream("S")
+            assert type(caught.value) is kind
+        # What is refused for good is refused at once.
+        answers, asked = [refusal(10052)], []
+        with pytest.raises(MessageBusError, match="not now"):
+            await api.has_stream("S")
+        assert len(asked) == 1
+
+    run_virtual(scenario())
 
 
 async def test_a_bus_may_be_started_together_with_its_cluster(tmp_path: Path) -> None:

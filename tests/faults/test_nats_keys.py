@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.awake import within
 from tests.nats_cluster import start_server
 
 from polaris.exceptions import BusConnectionError, ConfigurationError
@@ -119,7 +120,7 @@ def file_of(path: Path, text: str | bytes) -> str:
 async def refused(config: NATSConfig, error: type[Exception]) -> str:
     """Connect in vain, quickly; what the error says."""
     broker = NATSMessageBroker(config)
-    async with asyncio.timeout(QUICK_S):
+    async with within(QUICK_S):
         with pytest.raises(error) as caught:
             await broker.connect()
     assert broker.state is ConnectionState.DISCONNECTED
@@ -127,7 +128,7 @@ async def refused(config: NATSConfig, error: type[Exception]) -> str:
 
 
 async def until(broker: NATSMessageBroker, state: ConnectionState, *, within_s: float) -> None:
-    async with asyncio.timeout(within_s):
+    async with within(within_s):
         while broker.state is not state:
             await asyncio.sleep(0.01)
 
@@ -208,15 +209,15 @@ async def test_a_renewed_credentials_file_is_used_when_the_former_token_ends(
     authority = Authority()
     address = await run_server(authority.settings)
     file = tmp_path / "user.creds"
-    file_of(file, authority.credentials(exp=int(time.time()) + 2))
+    file_of(file, authority.credentials(exp=int(time.time()) + 4))
     broker = NATSMessageBroker(NATSConfig(servers=(address,), credentials=str(file), reconnect_time_wait_max_s=0.1))
     await broker.connect()
     # Not written yet when the server hangs up: nothing to connect with, and nothing that would end the attempts.
     file_of(file, "")
-    await until(broker, ConnectionState.RECONNECTING, within_s=5.0)
+    await until(broker, ConnectionState.RECONNECTING, within_s=PATIENT_S)
     await asyncio.sleep(0.3)
     assert broker.state is ConnectionState.RECONNECTING
     file_of(file, authority.credentials())
-    await until(broker, ConnectionState.CONNECTED, within_s=2.0)
+    await until(broker, ConnectionState.CONNECTED, within_s=QUICK_S)
     await broker.publish(OutgoingMessage("a.b", b"x"))
     await broker.disconnect()

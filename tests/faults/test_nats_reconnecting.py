@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.awake import awake, within
 from tests.conftest import MakeNATSServer
 from tests.faults.sizes import size
 from tests.nats_cluster import Relay
@@ -36,6 +37,16 @@ async def relays(server: EmbeddedNATSServer) -> AsyncIterator[list[Relay]]:
         relay.close()
 
 
+async def stay_away(away_s: float) -> float:
+    """Let the clients try for so long as they can; how long that was by the clock."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    async with awake() as clock:
+        while clock.seconds < away_s:
+            await asyncio.sleep(STEP_S)
+    return loop.time() - began_s
+
+
 def client(server: EmbeddedNATSServer, relay: Relay, wait_s: float) -> NATSMessageBroker:
     return NATSMessageBroker(
         NATSConfig(
@@ -55,18 +66,18 @@ async def test_clients_try_for_ever_and_not_in_step(server: EmbeddedNATSServer, 
     for relay in relays:
         relay.sever()
         relay.attempts_s.clear()
-    await asyncio.sleep(AWAY_S)
+    away_s = await stay_away(AWAY_S)
     assert {broker.state for broker in clients} == {ConnectionState.RECONNECTING}
     assert len(relays[0].attempts_s) > DRIVER_GIVES_UP
     # All lost the connection at the same moment. Each waits from half of the time to all of it, then fails.
     attempts = relays[1].attempts_s
-    assert CLIENTS * AWAY_S / (2 * WAIT_S) < len(attempts) <= CLIENTS * (AWAY_S / (WAIT_S / 2) + 1)
+    assert CLIENTS * AWAY_S / (2 * WAIT_S) < len(attempts) <= CLIENTS * (away_s / (WAIT_S / 2) + 1)
     # In step they would come by the dozen.
     moments = {int(at_s / STEP_S) for at_s in attempts}
     assert len(attempts) / len(moments) < CLIENTS / 3
     for relay in relays:
         relay.heal()
-    async with asyncio.timeout(2.0):
+    async with within(2.0):
         while {broker.state for broker in clients} != {ConnectionState.CONNECTED}:
             await asyncio.sleep(0.005)
     assert [broker.reconnects for broker in clients] == [1] * len(clients)
@@ -91,14 +102,14 @@ async def test_a_server_that_is_back_does_not_wait_for_those_that_are_not(server
         for relay in relays:
             relay.sever()
             relay.attempts_s.clear()
-        await asyncio.sleep(ROUNDS_S)
+        away_s = await stay_away(ROUNDS_S)
         # All of them in every round, and one wait a round: each is tried as often as if it were the only one.
         attempts = [len(relay.attempts_s) for relay in relays]
         assert min(attempts) > ROUNDS_S / WAIT_S / 2
         assert max(attempts) - min(attempts) <= 1
-        assert max(attempts) <= ROUNDS_S / (WAIT_S / 2) + 2
+        assert max(attempts) <= away_s / (WAIT_S / 2) + 2
         relays[2].heal()
-        async with asyncio.timeout(2.0):
+        async with within(2.0):
             while broker.state is not ConnectionState.CONNECTED:
                 await asyncio.sleep(0.005)
     finally:

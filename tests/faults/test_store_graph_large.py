@@ -17,7 +17,7 @@ from polaris.storage import GraphEdge, PolarisDataStore, _graph_walk
 
 NODES, EDGES = size(30_000, 100_000), size(150_000, 500_000)
 PAUSE_SHARE_MAX = 0.4
-"""The longest time for which nobody else had a turn, as a share of the walk; one without turns would have all of it."""
+"""The longest work without a turn for anybody else, as a share of the walk; one without turns would have all of it."""
 
 
 def drawn() -> list[GraphEdge]:
@@ -47,14 +47,14 @@ async def store(
 
 @contextlib.asynccontextmanager
 async def longest_pause() -> AsyncIterator[list[float]]:
-    """The longest time between two turns of a task beside what is done inside."""
+    """The most of the processor that was used between two turns of a task beside what is done inside."""
     longest = [0.0]
 
     async def tick() -> None:
-        last = time.perf_counter()
+        last = time.process_time()
         while True:
             await asyncio.sleep(0)
-            now = time.perf_counter()
+            now = time.process_time()
             longest[0] = max(longest[0], now - last)
             last = now
 
@@ -70,22 +70,22 @@ async def longest_pause() -> AsyncIterator[list[float]]:
 async def test_a_walk_over_a_large_graph_lets_others_have_their_turn_and_is_bounded(
     store: PolarisDataStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     async with longest_pause() as longest:
         found = await store.graph.closure("n5")
         assert len(found) > 0.9 * NODES
         assert (await store.graph.find_cycles(limit=5)).truncated
-    walk_s = time.perf_counter() - started
+    walk_s = time.process_time() - started
     assert longest[0] < PAUSE_SHARE_MAX * walk_s
 
     walking = asyncio.create_task(store.graph.closure("n5"))
     await asyncio.sleep(0.01)
-    begun = time.perf_counter()
+    begun = time.process_time()
     walking.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await walking
     assert walking.cancelled()
-    assert time.perf_counter() - begun < PAUSE_SHARE_MAX * walk_s, "the walk went on although nobody waited for it"
+    assert time.process_time() - begun < PAUSE_SHARE_MAX * walk_s, "the walk went on although nobody waited for it"
     assert await store.graph.get_node("n5") is not None
 
     monkeypatch.setattr(_graph_walk, "NODES_VISITED_MAX", 1_000)

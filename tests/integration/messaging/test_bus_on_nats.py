@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from tests.awake import within
 from tests.conftest import ConnectNATS, MakeNATSServer
 
 from polaris.clock import utc_now
@@ -35,7 +36,7 @@ def number_of(event: TelemetryEvent) -> int:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with within(PATIENCE_S):
         while not holds():
             await asyncio.sleep(0.02)
 

@@ -8,6 +8,7 @@ import signal
 from types import SimpleNamespace
 from typing import Any, cast
 
+from tests.awake import within
 from tests.conftest import MakeNATSServer
 
 from polaris.clock import utc_now
@@ -76,14 +77,14 @@ async def test_an_outage_is_told_to_listeners_metrics_readiness_and_the_bus(make
         assert not board.readiness().ok
         await server.start()
         await publishing
-        async with asyncio.timeout(5.0):
+        async with within(5.0):
             while bus.state is not ConnectionState.CONNECTED:
                 await asyncio.sleep(0.005)
         assert states == [ConnectionState.RECONNECTING, ConnectionState.CONNECTED]
         assert (read("connected"), read("reconnects_total")) == ([1.0, 1.0], [1.0, 1.0])
         assert min(away_s or 0.0 for away_s in read("away_seconds_total")) >= AWAY_S
         assert board.readiness().ok
-        async with asyncio.timeout(10.0):
+        async with within(10.0):
             while not (event := await told.get()).message:
                 pass  # that it is healthy was news at the start
         assert (event.component, event.status) == (BUS, HealthStatus.HEALTHY)

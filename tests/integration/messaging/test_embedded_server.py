@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.awake import PATIENCE_S, within
 from tests.conftest import ConnectNATS, MakeNATSServer
 
 from polaris.exceptions import BusConnectionError, ConfigurationError, StoreLockedError
@@ -68,8 +69,8 @@ class Owner:
         self._process.stdout.close()
 
 
-def gone(processes: list[psutil.Process], *, within_s: float) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=within_s)
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -78,7 +79,7 @@ def test_nothing_is_left_behind_when_the_owner_is_killed(tmp_path: Path, number:
     owner = Owner(tmp_path / "nats")
     assert len(owner.family) >= 3
     owner.end(number)
-    assert gone(owner.family, within_s=5.0)
+    assert gone(owner.family)
 
 
 async def test_the_next_start_at_once_waits_for_the_former_server_and_finds_its_store(
@@ -103,9 +104,9 @@ async def test_a_killed_wrapper_takes_its_server_along(make_nats_server: MakeNAT
     wrapper = process.parent()
     assert wrapper is not None
     wrapper.kill()
-    end = await asyncio.wait_for(server.wait(), 5.0)
+    end = await asyncio.wait_for(server.wait(), PATIENCE_S)
     assert not end.expected
-    assert await asyncio.to_thread(gone, [process], within_s=5.0)
+    assert await asyncio.to_thread(gone, [process])
     await server.start()
     assert server.pid != process.pid
 
@@ -118,8 +119,9 @@ async def test_a_server_whose_guard_was_killed_is_still_stopped(make_nats_server
     for guard in wrapper.children():
         if guard != process:
             guard.kill()
-    await asyncio.wait_for(server.stop(), 5.0)
-    assert await asyncio.to_thread(gone, [process, wrapper], within_s=1.0)
+    async with within(5.0):
+        await server.stop()
+    assert await asyncio.to_thread(gone, [process, wrapper])
 
 
 async def test_a_server_runs_in_a_session_of_its_own(make_nats_server: MakeNATSServer) -> None:
@@ -145,14 +147,14 @@ async def test_an_unexpected_end_is_told_and_a_restart_keeps_port_and_store(
     port, pid = server.port, server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await asyncio.wait_for(server.wait(), 5.0)
+    await asyncio.wait_for(server.wait(), PATIENCE_S)
     assert [(end.code, end.expected) for end in ends] == [(137, False)]
     assert "Server is ready" in ends[0].log_tail
     assert server.running is False
     assert server.pid is None
     await server.restart()
     assert (server.port, server.running) == (port, True)
-    async with asyncio.timeout(5.0):
+    async with within(5.0):
         while broker.state is not ConnectionState.CONNECTED:
             await asyncio.sleep(0.005)
     assert len(await broker.read_stored("KEPT")) == 1
@@ -203,7 +205,7 @@ async def test_the_token_is_private_and_needed(make_nats_server: MakeNATSServer)
     assert token not in repr(server.client_config())
     for wrong in (None, "wrong-token"):
         broker = NATSMessageBroker(NATSConfig(servers=(server.url,), token=wrong, connect_timeout_s=30.0))
-        async with asyncio.timeout(5.0):
+        async with within(5.0):
             with pytest.raises(BusConnectionError, match=r"(?i)authorization"):
                 await broker.connect()
         assert broker.state is ConnectionState.DISCONNECTED
@@ -254,7 +256,7 @@ async def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: P
 async def test_a_folder_in_use_is_refused_at_once(make_nats_server: MakeNATSServer) -> None:
     server = await make_nats_server()
     second = EmbeddedNATSServer(EmbeddedNATSConfig(data_dir=server.config.data_dir))
-    async with asyncio.timeout(1.0):
+    async with within(1.0):
         with pytest.raises(StoreLockedError):
             await second.start()
     assert server.running
@@ -281,7 +283,7 @@ async def test_a_cancelled_start_leaves_nothing_running(tmp_path: Path) -> None:
         await asyncio.wait([starting])
         if not starting.cancelled():
             await server.stop()
-        assert await asyncio.to_thread(gone, [*set(psutil.Process().children(recursive=True)) - before], within_s=5.0)
+        assert await asyncio.to_thread(gone, [*set(psutil.Process().children(recursive=True)) - before])
         await server.start()
         await server.stop()
 
@@ -336,6 +338,6 @@ async def test_a_silent_peer_on_the_port_of_a_server_is_no_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
         broker = NATSMessageBroker(NATSConfig(servers=(f"nats://127.0.0.1:{port}",), connect_timeout_s=0.5))
-        async with asyncio.timeout(2.0):
+        async with within(2.0):
             with pytest.raises(BusConnectionError):
                 await broker.connect()

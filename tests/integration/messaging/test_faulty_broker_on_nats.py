@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+from tests.awake import within
 from tests.conftest import MakeNATSServer
 from tests.unit.messaging.doubles import number_of, telemetry
 
@@ -48,7 +49,7 @@ async def test_a_bus_on_nats_under_faults_handles_every_event_once(make_nats_ser
                 except MessageBusError as error:
                     assert error.retryable is True
                     await asyncio.sleep(0.05)
-        async with asyncio.timeout(60):
+        async with within(60):
             while not await quiet(subscription):
                 await asyncio.sleep(0.1)
     assert handled == Counter({float(number): 1 for number in range(EVENTS)})

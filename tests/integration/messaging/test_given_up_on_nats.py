@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.client import JetStreamContext
+from tests.awake import within
 from tests.conftest import MakeNATSServer
 from tests.nats_cluster import nats_cluster, start_server
 
@@ -70,7 +71,7 @@ async def give_up(config: NATSConfig, stream: str = STREAM, pattern: str = TOPIC
 
 async def listed(bus: PolarisMessageBus, count: int) -> Sequence[DeadLetterRecord]:
     """All dead letters, once there are so many."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with within(PATIENCE_S):
         while len(found := await bus.dead_letters.list()) < count:
             await asyncio.sleep(0.02)
     return found
@@ -139,7 +140,7 @@ async def test_one_that_was_stored_and_not_acknowledged_is_not_stored_again(
     async with PolarisMessageBus(NATSMessageBroker(config)) as bus:
         await listed(bus, 1)
         name = f"{_given_up.DURABLE}-{STREAM}"
-        async with plain_jetstream(config) as jetstream, asyncio.timeout(PATIENCE_S):
+        async with plain_jetstream(config) as jetstream, within(PATIENCE_S):
             while (info := await jetstream.consumer_info(ADVISORY_STREAM.name, name)).num_ack_pending:
                 await asyncio.sleep(0.02)
             assert info.delivered.consumer_seq >= 2

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.awake import PATIENCE_S, within
 
 from polaris.exceptions import (
     BusConnectionError,
@@ -43,7 +44,7 @@ async def run_nats(tmp_path: Path) -> AsyncIterator[RunNATS]:
         (folder / "server.conf").write_text(json.dumps(config))
         process = subprocess.Popen([find_binary(), "-c", folder / "server.conf"], stderr=subprocess.DEVNULL)
         processes.append(process)
-        async with asyncio.timeout(10.0):
+        async with within(10.0):
             while True:
                 assert process.poll() is None
                 for file in folder.glob("*.ports"):
@@ -72,7 +73,7 @@ async def round_trip(config: NATSConfig) -> None:
 
     await broker.subscribe("a.b", on_delivery)
     await broker.publish(OutgoingMessage("a.b", b"x"))
-    assert await asyncio.wait_for(received.get(), 5.0) == b"x"
+    assert await asyncio.wait_for(received.get(), PATIENCE_S) == b"x"
     await broker.disconnect()
 
 
@@ -83,7 +84,7 @@ async def test_a_connection_is_encrypted_and_the_server_verified(run_nats: RunNA
     await round_trip(NATSConfig(servers=(f"tls://{address}",), tls=trusted))
     for tls in (TLSConfig(handshake_first=first), TLSConfig(ca_file=CA, hostname="elsewhere", handshake_first=first)):
         broker = NATSMessageBroker(NATSConfig(servers=(f"tls://{address}",), tls=tls, connect_timeout_s=30.0))
-        async with asyncio.timeout(5.0):
+        async with within(5.0):
             with pytest.raises(BusConnectionError, match="certificate verify failed"):
                 await broker.connect()
 
@@ -111,7 +112,7 @@ async def test_users_show_their_password_or_stay_out(run_nats: RunNATS) -> None:
     await round_trip(NATSConfig(servers=(address_of(address),), user="me", password="open-sesame"))
     await round_trip(NATSConfig(servers=(f"nats://me:open-sesame@{address}",)))
     broker = NATSMessageBroker(NATSConfig(servers=(address_of(address),), user="me", password="wrong-word"))
-    async with asyncio.timeout(4.0):
+    async with within(4.0):
         with pytest.raises(BusConnectionError, match=r"(?i)authorization") as caught:
             await broker.connect()
     assert "wrong-word" not in str(caught.value.to_dict())
@@ -123,7 +124,7 @@ async def test_what_a_user_may_not_do_is_an_error_at_once(run_nats: RunNATS, tmp
     address = await run_nats(authorization={"users": [user]}, jetstream={"store_dir": str(tmp_path / "store")})
     broker = NATSMessageBroker(NATSConfig(servers=(address_of(address),), user="me", password="open-sesame"))
     await broker.connect()
-    async with asyncio.timeout(5.0):
+    async with within(5.0):
         with pytest.raises(SubscriptionError, match="permissions violation"):
             await broker.subscribe("Secret.a", lambda _: asyncio.sleep(0))
         with pytest.raises(PublishError, match="forbids"):
@@ -146,7 +147,7 @@ async def test_a_server_that_refuses_one_subscription_keeps_the_others(run_nats:
     with pytest.raises(SubscriptionError, match="maximum subscriptions exceeded"):
         await broker.subscribe("limited.more", on_delivery)
     await broker.publish(OutgoingMessage("limited.0", b"x"))
-    assert await asyncio.wait_for(received.get(), 5.0) == b"x"
+    assert await asyncio.wait_for(received.get(), PATIENCE_S) == b"x"
     assert broker.reconnects == 0
     await kept[0].unsubscribe()
     await broker.subscribe("limited.again", on_delivery)
@@ -172,7 +173,7 @@ async def test_a_peer_that_is_no_server_is_none(greeting: bytes) -> None:
     peer = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = peer.sockets[0].getsockname()[1]
     broker = NATSMessageBroker(NATSConfig(servers=(f"nats://127.0.0.1:{port}",), connect_timeout_s=0.5))
-    async with asyncio.timeout(3.0):
+    async with within(3.0):
         with pytest.raises(BusConnectionError):
             await broker.connect()
     assert broker.state is ConnectionState.DISCONNECTED

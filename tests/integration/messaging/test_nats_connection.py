@@ -9,6 +9,7 @@ import socket
 
 import pytest
 from nats import errors
+from tests.awake import PATIENCE_S, within
 from tests.conftest import ConnectNATS, MakeNATSServer
 from tests.frozen import freeze
 
@@ -36,7 +37,7 @@ async def kill(server: EmbeddedNATSServer) -> None:
 
 
 async def reach(broker: NATSMessageBroker, state: ConnectionState) -> None:
-    async with asyncio.timeout(5.0):
+    async with within(5.0):
         while broker.state is not state:
             await asyncio.sleep(0.002)
 
@@ -67,7 +68,7 @@ async def test_a_subscription_survives_the_loss_of_the_connection(
         await server.start()
         await reach(broker, ConnectionState.CONNECTED)
         await broker.publish(OutgoingMessage("a.b", str(number).encode()))
-        assert await asyncio.wait_for(received.get(), 2.0) == str(number).encode()
+        assert await asyncio.wait_for(received.get(), PATIENCE_S) == str(number).encode()
     await kept.drain()
     assert received.empty()
     assert states == [ConnectionState.RECONNECTING, ConnectionState.CONNECTED] * 3
@@ -82,7 +83,7 @@ async def test_without_a_connection_everything_is_refused_at_once(
     await kill(server)
     await reach(broker, ConnectionState.RECONNECTING)
     message = OutgoingMessage("a.b", b"x", "id-1")
-    async with asyncio.timeout(0.5):
+    async with within(0.5):
         for delivery in DeliveryClass:
             with pytest.raises(BusConnectionError):
                 await broker.publish(message, delivery=delivery)
@@ -109,7 +110,7 @@ async def test_what_is_in_flight_when_the_connection_breaks_ends_as_unknown_and_
     await answering.subscribe("a.b", silent)
     requests = [asyncio.create_task(asking.request(OutgoingMessage("a.b", b"x"), timeout_s=60.0)) for _ in range(3)]
     stored = asyncio.create_task(asking.publish(OutgoingMessage("a.b", b"x"), delivery=STORED, timeout_s=60.0))
-    async with asyncio.timeout(5.0):
+    async with within(5.0):
         while len(seen) < 4:
             await asyncio.sleep(0.002)
         await kill(server)
@@ -122,7 +123,7 @@ async def test_what_is_in_flight_when_the_connection_breaks_ends_as_unknown_and_
     await reach(asking, ConnectionState.CONNECTED)
     await reach(answering, ConnectionState.CONNECTED)
     await asking.publish(OutgoingMessage("a.b", b"last"))
-    async with asyncio.timeout(5.0):
+    async with within(5.0):
         while b"last" not in seen:
             await asyncio.sleep(0.002)
     assert seen == [b"x"] * 4 + [b"last"]
@@ -132,7 +133,7 @@ async def test_an_unreachable_server_is_an_error_in_time() -> None:
     port = free_port()
     config = NATSConfig(servers=(f"nats://me:secret-word@127.0.0.1:{port}",), connect_timeout_s=0.4)
     broker = NATSMessageBroker(config)
-    async with asyncio.timeout(2.0):
+    async with within(2.0):
         with pytest.raises(BusConnectionError, match=rf"nats://127\.0\.0\.1:{port} within 0\.4 s") as caught:
             await broker.connect()
     assert "secret-word" not in f"{caught.value} {caught.value.to_dict()}"
@@ -148,7 +149,7 @@ async def test_connecting_waits_for_a_server_that_comes_up(make_nats_server: Mak
     await asyncio.sleep(0.2)
     assert not connecting.done()
     await server.start()
-    await asyncio.wait_for(connecting, 3.0)
+    await asyncio.wait_for(connecting, PATIENCE_S)
     await broker.disconnect()
 
 
@@ -170,9 +171,15 @@ async def test_a_cancelled_connect_leaves_nothing_open(nats_server: EmbeddedNATS
 async def test_a_closed_broker_has_no_tasks_left(nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS) -> None:
     before = asyncio.all_tasks()
     broker = await connect_nats(nats_server)
-    await broker.subscribe("tasks.a", lambda _: asyncio.sleep(60.0))
+    handling = asyncio.Event()
+
+    async def handle(_: Delivery) -> None:
+        handling.set()
+        await asyncio.sleep(60.0)
+
+    await broker.subscribe("tasks.a", handle)
     await broker.publish(OutgoingMessage("tasks.a", b"x"))
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(handling.wait(), PATIENCE_S)
     await broker.disconnect()
     assert asyncio.all_tasks() == before
 
@@ -215,7 +222,7 @@ async def test_a_broker_is_closed_while_it_reconnects(
     broker = await connect_nats(server)
     await kill(server)
     await reach(broker, ConnectionState.RECONNECTING)
-    async with asyncio.timeout(2.0):
+    async with within(2.0):
         await broker.drain()
     assert broker.state is ConnectionState.CLOSED
     await server.start()
@@ -230,7 +237,7 @@ async def test_secrets_are_not_sent_in_the_clear_when_encryption_was_asked_for(
     config = server.client_config(tls=TLSConfig(), connect_timeout_s=30.0)
     for wanted in (config, NATSConfig(servers=(server.url.replace("nats://", "tls://"),), token=server.token)):
         broker = NATSMessageBroker(wanted)
-        async with asyncio.timeout(3.0):
+        async with within(3.0):
             with pytest.raises(BusConnectionError, match="secure connection"):
                 await broker.connect()
 
@@ -257,15 +264,17 @@ async def test_a_drain_waits_for_confirmations_and_handlers(
     broker, other = await connect_nats(nats_server), await connect_nats(nats_server)
     await other.ensure_stream(StreamSpec(name="DRAIN", subjects=("drain.stored",)))
     handled: list[bytes] = []
+    handling = asyncio.Event()
 
     async def slow(delivery: Delivery) -> None:
+        handling.set()
         await asyncio.sleep(0.05)
         await broker.publish(OutgoingMessage("drain.stored", b"from the handler", "id-h"), delivery=STORED)
         handled.append(delivery.payload)
 
     await broker.subscribe("drain.core", slow)
     await other.publish(OutgoingMessage("drain.core", b"x"))
-    await asyncio.sleep(0.02)
+    await asyncio.wait_for(handling.wait(), PATIENCE_S)
     publishing = [
         asyncio.create_task(broker.publish(OutgoingMessage("drain.stored", b"x", f"id-{n}"), delivery=STORED))
         for n in range(200)
@@ -281,9 +290,10 @@ async def test_a_drain_ends_in_time_although_a_handler_does_not(
     nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS
 ) -> None:
     broker = await connect_nats(nats_server, drain_timeout_s=0.2)
-    cancelled = asyncio.Event()
+    handling, cancelled = asyncio.Event(), asyncio.Event()
 
     async def stuck(_: Delivery) -> None:
+        handling.set()
         try:
             await asyncio.sleep(600.0)
         finally:
@@ -291,8 +301,8 @@ async def test_a_drain_ends_in_time_although_a_handler_does_not(
 
     await broker.subscribe("stuck.a", stuck)
     await broker.publish(OutgoingMessage("stuck.a", b"x"))
-    await asyncio.sleep(0.05)
-    async with asyncio.timeout(2.0):
+    await asyncio.wait_for(handling.wait(), PATIENCE_S)
+    async with within(2.0):
         await broker.drain()
     assert cancelled.is_set()
     assert broker.state is ConnectionState.CLOSED
@@ -312,7 +322,7 @@ async def test_a_task_that_loses_cancellations_is_ended_all_the_same() -> None:
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    await asyncio.wait_for(end(task, None), 2.0)
+    await asyncio.wait_for(end(task, None), PATIENCE_S)
     assert (lost, task.cancelled()) == (3, True)
 
 
@@ -359,7 +369,7 @@ async def test_a_connection_does_not_hang_on_the_tasks_of_nats_py(
     freeze(server.pid)
     # A flush proves that the server has answered, whatever has ended.
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
+        async with within(0.2):
             await client.flush()
     os.kill(server.pid, signal.SIGKILL)
     await server.wait()
@@ -469,10 +479,10 @@ async def test_an_attempt_that_fails_after_its_handshake_leaves_no_socket_open(m
 
         patched.setattr(client, "flush", unanswered)
         met[0].close()
-        async with asyncio.timeout(5.0):
+        async with within(5.0):
             while broker.reconnects == 0:
                 await asyncio.sleep(0.002)
-    async with asyncio.timeout(5.0):
+    async with within(5.0):
         while there != {met[2]}:
             await asyncio.sleep(0.002)
     assert len(met) == 3

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.awake import within
 from tests.conftest import ConnectNATS
 
 from polaris.exceptions import InvalidTopicError, InvalidValueError, PayloadTooLargeError
@@ -53,7 +54,7 @@ class RawClient:
         """Send, and return what the server has to say before it answers a ping."""
         self._writer.write(frame + b"PING\r\n")
         said = []
-        async with asyncio.timeout(5.0):
+        async with within(5.0):
             while (line := await self._reader.readline()) != b"PONG\r\n":
                 assert line, "the server hung up"
                 said.append(line)
@@ -88,7 +89,7 @@ async def test_hostile_frames_reach_core_subscribers_and_hurt_nothing(
         said = await raw.send(frame.replace(b"{p}", prefix.encode()))
         assert said == [], name
     await broker.publish(OutgoingMessage(f"{prefix}.good", b"good"))
-    async with asyncio.timeout(5.0):
+    async with within(5.0):
         while not received or received[-1].payload != b"good":
             await asyncio.sleep(0.005)
     assert len(received) == len(HOSTILE) + 1

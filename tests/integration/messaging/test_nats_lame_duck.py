@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.awake import within
 
 from polaris.exceptions import UnconfirmedPublishError
 from polaris.messaging._broker import ConnectionState, Delivery, DeliveryClass, OutgoingMessage
@@ -71,7 +72,7 @@ class Peer:
 
     async def hears(self, *beginnings: str) -> str:
         """Wait until it has heard lines that begin so, in this order; the last of them."""
-        async with asyncio.timeout(5.0):
+        async with within(5.0):
             while True:
                 lines = iter(self.heard)
                 found = [next((line for line in lines if line.startswith(begin)), None) for begin in beginnings]
@@ -136,7 +137,7 @@ async def nothing(_: Delivery) -> None:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5.0):
+    async with within(5.0):
         while not holds():
             await asyncio.sleep(0.002)
 

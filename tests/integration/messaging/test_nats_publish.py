@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.awake import until
 from tests.conftest import ConnectNATS
 
 from polaris.exceptions import BusConnectionError, PublishError, UnconfirmedPublishError
@@ -75,8 +76,8 @@ async def test_without_a_place_in_time_nothing_is_sent(
         seen.append(delivery.payload)
 
     await broker.subscribe(subject, silent)
-    first = asyncio.create_task(broker.publish(OutgoingMessage(subject, b"1"), delivery=STORED, timeout_s=0.6))
-    await asyncio.sleep(0.02)
+    first = asyncio.create_task(broker.publish(OutgoingMessage(subject, b"1"), delivery=STORED, timeout_s=1.5))
+    await until(lambda: bool(seen), "the first has the only place")
     with pytest.raises(BusConnectionError):
         await broker.publish(OutgoingMessage(subject, b"2"), delivery=STORED, timeout_s=0.1)
     with pytest.raises(UnconfirmedPublishError):
@@ -151,18 +152,19 @@ async def test_a_slow_subscriber_drops_the_newest_and_counts_them(
     nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS
 ) -> None:
     broker = await connect_nats(nats_server, pending_messages_max=10)
-    subject, release, seen = f"slow{new_id()}", asyncio.Event(), []
+    subject, release, handling, seen = f"slow{new_id()}", asyncio.Event(), asyncio.Event(), []
 
     async def slow(delivery: Delivery) -> None:
+        handling.set()
         await release.wait()
         seen.append(delivery.payload)
 
     subscription = await broker.subscribe(subject, slow)
     await broker.publish(OutgoingMessage(subject, b"first"))
-    await asyncio.sleep(0.05)
+    await until(handling.is_set, "the first is in the handler")
     for n in range(30):
         await broker.publish(OutgoingMessage(subject, str(n).encode()))
-    await asyncio.sleep(0.05)
+    await until(lambda: broker.dropped == 20, "what has no room is dropped")
     release.set()
     await subscription.drain()
     assert seen == [b"first", *(str(n).encode() for n in range(10))]

@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+from tests.awake import within
 from tests.conftest import ConnectNATS, MakeNATSServer
 from tests.frozen import freeze
 
@@ -119,6 +120,6 @@ async def test_a_connection_that_breaks_meanwhile_is_an_error_at_once(
         return await gather(*arguments, **options)  # type: ignore[arg-type]
 
     broker._connection.gather = broken_off  # type: ignore[method-assign, assignment]
-    async with asyncio.timeout(1.5):
+    async with within(1.5):
         with pytest.raises(BusConnectionError):
             await broker.read_stored(name)
