@@ -18,6 +18,18 @@ MakeNATSServer = Callable[..., Awaitable["EmbeddedNATSServer"]]
 ConnectNATS = Callable[..., Awaitable["NATSMessageBroker"]]
 
 
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    """Before a module with examples by Hypothesis is loaded: time is no finding about an example.
+
+    A machine that is busy, or stands still for some seconds, would make any of them slow.
+    """
+    if "hypothesis" in module_path.read_text("utf-8"):
+        from hypothesis import HealthCheck, settings
+
+        settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("any machine")
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedNATSServer]:
     """A real server for this worker's whole session. Shared: use stream names and subjects of your own, do no harm."""

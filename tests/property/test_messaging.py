@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polaris.domain import EVENTS, HealthEvent, HealthStatus, MetricValue, PolarisEvent, SystemState, TelemetryEvent
@@ -191,7 +191,7 @@ fates = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None)
 @given(fates, st.booleans(), st.booleans(), st.integers(1, 4), st.lists(st.floats(0.1, 20), max_size=3))
 def test_every_event_is_handled_once_or_put_aside_once(
     plan: list[Fate], as_batch: bool, batch_handler: bool, concurrency: int, restarts: list[float]
