@@ -21,7 +21,21 @@ import pytest
 
 RUN_S_MAX = 100
 # What most tests load besides the package.
-LOADED_BEFORE = ("asyncio", "msgspec", "pygments.lexers", "structlog", "uuid")
+LOADED_BEFORE = (
+    "asyncio",
+    "difflib",
+    "email.message",
+    "hypothesis",
+    "msgspec",
+    "pdb",
+    "platformdirs",
+    "pygments.lexers",
+    "structlog",
+    "tomllib",
+    "unittest.mock",
+    "uuid",
+    "xml.sax.saxutils",
+)
 
 
 class Nursery:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 from tests.unit.messaging.doubles import number_of, publish_raw, telemetry
 
 from polaris.domain import TelemetryEvent
@@ -186,7 +187,7 @@ def check(world: World, fails: Mapping[int, int]) -> None:
 HARD = FaultPlan(loss=0.3, reorder=0.3, partition=0.01, ack_lost=0.3, nak_lost=0.3, partition_s=3.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=size(30, 240), deadline=None)
 @given(plans, st.integers(0, 2**32), failures, lives, st.booleans())
 @example(HARD, 1, {5: 1, 60: TRIES, 61: 2}, [("crash", 10), ("stop", 30), ("crash", 5), ("drain", 10)], False)
 @example(HARD, 2, {5: 1, 60: TRIES, 61: 2}, [("crash", 3), ("stop", 2), ("drain", 2)], True)

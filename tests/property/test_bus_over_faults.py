@@ -8,6 +8,7 @@ from collections import Counter
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 from tests.unit.messaging.doubles import number_of, telemetry
 
 from polaris.domain import TelemetryEvent
@@ -126,7 +127,7 @@ async def started(bus: PolarisMessageBus) -> None:
             await asyncio.sleep(0.5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=size(20, 160), deadline=None)
 @given(plans, seeds, st.sampled_from([0, 3]))
 @example(FaultPlan(loss=0.3, unconfirmed=0.3, vanished=0.3, refused=0.1, partition=0.01, ack_lost=0.3), 1, 3)
 def test_nothing_is_lost_and_every_event_is_handled_at_least_once(plan: FaultPlan, seed: int, fails_every: int) -> None:
@@ -136,7 +137,7 @@ def test_nothing_is_lost_and_every_event_is_handled_at_least_once(plan: FaultPla
     assert (outcome.unsettled, outcome.dead) == (0, 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=size(20, 160), deadline=None)
 @given(plans, seeds, st.sampled_from([0, 3]))
 @example(FaultPlan(loss=0.3, unconfirmed=0.3, vanished=0.3, refused=0.1, partition=0.01, ack_lost=0.3), 1, 3)
 def test_with_deduplication_every_event_is_handled_exactly_once(plan: FaultPlan, seed: int, fails_every: int) -> None:

@@ -14,14 +14,18 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 
 import polaris
 from polaris._correlation import correlation_scope
 from polaris._redaction import DEPTH_MAX, ITEMS_MAX, NODES_MAX, TEXT_CHARS_MAX
 from polaris.exceptions import DeadlineExceededError, ForeignCause, PolarisException, PublishError
 
+# Of each class; all classes together have some hundred.
+EXAMPLES = size(5, 100)
+JOURNEYS = size(2, 30)
 # No other text may hold a Z: alone, this word is no secret.
 NEEDLE = "hardToGueZZ"
 
@@ -124,7 +128,7 @@ def test_the_classes_are_found_wherever_they_are() -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: str(cls.__name__))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_any_error_of_any_class_comes_back_equal(cls: type[PolarisException], data: st.DataObject) -> None:
     error = data.draw(errors(cls))
@@ -139,7 +143,7 @@ def test_any_error_of_any_class_comes_back_equal(cls: type[PolarisException], da
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: str(cls.__name__))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_any_error_of_any_class_is_bounded_json_without_secrets(
     cls: type[PolarisException], data: st.DataObject
@@ -180,7 +184,7 @@ def raise_again(error: PolarisException) -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: str(cls.__name__))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=JOURNEYS)
 @given(data=st.data())
 def test_any_error_of_any_class_comes_back_equal_from_another_process(
     cls: type[PolarisException], data: st.DataObject, other_process: ProcessPoolExecutor

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 from tests.sqlite_sessions import compact, new_session, scratch
 
 from polaris.storage._aggregation import AggregationType
@@ -106,7 +107,7 @@ SPANS = st.tuples(st.integers(-3_500, 3_500), st.integers(-3_500, 3_500)).map(so
 
 
 @pytest.mark.parametrize("aggregation", [*AggregationType, "p0", "p12.5", "p99.9", "p100"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=size(20, 160), deadline=None)
 @given(
     rows=ROWS,
     bucket=st.sampled_from([None, 1, 7, 1000, 10_000]),
@@ -166,7 +167,7 @@ MANY = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(70, 600), deadline=None)
 @given(
     rows=MANY,
     names=SOME_NAMES,

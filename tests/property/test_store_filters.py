@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 from tests.sqlite_sessions import new_session, scratch
 
 from polaris.exceptions import PolarisException, QueryError
@@ -99,7 +100,7 @@ def find(engine: DocumentSession, term: Any, **options: Any) -> list[Document]:
     return engine.find("d", term, **{**defaults, **options})
 
 
-@settings(max_examples=350, deadline=None)
+@settings(max_examples=size(140, 1400), deadline=None)
 @given(st.lists(DOCUMENTS, max_size=6), QUERIES, st.booleans())
 @example([{"a": [[1]]}], {"a": {"$elemMatch": {"$contains": 1}}}, False)
 @example([{"a": ["{", {"b": None}]}], {"a": {"$elemMatch": {"b": None}}}, False)
@@ -154,7 +155,7 @@ def test_every_operator_agrees_on_every_pair_of_kinds() -> None:
                     assert [document["_id"] for document in found] == expected, condition
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=size(100, 1000), deadline=None)
 @given(
     st.lists(DOCUMENTS, max_size=8), SORTS, st.integers(1, 3), st.booleans(), st.none() | st.lists(PATHS, max_size=3)
 )
@@ -181,7 +182,7 @@ def test_orders_and_pages_are_the_same_on_both_engines(
             assert paged == expected
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=size(40, 480), deadline=None)
 @given(st.data())
 def test_a_document_that_does_not_change_is_on_exactly_one_page(data: st.DataObject) -> None:
     documents = data.draw(st.lists(DOCUMENTS, min_size=1, max_size=8))
@@ -216,7 +217,7 @@ def test_a_document_that_does_not_change_is_on_exactly_one_page(data: st.DataObj
                 assert seen.count(document_id) == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1200), deadline=None)
 @given(
     st.recursive(
         st.none() | st.integers() | st.floats() | st.text() | st.binary(max_size=2),
@@ -291,7 +292,7 @@ def carry_out(engine: DocumentSession, write: tuple[Any, ...], now_us: int) -> A
     raise AssertionError(write)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1200), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), WRITES), max_size=12))
 def test_whatever_is_written_while_time_goes_on_both_engines_hold_the_same(
     steps: list[tuple[int, tuple[Any, ...]]],
@@ -328,7 +329,7 @@ def test_whatever_is_written_while_time_goes_on_both_engines_hold_the_same(
         assert scalar(session.connection, leftover) == sum(row.expires_us is not None for row in held_rows)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1200), deadline=None)
 @given(DOCUMENTS, st.lists(PATHS, max_size=4))
 def test_a_projection_holds_what_its_paths_lead_to_and_nothing_else(document: Document, fields: list[str]) -> None:
     from polaris.storage._filter_match import MISSING, lookup

@@ -10,6 +10,7 @@ from typing import Any
 import networkx as nx  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 
 from polaris.storage._graph_export import GraphFormat, export_pieces
 from polaris.storage._graph_values import GraphEdge, GraphNode, Subgraph
@@ -56,7 +57,7 @@ def text_of(graph: Subgraph, graph_format: GraphFormat) -> str:
     return "".join(export_pieces(graph, graph_format))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(100, 1200), deadline=None)
 @given(subgraphs())
 def test_nothing_is_lost_as_node_link_data(graph: Subgraph) -> None:
     read = nx.node_link_graph(json.loads(text_of(graph, "json")), edges="edges")
@@ -73,7 +74,7 @@ def in_xml(text: str) -> str:
     return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(100, 1200), deadline=None)
 @given(subgraphs())
 def test_graphml_is_read_by_networkx_with_its_types(graph: Subgraph) -> None:
     read = nx.read_graphml(io.BytesIO(text_of(graph, "graphml").encode()), force_multigraph=True)
@@ -100,7 +101,7 @@ def test_graphml_is_read_by_networkx_with_its_types(graph: Subgraph) -> None:
                 assert json.loads(found) == value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(100, 1200), deadline=None)
 @given(subgraphs())
 def test_mermaid_has_a_line_for_each_node_and_edge_and_labels_that_say_what_was_meant(graph: Subgraph) -> None:
     head, *lines = text_of(graph, "mermaid").removesuffix("\n").split("\n")

@@ -10,6 +10,7 @@ import networkx as nx  # type: ignore[import-untyped]
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 from tests.property.random_graphs import EDGES, NAMES, STEPS, VIEWS, Model, take
 from tests.sqlite_sessions import new_session, scratch
 
@@ -56,7 +57,7 @@ def in_order(view: GraphView, edges: list[GraphEdge]) -> list[tuple[str, str, st
     return [(edge.source, edge.target, edge.relationship_type) for edge in edges]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=size(80, 800), deadline=None)
 @given(GRAPHS, VIEWS, NAMES, NAMES, st.integers(0, 4))
 def test_nodes_edges_and_neighbors_are_listed_and_counted(
     steps: list[tuple[Any, ...]], view: GraphView, node: str, after: str, limit: int
@@ -90,7 +91,7 @@ def test_nodes_edges_and_neighbors_are_listed_and_counted(
                 assert engine.get_edge(*key) == GraphEdge(*key, model.edges[key])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1200), deadline=None)
 @given(GRAPHS, VIEWS, NAMES, DEPTHS)
 def test_what_is_within_reach_has_the_distances_of_networkx(
     steps: list[tuple[Any, ...]], view: GraphView, start: str, depth: int
@@ -123,7 +124,7 @@ def check_subgraph(model: Model, view: GraphView, members: set[str], found: Any)
     assert found.edges == [GraphEdge(*key, model.edges[key]) for key in inside]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1200), deadline=None)
 @given(GRAPHS, VIEWS, NAMES, NAMES, DEPTHS)
 def test_a_path_is_as_short_as_that_of_networkx(
     steps: list[tuple[Any, ...]], view: GraphView, source: str, target: str, depth: int
@@ -145,7 +146,7 @@ def test_a_path_is_as_short_as_that_of_networkx(
             assert (path[0], path[-1], len(path) - 1) == (source, target, hops)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1200), deadline=None)
 @given(GRAPHS, VIEWS, NAMES, NAMES, st.none() | st.integers(0, 8), st.sampled_from([1, 0.1]))
 def test_a_cheapest_path_costs_what_that_of_networkx_costs(
     steps: list[tuple[Any, ...]], view: GraphView, source: str, target: str, bound: int | None, scale: float
@@ -192,7 +193,7 @@ BAD_EDGES = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=size(80, 800), deadline=None)
 @given(GRAPHS, st.lists(BAD_EDGES, min_size=1, max_size=3), VIEWS, NAMES, NAMES)
 def test_a_weight_that_is_none_is_an_error_or_was_not_met(
     steps: list[tuple[Any, ...]], bad: list[GraphEdge], view: GraphView, source: str, target: str
@@ -221,7 +222,7 @@ def told(engine: GraphSession, source: str, target: str, view: GraphView) -> Any
         return error.message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=size(80, 800), deadline=None)
 @given(GRAPHS, VIEWS, NAMES, NAMES, DEPTHS, st.integers(0, 12))
 def test_all_paths_are_those_of_networkx(
     steps: list[tuple[Any, ...]], view: GraphView, source: str, target: str, depth: int, limit: int
@@ -240,7 +241,7 @@ def test_all_paths_are_those_of_networkx(
             assert found.truncated is (len(paths) > limit)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1200), deadline=None)
 @given(GRAPHS, VIEWS.filter(lambda view: view.direction != "both"), st.integers(0, 12))
 def test_cycles_and_orders_are_those_of_networkx(steps: list[tuple[Any, ...]], view: GraphView, limit: int) -> None:
     with engines(steps) as (model, both):
@@ -266,7 +267,7 @@ def turned(cycle: list[str]) -> list[str]:
     return cycle[first:] + cycle[:first]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(60, 600), deadline=None)
 @given(GRAPHS, GRAPHS)
 def test_what_the_graph_in_memory_takes_back_is_as_if_it_had_never_been(
     kept: list[tuple[Any, ...]], undone: list[tuple[Any, ...]]

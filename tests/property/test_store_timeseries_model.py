@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests.faults.sizes import size
 from tests.sqlite_sessions import compact, new_session, scratch
 
 from polaris.storage._operation import TimeSeriesSession
@@ -183,7 +184,7 @@ def check_lists(model: Model, engine: TimeSeriesSession, tags: TagFilter, limit:
         assert engine.list_tag_values("m", key, tags) == values
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(150, 1200), deadline=None)
 @given(st.lists(STEPS, max_size=12), FILTERS, st.tuples(TIMES, TIMES).map(sorted), st.integers(1, 5))
 def test_both_engines_hold_what_the_model_holds(
     steps: list[tuple[Any, ...]], tags: TagFilter, span: list[int], limit: int
@@ -202,7 +203,7 @@ def test_both_engines_hold_what_the_model_holds(
             check_lists(model, engine, ALL_SERIES, limit)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(70, 600), deadline=None)
 @given(st.lists(STEPS, max_size=8), st.lists(STEPS, max_size=8))
 def test_what_the_engine_in_memory_takes_back_is_as_if_it_had_never_been(
     kept: list[tuple[Any, ...]], undone: list[tuple[Any, ...]]
