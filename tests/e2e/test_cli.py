@@ -391,7 +391,7 @@ def test_act_answers_an_id_that_was_carried_out_at_once_with_its_result(polaris:
     first = polaris("act", "pump", "poke", "--id", "once")
     begun_s = time.monotonic()
     again = polaris("act", "pump", "poke", "--id", "once")
-    assert time.monotonic() - begun_s < 10.0
+    assert time.monotonic() - begun_s < 25.0  # it does not wait for an answer, which would take 40 s or more
     assert (again.code, again.output) == (0, first.output)
     assert "is not executed again" in again.complaint
     assert polaris("act", "pump", "poke", "--id", "once", "--json").json["result"]["status"] == "success"
