@@ -50,6 +50,7 @@ test: $(VENV)/.installed-dev
 	@tools/debian-packages
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python tools/build_page.py --check
+	@$(BIN)/python -m compileall -q src  # once, not in each of the hundreds of processes that the tests start
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 15
 
 page: $(VENV)/.installed-dev
