@@ -12,6 +12,7 @@ from polaris.exceptions import OriginNotAllowedError, UnauthenticatedError
 
 TOKEN_CHARS_MIN = 16
 
+
 class Access:
     """The rules of one node.
 

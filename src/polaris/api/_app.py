@@ -31,6 +31,9 @@ from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import EVENTS, EventRegistry
 from polaris.exceptions import RequestError
 
+READING_ENDPOINTS = (*ENDPOINTS, *RECOLLECTION_ENDPOINTS)
+ALL_ENDPOINTS = (*READING_ENDPOINTS, *COMMAND_ENDPOINTS)
+
 
 def create_app(
     view: NodeView,
@@ -56,8 +59,7 @@ def create_app(
         raise ValueError("commands need access: a node that anybody may change is not offered")
     streams = Streams(view.live)
     context = Context(view, streams, clock, registry, commands)
-    reading = (*ENDPOINTS, *RECOLLECTION_ENDPOINTS)
-    endpoints = reading if commands is None else (*reading, *COMMAND_ENDPOINTS)
+    endpoints = READING_ENDPOINTS if commands is None else ALL_ENDPOINTS
     document = msgspec.json.encode(openapi_document(endpoints))
     gate = None if access is None else Gate(access)
 

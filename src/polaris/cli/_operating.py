@@ -99,12 +99,10 @@ def compose_file(settings: Settings) -> str:
 
 def openapi() -> dict[str, Any]:
     """The document that a node answers at `/openapi.json`."""
-    from polaris.api import _app
+    from polaris.api._app import ALL_ENDPOINTS
     from polaris.api._openapi import openapi_document
 
-    # A node takes commands, so everything that an application can offer is in it.
-    groups = ("ENDPOINTS", "RECOLLECTION_ENDPOINTS", "COMMAND_ENDPOINTS")
-    return openapi_document([endpoint for group in groups for endpoint in getattr(_app, group, ())])
+    return openapi_document(ALL_ENDPOINTS)
 
 
 def _json(document: dict[str, Any]) -> str:
