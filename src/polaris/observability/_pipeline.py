@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -102,7 +103,16 @@ def add_tap(tap: Tap) -> None:
 
 
 def remove_tap(tap: Tap) -> None:
-    """Undo `add_tap`."""
+    """Undo `add_tap`. Methods are compared as such: each mention of one is another object."""
     global _taps  # noqa: PLW0603
     with _taps_lock:
-        _taps = tuple(other for other in _taps if other is not tap)
+        _taps = tuple(other for other in _taps if other != tap)
+
+
+def _begin_in_child() -> None:
+    """A forked child is not what the taps belong to, and a lock that a thread held is never released there."""
+    global _taps, _taps_lock
+    _taps, _taps_lock = (), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)

@@ -77,7 +77,8 @@ class Recollection:
         self._traces_max, self._traces_ttl = traces_max, timedelta(days=traces_days)
         self._logs_max, self._logs_ttl = logs_max, timedelta(days=logs_days)
         self._instance = new_id()[-12:]
-        self._lock = threading.Lock()
+        # A signal handler may log in the middle of it.
+        self._lock = threading.RLock()
         self._spans: deque[ReadableSpan] = deque()
         self._records: deque[dict[str, Any]] = deque()
         self._open: dict[str, Fragment] = {}

@@ -10,12 +10,14 @@ import logging
 import multiprocessing
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from polaris.exceptions import ConfigurationError
 from polaris.observability import LoggingConfig, StructuredLogger, configure_logging, log_lines_dropped
+from polaris.observability._pipeline import add_tap, remove_tap
 
 
 def small(path: Path, *, size: int = 2_048, backups: int = 3) -> LoggingConfig:
@@ -212,6 +214,36 @@ def test_the_file_is_closed_when_its_last_logger_is_gone(log_path: Path) -> None
     del bound
     gc.collect()
     assert not is_open()
+
+
+class Listener:
+    """Holds a lock while it hears, as most that hear do."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.heard: list[object] = []
+
+    def hear(self, record: Mapping[str, object]) -> None:
+        with self.lock:
+            self.heard.append(record["message"])
+
+
+def test_who_listens_to_the_log_can_stop_and_is_not_heard_of_in_a_forked_child(log_path: Path) -> None:
+    configure_logging(small(log_path, size=10_000_000))
+    listener = Listener()
+    add_tap(listener.hear)
+    try:
+        StructuredLogger("polaris.parent").info("one")
+        with listener.lock:
+            child = multiprocessing.get_context("fork").Process(target=_log_in_child, args=(1,))
+            child.start()
+            child.join(30)
+            child.kill()
+        assert child.exitcode == 0
+    finally:
+        remove_tap(listener.hear)
+    StructuredLogger("polaris.parent").info("two")
+    assert listener.heard == ["one"]
 
 
 def _log_in_child(number: int) -> None:
