@@ -51,7 +51,8 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python tools/build_page.py --check
 	@$(BIN)/python -m compileall -q src  # once, not in each of the hundreds of processes that the tests start
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 15
+	@# Tests wait about a third of their time: for servers that are frozen, for what must not come.
+	$(BIN)/pytest --numprocesses 3 --dist loadgroup --durations 15
 
 page: $(VENV)/.installed-dev
 	$(BIN)/python tools/build_page.py
