@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import apsw
@@ -40,3 +40,20 @@ def roll_up(session: SqliteSession, rows: int) -> None:
     """Summarise some of the dirty windows behind the compaction."""
     rollups = session.time_series.rollups
     WindowKeeper(session.connection, rollups, slice_rows=rows).run_slice(session.time_series.cold_until())
+
+
+def steps_of(session: SqliteSession, work: Callable[[], object]) -> int:
+    """How many tens of steps SQLite's machine takes for something."""
+    count = 0
+
+    def tick() -> bool:
+        nonlocal count
+        count += 1
+        return False
+
+    session.connection.set_progress_handler(tick, 10)
+    try:
+        work()
+    finally:
+        session.connection.set_progress_handler(None)
+    return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import socket
 import stat
@@ -13,6 +14,7 @@ import httpx2
 import nats
 import pytest
 import pytest_asyncio
+from tests.commands import Polaris
 from tests.nodes import NodeUnderTest, a_node, eventually_true
 from tests.witness_connector import read_journal
 
@@ -130,6 +132,9 @@ async def test_a_node_that_others_reach_asks_for_its_token_everywhere(tmp_path: 
                 assert (await client.get(path)).status_code == 401
                 answer = await client.get(path, auth=("me", "a token of one's own choice"))
                 assert answer.status_code == 200
+        for command in ("status", "doctor"):
+            ended = await asyncio.to_thread(Polaris(tmp_path), command)
+            assert ended.code == 0, ended
     assert not (node.data.path / "http.token").exists()
 
 

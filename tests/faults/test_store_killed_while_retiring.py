@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults import retention_child
+from tests.faults.killed_child import run_and_kill
 from tests.faults.retention_child import BATCH_POINTS, POLICIES, SMALL, StoreTime, check, counted, put, set_policies
 from tests.faults.sizes import size
 
@@ -21,25 +22,6 @@ PLACES = size(3, 150)
 BATCHES = 50
 
 
-async def _ingest_and_kill(path: Path, first: int, after_lines: int) -> list[str]:
-    """Let a process ingest and retire, and kill it after so many lines; everything it said."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, retention_child.__file__, "ingest", str(path), str(first), stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    lines: list[str] = []
-    try:
-        while len(lines) <= after_lines:
-            line = await asyncio.wait_for(process.stdout.readline(), 30)
-            assert line, "the child ended by itself"
-            lines.append(line.decode().strip())
-    finally:
-        process.kill()
-        rest = await process.stdout.read()
-        await process.wait()
-    return [*lines, *rest.decode().split("\n")[:-1]]
-
-
 @pytest.mark.timeout(size(120, 900))
 async def test_points_that_are_retired_count_once_however_often_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
@@ -47,7 +29,7 @@ async def test_points_that_are_retired_count_once_however_often_it_is_killed(tmp
     acknowledged: set[int] = set()
     first, retired = 0, 0
     for _ in range(ROUNDS):
-        said = await _ingest_and_kill(path, first, chance.randint(1, 150))
+        said = await run_and_kill(retention_child.__file__, "ingest", path, first, after_lines=chance.randint(1, 150))
         for line in said:
             kind, _, number = line.partition(" ")
             if kind == "batch":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults import routing_child
+from tests.faults.killed_child import run_and_kill
 from tests.faults.sizes import size
 from tests.postgres_servers import QUICK, VERSIONS, PostgresServer
 from tests.routed_stores import ALL, PAUSE, T0, Pause, Trouble, check_tidy, engine_of, memory_stores, other_than, state
@@ -324,24 +324,6 @@ async def test_a_system_moves_between_databases_of_servers_while_it_is_written(s
         await check_tidy(routed, ["web", "db"])
 
 
-async def _run_and_kill(folder: Path, first: int, after_lines: int) -> list[str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, routing_child.__file__, str(folder), str(first), stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    lines: list[str] = []
-    try:
-        while len(lines) <= after_lines:
-            line = await asyncio.wait_for(process.stdout.readline(), 60)
-            assert line, "the child ended by itself"
-            lines.append(line.decode().strip())
-    finally:
-        process.kill()
-        rest = await process.stdout.read()
-        await process.wait()
-    return [*lines, *rest.decode().split("\n")[:-1]]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_nothing_acknowledged_is_lost_or_doubled_when_a_mover_is_killed(tmp_path: Path) -> None:
@@ -350,7 +332,9 @@ async def test_nothing_acknowledged_is_lost_or_doubled_when_a_mover_is_killed(tm
     works: dict[int, str] = {}
     moved = 0
     for round_number in range(size(8, 50)):
-        said = await _run_and_kill(tmp_path, round_number * 1_000_000, chance.randint(1, 250))
+        said = await run_and_kill(
+            routing_child.__file__, tmp_path, round_number * 1_000_000, after_lines=chance.randint(1, 250)
+        )
         for line in said:
             kind, *rest = line.split()
             if kind == "batch":

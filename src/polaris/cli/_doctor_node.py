@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ import msgspec
 
 from polaris.cli._dlq import connected_letters
 from polaris.cli._findings import Finding, fine, problem, warning
+from polaris.cli._node_http import TIMEOUT_S, ask, ask_json
 from polaris.cli._output import ago
-from polaris.cli._status import TIMEOUT_S, get_json
 from polaris.exceptions import PolarisException
 from polaris.runtime import DataFolder, NodeFile
 
@@ -59,9 +58,9 @@ def answers(node: NodeFile) -> Iterator[Finding]:
     """What the node says of its parts, systems and breakers."""
     if node.http_url is None:
         return
-    components = get_json(f"{node.http_url}api/v1/components")
-    systems = get_json(f"{node.http_url}api/v1/systems?limit=1000")
-    metrics = _text(f"{node.http_url}metrics")
+    components = ask_json(node, "api/v1/components")
+    systems = ask_json(node, "api/v1/systems?limit=1000")
+    metrics = ask(node, "metrics")
     if components is None or systems is None or metrics is None:
         what = f"pid {node.pid} holds the data folder, but {node.http_url} does not answer within {TIMEOUT_S:g} s"
         yield problem("node", what, f"it is frozen or overloaded: kill {node.pid}, then polaris run; nothing is lost")
@@ -71,7 +70,7 @@ def answers(node: NodeFile) -> Iterator[Finding]:
     for system in systems.get("systems", ()):
         if system.get("stale"):
             yield stale_system(system)
-    yield from open_breakers(metrics)
+    yield from open_breakers(metrics.decode())
 
 
 def of_component(part: dict[str, Any]) -> Finding:
@@ -103,14 +102,6 @@ def open_breakers(metrics: str) -> Iterator[Finding]:
 
 def _moment(text: str) -> datetime:
     return msgspec.convert(text, datetime)
-
-
-def _text(url: str) -> str | None:
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the node's own address
-            return str(answer.read().decode())
-    except OSError:
-        return None
 
 
 async def bus(settings: Settings) -> list[Finding]:

@@ -108,6 +108,8 @@ def _say_where(node: Node) -> None:
     if node.http_url is not None:
         print(f"  page     {node.http_url}")
         print(f"  metrics  {node.http_url}metrics")
+    if node.http_token_file is not None:
+        print(f"  changes  need the token in {node.http_token_file}")
     print(f"  bus      {redact_text(node.bus_url or '')}")
     if node.bus_token_file is not None:
         print(f"  token    in {node.bus_token_file}")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from polaris.cli import _exit
+from polaris.cli._node_http import ask_json
 from polaris.cli._output import ago, print_json, print_table, status_text
 from polaris.runtime import DataFolder, NodeFile
 
 if TYPE_CHECKING:
     from polaris.runtime import Settings
-
-TIMEOUT_S = 5.0
 
 
 def show_status(settings: Settings, *, as_json: bool) -> int:
@@ -29,9 +24,9 @@ def show_status(settings: Settings, *, as_json: bool) -> int:
         return _exit.UNAVAILABLE
     if running.http_url is None:
         return _show_file(running, as_json=as_json)
-    node = get_json(running.http_url + "api/v1/node")
-    ready = get_json(running.http_url + "readyz")
-    components = get_json(running.http_url + "api/v1/components")
+    node = ask_json(running, "api/v1/node")
+    ready = ask_json(running, "readyz")
+    components = ask_json(running, "api/v1/components")
     if node is None or ready is None or components is None:
         _exit.complain(f"the node (pid {running.pid}) runs, but {running.http_url} does not answer")
         return _exit.UNAVAILABLE
@@ -50,18 +45,6 @@ def _show_file(running: NodeFile, *, as_json: bool) -> int:
     else:
         print(f"{running.name} runs (pid {running.pid}), without HTTP")
     return _exit.OK
-
-
-def get_json(url: str) -> Any:
-    """The JSON at `url`, also of an answer that says no; None when nobody answers."""
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the node's own loopback address
-            return msgspec.json.decode(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return msgspec.json.decode(error.read())
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def _print(running: NodeFile, node: Any, ready: Any, components: list[Any]) -> None:

@@ -24,7 +24,7 @@ TRACESTATE_MEMBERS_MAX = 32
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 
-_MARK = re.compile(r"(?:^|,)\s*polaris=([0-9a-f]{16})\s*(?=,|$)")
+_MARK = re.compile(r"(?:^|,)\s*polaris=(?!0{16})([0-9a-f]{16})\s*(?=,|$)")
 _HEX_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 
 _random = random.Random()  # noqa: S311 - identifiers, not secrets; reseeded in a forked child
@@ -56,10 +56,10 @@ class TraceContext(msgspec.Struct, frozen=True):
         return TraceContext(self.trace_id, new_span_id(), self.flags, self.tracestate)
 
     @property
-    def recorded_by_polaris(self) -> bool | None:
-        """Whether POLARIS recorded a span at this very position; None where it has not been told."""
+    def recorded_span_id(self) -> str | None:
+        """The span that POLARIS recorded last on the way to this position, None where it has not been told."""
         mark = _MARK.search(self.tracestate)
-        return None if mark is None else mark[1] == self.span_id
+        return None if mark is None else mark[1]
 
     def marked(self) -> TraceContext:
         """The same position, with the note in its vendor state (`polaris=<span id>`) that its span is recorded.

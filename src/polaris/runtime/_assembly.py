@@ -369,7 +369,7 @@ def http_server(
 ) -> HttpServer:
     """The front opens last and closes first, so nobody meets a node that is half there."""
     host = settings.http.host
-    access = Access(settings.http.token or folder.http_token(), everything=not is_loopback(host))
+    access = Access(folder.http_token(settings.http.token), everything=not is_loopback(host))
     commands = RuntimeCommands(bus, broker, source=source_of(settings))
     hosts = hosts_for(host, settings.http.names)
     port = settings.http.port

@@ -29,13 +29,14 @@ LOCKING = RetryConfig(
 
 
 class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a running node can be reached. Readable by the node's user only: `bus_token` opens the bus."""
+    """Where a running node can be reached. Readable by the node's user only: the tokens open bus and API."""
 
     name: str
     pid: int
     version: str
     started_at: Annotated[datetime, msgspec.Meta(tz=True)]
     http_url: str | None = None
+    http_token: str | None = None
     bus_url: str | None = None
     bus_token: str | None = None
     bus_embedded: bool = True
@@ -127,9 +128,19 @@ class DataFolder:
             os.close(fd)
         temporary.replace(target)
 
-    def http_token(self) -> str:
-        """The token of the node's API: the one that is kept here, made when there is none. 256 bits, URL-safe."""
-        path = self.path / HTTP_TOKEN_FILE
+    @property
+    def http_token_file(self) -> Path:
+        """Where the token of the node's API is kept, unless one is configured."""
+        return self.path / HTTP_TOKEN_FILE
+
+    def http_token(self, configured: str | None) -> str:
+        """The token of the node's API: the configured one, else the one that is kept here, made when there is none.
+
+        One that is made has 256 bits and is safe in a URL.
+        """
+        if configured is not None:
+            return configured
+        path = self.http_token_file
         with contextlib.suppress(OSError, UnicodeDecodeError):
             kept = path.read_text(encoding="ascii").strip()
             if len(kept) >= HTTP_TOKEN_CHARS_MIN:

@@ -36,6 +36,7 @@ class Node:
         self.settings = settings
         self.container: DIContainer | None = None
         self.http_url: str | None = None
+        self.http_token: str | None = None
         self.bus_url: str | None = None
         self.bus_token: str | None = None
 
@@ -76,12 +77,14 @@ class Node:
         else:
             server = (await container.aresolve(BusHost)).server
             self.bus_url, self.bus_token = server.url, server.token
+        folder = await container.aresolve(DataFolder)
+        if settings.http.enabled:
+            self.http_token = folder.http_token(settings.http.token)
         view = await container.aresolve(RuntimeView)
         if self.http_url is not None:
             view.addresses = {"page": self.http_url, "metrics": f"{self.http_url}metrics"}
         view.addresses["bus"] = redact_text(self.bus_url)
         view.streams = (await container.aresolve(PolarisMessageBus)).streams
-        folder = await container.aresolve(DataFolder)
         await asyncio.to_thread(folder.write_node_file, self._facts())
 
     def _facts(self) -> NodeFile:
@@ -91,6 +94,7 @@ class Node:
             version=__version__,
             started_at=datetime.now(UTC),
             http_url=self.http_url,
+            http_token=self.http_token,
             bus_url=self.bus_url,
             bus_token=self.bus_token,
             bus_embedded=not self.settings.nats.servers,
@@ -101,6 +105,12 @@ class Node:
     def bus_token_file(self) -> Path | None:
         """Where the token that the embedded bus asks for is kept, readable by the node's user; None for other buses."""
         return None if self.bus_token is None else self.settings.data_dir / "nats" / "token"
+
+    @property
+    def http_token_file(self) -> Path | None:
+        """Where the token is kept that changes over HTTP need; None where it is configured, or there is no HTTP."""
+        made = self.http_token is not None and self.settings.http.token is None
+        return DataFolder(self.settings.data_dir).http_token_file if made else None
 
     async def stop(self) -> None:
         """Drain and stop, in the reverse order. Idempotent. Failures to stop cleanly come out as an ExceptionGroup."""

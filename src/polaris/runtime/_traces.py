@@ -104,9 +104,9 @@ class Traces:
         cause = self._causes.get(event.correlation_id or "")
         if trace is not None and trace.sampled:
             # A controller that records nothing has handed the trace on: its place in it is told here.
-            if trace.recorded_by_polaris is False and first:
-                sent = TraceContext(trace.trace_id, trace.tracestate.partition("polaris=")[2][:16], trace.flags)
-                self._tell_decision(event, trace, sent, cause)
+            recorded = trace.recorded_span_id
+            if recorded is not None and recorded != trace.span_id and first:
+                self._tell_decision(event, trace, TraceContext(trace.trace_id, recorded, trace.flags), cause)
             return None
         if trace is not None:
             return TraceContext(trace.trace_id, trace.span_id, trace.flags | _SAMPLED, trace.tracestate)

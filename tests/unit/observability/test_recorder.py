@@ -124,11 +124,28 @@ def test_any_other_event_has_a_valid_trace_of_its_own(event_id: str) -> None:
 
 def test_a_position_says_whether_its_span_is_recorded() -> None:
     plain = TraceContext("1" * 32, "2" * 16, 1, "vendor=a")
-    assert plain.recorded_by_polaris is None
+    assert plain.recorded_span_id is None
     marked = plain.marked()
     assert marked.tracestate == f"polaris={'2' * 16},vendor=a"
-    assert marked.recorded_by_polaris is True
-    assert marked.child().recorded_by_polaris is False, "handed on, and nothing recorded"
-    assert marked.child().marked().recorded_by_polaris is True
+    assert marked.recorded_span_id == marked.span_id
+    child = marked.child()
+    assert child.recorded_span_id == marked.span_id != child.span_id, "handed on, and nothing recorded"
+    assert child.marked().recorded_span_id == child.span_id
     crowded = TraceContext("1" * 32, "2" * 16, 1, ",".join(f"k{number}=v" for number in range(32)))
     assert crowded.marked().tracestate.count(",") == 31
+
+
+@pytest.mark.parametrize(
+    ("tracestate", "recorded"),
+    [
+        (f"xpolaris=garbage,polaris={'2' * 16}", "2" * 16),
+        (f"v=1 , polaris={'2' * 16} ,w=2", "2" * 16),
+        ("polaris=garbage", None),
+        (f"polaris={'0' * 16}", None),
+        (f"polaris={'2' * 17}", None),
+        (f"xpolaris={'2' * 16}", None),
+        ("polaris=", None),
+    ],
+)
+def test_only_a_well_formed_note_of_its_own_is_believed(tracestate: str, recorded: str | None) -> None:
+    assert TraceContext("1" * 32, "3" * 16, 1, tracestate).recorded_span_id == recorded

@@ -8,7 +8,7 @@ from typing import Any
 
 import apsw
 import pytest
-from tests.sqlite_sessions import compact, new_session
+from tests.sqlite_sessions import compact, new_session, steps_of
 from tests.unit.storage.sqlite_plans import plans
 
 from polaris.storage._aggregation import AggregatedRow
@@ -42,23 +42,6 @@ def session() -> SqliteSession:
 def asked(session: SqliteSession, names: tuple[str, ...], tags: TagFilter = DENSE, **other: Any) -> list[AggregatedRow]:
     request = AggregateRequest(RANGE, names, ("h",), **{"buckets": MINUTES, "fields": ("v",), **other}, tags=tags)
     return session.time_series.aggregate("m", request)
-
-
-def steps_of(session: SqliteSession, work: Callable[[], object]) -> int:
-    """How many tens of steps SQLite's machine takes for something."""
-    count = 0
-
-    def tick() -> bool:
-        nonlocal count
-        count += 1
-        return False
-
-    session.connection.set_progress_handler(tick, 10)
-    try:
-        work()
-    finally:
-        session.connection.set_progress_handler(None)
-    return count
 
 
 def statements_of(session: SqliteSession, work: Callable[[], object]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.sqlite_sessions import compact, new_session
+from tests.sqlite_sessions import compact, new_session, steps_of
 from tests.unit.storage.sqlite_plans import plans
 
 from polaris.storage._buckets import CalendarBuckets, FixedBuckets
@@ -138,23 +138,6 @@ def test_lists_of_names_step_from_one_to_the_next(session: SqliteSession, read: 
         read(session.time_series)
     assert any(">?)" in line for line in found), found
     assert {line.split()[1] for line in found if line.startswith("SCAN ")} <= {"step"}, found
-
-
-def steps_of(session: SqliteSession, work: Callable[[], object]) -> int:
-    """How many hundreds of steps SQLite's machine takes for something."""
-    count = 0
-
-    def tick() -> bool:
-        nonlocal count
-        count += 1
-        return False
-
-    session.connection.set_progress_handler(tick, 100)
-    try:
-        work()
-    finally:
-        session.connection.set_progress_handler(None)
-    return count
 
 
 @pytest.mark.parametrize("descending", [False, True])
