@@ -50,8 +50,6 @@ class Pipeline:
     def write(self, record: Record) -> None:
         """Write the record everywhere it belongs. Never raises."""
         try:
-            for tap in _taps:
-                tap(record)
             line: bytes | None = None
             if self._file is not None:
                 line = encode_record(record)
@@ -62,6 +60,8 @@ class Pipeline:
                     CONSOLE.write(render_console(record, colour=colour))
                 else:
                     CONSOLE.write((line or encode_record(record)).decode())
+            for tap in _taps:
+                tap(record)
         except Exception:  # boundary: logging must never break what it reports on
             count_dropped_line()
 
@@ -96,7 +96,7 @@ def pipeline_for(config: LoggingConfig | None) -> Pipeline:
 
 
 def add_tap(tap: Tap) -> None:
-    """Have every record that is written passed to `tap` as well, before the sinks and in the thread that logs."""
+    """Have every record that is written passed to `tap` as well, after the sinks and in the thread that logs."""
     global _taps  # noqa: PLW0603
     with _taps_lock:
         _taps = (*_taps, tap)

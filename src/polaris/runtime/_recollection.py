@@ -145,7 +145,8 @@ class Recollection:
                 if spans:
                     await self._store_spans(spans)
                 if records:
-                    await self._documents.insert_documents(LOGS, records, ttl=self._logs_ttl)
+                    # Put, not inserted: whether the write before was done may be unknown.
+                    await self._documents.put_documents(LOGS, records, ttl=self._logs_ttl)
                     self._kept.inc(len(records))
                     self._drop_head(self._records, len(records))
             except PolarisException as error:

@@ -76,11 +76,12 @@ class Fragment:
         return Fragment(self.trace_id, self.spans, self.left_out)
 
     def add(self, span: SpanView) -> bool:
-        """Take a span in; False when there is no room."""
-        if len(self.spans) >= SPANS_MAX:
+        """Take a span in, in place of one with its id; False when there is no room."""
+        others = tuple(other for other in self.spans if other.span_id != span.span_id)
+        if len(others) >= SPANS_MAX:
             self.left_out += 1
             return False
-        self.spans = (*self.spans, span)
+        self.spans = (*others, span)
         return True
 
     def document(self) -> dict[str, Any]:

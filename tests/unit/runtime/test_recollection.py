@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
 from polaris.api._recollection_view import LogFilter, TraceFilter
-from polaris.exceptions import DataStoreError
+from polaris.exceptions import DataStoreError, UnconfirmedWriteError
 from polaris.observability import MetricsCollector, SpanRecorder, StructuredLogger, correlation_scope, trace_of
 from polaris.observability import _conventions as conventions
 from polaris.runtime import _recollection
@@ -43,9 +44,9 @@ class Kept:
         self.recorder = SpanRecorder("test", 0.0, [self.recollection.put])
         self.recorder.tracer()
 
-    def tell(self, number: int, *, spans: int = 1, correlation_id: str = "c") -> str:
+    def tell(self, number: int, *, spans: int = 1, first: int = 0, correlation_id: str = "c") -> str:
         position = trace_of(f"event-{number}")
-        for one in range(spans):
+        for one in range(first, first + spans):
             at_ns = (number * 1_000 + one) * 1_000
             here = msgspec.structs.replace(position, span_id=f"{one + 1:016x}")
             self.recorder.tell(
@@ -90,7 +91,7 @@ def test_a_trace_grows_over_several_writes_up_to_its_bound() -> None:
         trace_id = kept.tell(1, spans=150)
         await kept.recollection.flush()
         kept.recollection._open.clear()  # as after many other traces: it is read back
-        kept.tell(1, spans=100)
+        kept.tell(1, spans=100, first=150)
         await kept.recollection.flush()
         ((_, summary),) = await kept.recollection.traces(TraceFilter(), limit=10, before=None)
         assert summary.spans == 250
@@ -170,6 +171,43 @@ def test_while_the_store_is_away_spans_wait_and_what_is_too_much_is_counted(monk
         assert kept.metrics.instruments.spans_exported("store").get() == 5
 
     run_virtual(scenario())
+
+
+def test_what_was_stored_without_anybody_knowing_is_stored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        kept = Kept()
+        await kept.store.connect()
+        await kept.recollection.start()
+
+        async def flush_unconfirmed() -> None:
+            with monkeypatch.context() as patch:
+                for name in ("put_documents", "insert_documents"):
+                    patch.setattr(kept.store.documents, name, unconfirmed(getattr(kept.store.documents, name)))
+                await kept.recollection.flush()
+
+        kept.tell(1, spans=3)
+        QUIET.warning("once")
+        await flush_unconfirmed()  # the spans
+        await kept.recollection.flush()
+        QUIET.warning("twice")
+        await flush_unconfirmed()  # the records
+        await kept.recollection.flush()
+        assert not kept.recollection._records
+        ((_, summary),) = await kept.recollection.traces(TraceFilter(), limit=10, before=None)
+        assert summary.spans == 3
+        lines = await kept.recollection.logs(LogFilter(), limit=10, before=None)
+        assert sorted(line.message for line in lines if line.logger == "polaris.test") == ["once", "twice"]
+        await kept.recollection.stop()
+
+    run_virtual(scenario())
+
+
+def unconfirmed(write: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[None]]:
+    async def written(*arguments: Any, **options: Any) -> None:
+        await write(*arguments, **options)
+        raise UnconfirmedWriteError("the connection was lost")
+
+    return written
 
 
 def test_a_span_without_anything_can_be_kept() -> None:
