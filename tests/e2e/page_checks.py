@@ -26,25 +26,25 @@ async def data_appear(watched: Watched) -> None:
     await expect(page.locator("[data-system] .value:not(.absent)").first).to_be_visible(timeout=APPEARS_MS)
     await expect(page.locator(".plot[data-state=shown] canvas").first).to_be_visible(timeout=APPEARS_MS)
     await expect(page.locator("[data-component]").first).to_be_visible(timeout=APPEARS_MS)
-    assert await painted_pixels(page) > 100, "the chart is drawn but empty"
+    await chart_is_painted(page)
 
 
-async def painted_pixels(page: Page) -> int:
-    """How many pixels of the first chart's canvas are not transparent."""
-    count = await page.evaluate(
+async def chart_is_painted(page: Page) -> None:
+    """Some pixels of the first chart's canvas are not transparent: soon, as it is drawn with the next frame."""
+    await page.wait_for_function(
         """() => {
             const canvas = document.querySelector('.plot[data-state=shown] canvas')
-            if (!canvas) return 0
+            if (!canvas) return false
             const copy = new OffscreenCanvas(canvas.width, canvas.height)
             const context = copy.getContext('2d', { willReadFrequently: true })
             context.drawImage(canvas, 0, 0)
             const pixels = context.getImageData(0, 0, copy.width, copy.height).data
             let painted = 0
             for (let index = 3; index < pixels.length; index += 4) painted += pixels[index] > 0
-            return painted
-        }"""
+            return painted > 100
+        }""",
+        timeout=APPEARS_MS,
     )
-    return int(count)
 
 
 async def shown_values(page: Page) -> list[str]:
