@@ -6,7 +6,8 @@ const TIMEOUT_MS = 10_000
 const SYSTEMS_MAX = 1000
 export const ACTIONS_SHOWN = 100
 
-async function get<T>(path: string, query: Record<string, string | number> = {}, signal?: AbortSignal): Promise<T> {
+/** Ask for JSON below `api/v1/`. */
+export async function get<T>(path: string, query: Record<string, string | number> = {}, signal?: AbortSignal): Promise<T> {
   const text = new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)])).toString()
   const signals = [AbortSignal.timeout(TIMEOUT_MS), ...(signal ? [signal] : [])]
   const answer = await fetch(`api/v1/${path}${text ? `?${text}` : ''}`, { signal: AbortSignal.any(signals) })

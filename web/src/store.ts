@@ -2,6 +2,7 @@
 
 import { batch, computed, signal } from '@preact/signals'
 import { ACTIONS_SHOWN } from './api'
+import { route } from './route'
 import type { Action, Component, NodeFacts, Sample, System } from './types'
 
 export type Connection = 'connecting' | 'live' | 'reconnecting'
@@ -27,32 +28,15 @@ setInterval(() => {
 
 export const nodeTime = (): number => Date.now() + skew.peek()
 
-export const selectedId = signal<string | null>(fromHash())
 export const selected = computed<System | null>(() => {
   const known = systems.value
-  const wanted = selectedId.value
+  const wanted = route.value.view === 'system' ? route.value.id : null
   const chosen = wanted === null ? undefined : known.get(wanted)
   // Without a choice, a system that can be adapted: there something happens.
   return chosen ?? [...known.values()].find((system) => system.supported_actions.length > 0) ?? first(known)
 })
 
 const first = (known: ReadonlyMap<string, System>): System | null => known.values().next().value ?? null
-
-function fromHash(): string | null {
-  const match = /^#\/system\/(.+)$/.exec(location.hash)
-  try {
-    return match?.[1] === undefined ? null : decodeURIComponent(match[1])
-  } catch {
-    return null
-  }
-}
-
-addEventListener('hashchange', () => {
-  // Other fragments are places on the page, such as that of the skip link.
-  if (location.hash.startsWith('#/')) selectedId.value = fromHash()
-})
-
-export const systemLink = (id: string): string => `#/system/${encodeURIComponent(id)}`
 
 type Listener = (sample: Sample) => void
 const listeners = new Set<Listener>()

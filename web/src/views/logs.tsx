@@ -1,0 +1,7 @@
+// What the node said.
+
+import '../styles/logs.css'
+
+export function LogsView() {
+  return <h2>Logs</h2>
+}
