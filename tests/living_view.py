@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from statistics import fmean
 from typing import Any
 
+from tests.living_inspection import LivingInspection
+
 from polaris.api import (
     ActionKey,
     ActionRecord,
@@ -137,6 +139,7 @@ class Remembered:
             for one in found
             if (before is None or one[0].start_us < before.start_us)
             and wanted.correlation_id in (None, *one[1].correlation_ids)
+            and wanted.about in (None, one[1].trace_id, *one[1].correlation_ids)
         ][:limit]
 
     async def trace(self, trace_id: str) -> TraceView | None:
@@ -147,7 +150,10 @@ class Remembered:
         return [
             one
             for one in self.log
-            if (before is None or one.log_id < before) and wanted.correlation_id in (None, one.correlation_id)
+            if (before is None or one.log_id < before)
+            and (wanted.after is None or one.log_id > wanted.after)
+            and wanted.correlation_id in (None, one.correlation_id)
+            and wanted.about in (None, one.correlation_id)
         ][:limit]
 
 
@@ -159,6 +165,7 @@ class LivingView:
         self.start = now or datetime.now(UTC)
         self.live = LiveFeed()
         self.recollections = Remembered(self.start)
+        self.inspection = LivingInspection(self.components)
         self.states: dict[str, list[SystemState]] = {}
         self.connectors = {"host": "host", "web-shop": "gunicorn", WEIRD_ID: "push"}
         self.records: list[ActionRecord] = []

@@ -14,7 +14,7 @@ from tests.frozen import freeze, thaw
 from tests.nodes import a_node, eventually_true
 
 from polaris.cli._doctor_machine import Disk, clock, data_folder, disk, extras, python_version, secret_files
-from polaris.cli._doctor_node import of_component, open_breakers, stale_system
+from polaris.cli._doctor_node import of_breaker, of_component, stale_system
 from polaris.cli._findings import Finding
 from polaris.messaging import OutgoingMessage
 from polaris.runtime import Settings
@@ -149,9 +149,7 @@ def test_parts_systems_and_breakers_that_are_not_well_have_a_remedy() -> None:
         assert grade(of_component({"name": name, "status": "warning", "message": "slow"})) == "warning"
     stale = stale_system({"system_id": "web", "connector": "push", "last_sample_at": "2026-03-01T12:00:00Z"})
     assert "its sender" in stale.do
-    metrics = (
-        'polaris_circuit_breaker_state{breaker="actions:web",state="open"} 1.0\n'
-        'polaris_circuit_breaker_state{breaker="actions:web",state="closed"} 0.0\n'
-        'polaris_circuit_breaker_state{breaker="actions:db",state="open"} 0.0\n'
-    )
-    assert [finding.subject for finding in open_breakers(metrics)] == ["breaker actions:web"]
+    assert of_component({"name": "bus", "status": "unhealthy", "remedy": "as the node says"}).do == "as the node says"
+    for state, expected in (("open", "problem"), ("isolated", "problem"), ("half_open", "warning")):
+        found = of_breaker({"name": "actions:web", "state": state})
+        assert (found.subject, grade(found)) == ("breaker actions:web", expected)

@@ -8,27 +8,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from polaris._lazy import lazy_names
+from polaris.api._bus_view import BusView, PublishedView, SubscriptionView
 from polaris.api._commands import ActionRequest, DeadLetterDetails, DeadLetterView, NodeCommands
 from polaris.api._hosts import hosts_for, is_loopback
+from polaris.api._inspection_view import BreakerView, ConfigurationView, HealthReport, Inspection, SettingView
 from polaris.api._live import LiveFeed, LiveSubscription
 from polaris.api._view import (
     ActionKey,
     ActionRecord,
     Aggregates,
     AggregationName,
-    BusView,
     Check,
     ComponentView,
     LiveUpdate,
     NodeFacts,
     NodeRates,
     NodeView,
-    PublishedView,
     Reading,
     SampleBooks,
     SampleUpdate,
     Series,
-    SubscriptionView,
     SystemView,
     Verdict,
 )
@@ -65,6 +64,11 @@ __all__ = [
     "ComponentView",
     "SystemView",
     "SampleBooks",
+    "Inspection",
+    "HealthReport",
+    "BreakerView",
+    "ConfigurationView",
+    "SettingView",
     "BusView",
     "PublishedView",
     "SubscriptionView",

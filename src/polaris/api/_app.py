@@ -21,6 +21,7 @@ from polaris.api._commands import NodeCommands
 from polaris.api._edge import Edge
 from polaris.api._endpoints import ENDPOINTS, JSON_TYPE, Context, Endpoint, json_response
 from polaris.api._hosts import LOOPBACK_HOSTS
+from polaris.api._inspection_endpoints import INSPECTION_ENDPOINTS
 from polaris.api._openapi import openapi_document
 from polaris.api._parameters import parse_query
 from polaris.api._problems import handle_framework_error
@@ -31,7 +32,7 @@ from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import EVENTS, EventRegistry
 from polaris.exceptions import RequestError
 
-READING_ENDPOINTS = (*ENDPOINTS, *RECOLLECTION_ENDPOINTS)
+READING_ENDPOINTS = (*ENDPOINTS, *RECOLLECTION_ENDPOINTS, *INSPECTION_ENDPOINTS)
 ALL_ENDPOINTS = (*READING_ENDPOINTS, *COMMAND_ENDPOINTS)
 
 

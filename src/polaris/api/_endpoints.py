@@ -22,6 +22,7 @@ from polaris.api._answers import (
     SeriesAnswer,
     SystemsAnswer,
 )
+from polaris.api._bus_view import BusView
 from polaris.api._commands import NodeCommands
 from polaris.api._parameters import (
     Parameter,
@@ -40,7 +41,6 @@ from polaris.api._view import (
     ActionKey,
     ActionRecord,
     AggregationName,
-    BusView,
     NodeFacts,
     NodeView,
     SystemView,

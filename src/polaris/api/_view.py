@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 import msgspec
 
 from polaris._redaction import redact_fields
+from polaris.api._bus_view import BusView
 from polaris.domain import (
     AdaptationAction,
     ExecutionResult,
@@ -25,6 +26,7 @@ from polaris.domain import (
 )
 
 if TYPE_CHECKING:
+    from polaris.api._inspection_view import Inspection
     from polaris.api._live import LiveFeed
     from polaris.api._recollection_view import Recollections
 
@@ -97,6 +99,10 @@ class ComponentView(msgspec.Struct, frozen=True, kw_only=True):
     since: Timestamp | None = None
     """When the status became what it is."""
     details: dict[str, MetricScalar] = {}
+    essential: bool = False
+    """Whether the node is not ready without it."""
+    remedy: str = ""
+    """What to do, while it is not well."""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,40 +179,6 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
         return cls(system_id=system_id, connector=connector, **{**facts, **fields})
 
 
-class PublishedView(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the events of a kind that the node published: `published == confirmed + waiting + dropped`."""
-
-    kind: str
-    """`telemetry` or `control`."""
-    published: int
-    confirmed: int
-    waiting: int
-    dropped: dict[str, int] = {}
-    """By reason; each was an error to whoever published it, and may have been published again."""
-
-
-class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the node's subscriptions, with its counts since it began."""
-
-    name: str
-    pattern: str
-    delivery: str
-    paused: bool
-    in_flight: int
-    """Messages taken from the broker and not settled yet."""
-    counts: dict[str, int]
-    """By name, such as received, handled, failed, dead_lettered, missed and lost."""
-
-
-class BusView(msgspec.Struct, frozen=True, kw_only=True):
-    """The bus as the node uses it."""
-
-    state: str
-    """Of the connection: connected, reconnecting, ..."""
-    published: tuple[PublishedView, ...] = ()
-    subscriptions: tuple[SubscriptionView, ...] = ()
-
-
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """Raw points of one metric in ascending order of time; `values[i]` was read at `timestamps[i]`, None is missing."""
 
@@ -238,6 +210,10 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: float | None = None
     source: str | None = None
     """Who asked for it."""
+    correlation_id: str | None = None
+    """By which its traces and log records are found."""
+    caused_at: Timestamp | None = None
+    """When the sample was taken that led to it; None when that is not known, or there was none."""
     attempts: int | None = None
     result_data: dict[str, Any] = {}
     error_message: str | None = None
@@ -341,6 +317,11 @@ class NodeView(Protocol):
     @property
     def recollections(self) -> Recollections:
         """Who keeps the last traces and log records."""
+        ...
+
+    @property
+    def inspection(self) -> Inspection:
+        """Who looks into the node itself."""
         ...
 
     def render_metrics(self, accept: str = "") -> tuple[bytes, str]:

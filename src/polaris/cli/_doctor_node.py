@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,31 +11,17 @@ import msgspec
 
 from polaris.cli._dlq import connected_letters
 from polaris.cli._findings import Finding, fine, problem, warning
-from polaris.cli._node_http import TIMEOUT_S, ask, ask_json
+from polaris.cli._node_http import TIMEOUT_S, ask_json
 from polaris.cli._output import ago
 from polaris.exceptions import PolarisException
 from polaris.runtime import DataFolder, NodeFile
+from polaris.runtime._remedies import CONNECTOR, OF_BREAKERS, remedy_for
 
 if TYPE_CHECKING:
     from polaris.runtime import Settings
 
 BUS_ANSWER_S_MAX = 4.0
 LETTERS_COUNTED_MAX = 100
-_BREAKER = re.compile(
-    r'polaris_circuit_breaker_state\{breaker="([^"]*)",state="(open|isolated)"\} 1(?:\.0)?$', re.MULTILINE
-)
-
-# What to do about a part of the node that is not well, by the beginning of its name.
-REMEDIES = {
-    "bus server": "look at the room on the disk and at the node's log; it is started again by itself",
-    "bus storage": "make room on the disk of the bus; storing begins again by itself",
-    "bus": "check that the NATS server runs and answers: polaris check",
-    "store": "make room on its disk, or bring the database back; telemetry waits in the stream until then",
-    "telemetry ingest": "see whether the store is slow (polaris bench) or the machine overloaded; the log says more",
-    "action path": "the node's log names what the actions wait for; their outcome: polaris tail 'polaris.executions.>'",
-    "connector:": "check that the managed system runs, and the options of its connector: polaris check",
-    "event loop": "a handler or connector blocks the node: look at what was added last",
-}
 
 
 def running(settings: Settings) -> tuple[NodeFile | None, Finding]:
@@ -58,19 +43,18 @@ def answers(node: NodeFile) -> Iterator[Finding]:
     """What the node says of its parts, systems and breakers."""
     if node.http_url is None:
         return
-    components = ask_json(node, "api/v1/components")
+    health = ask_json(node, "api/v1/health")
     systems = ask_json(node, "api/v1/systems?limit=1000")
-    metrics = ask(node, "metrics")
-    if components is None or systems is None or metrics is None:
+    if health is None or systems is None:
         what = f"pid {node.pid} holds the data folder, but {node.http_url} does not answer within {TIMEOUT_S:g} s"
         yield problem("node", what, f"it is frozen or overloaded: kill {node.pid}, then polaris run; nothing is lost")
         return
-    for part in components.get("components", ()):
+    for part in health.get("components", ()):
         yield of_component(part)
     for system in systems.get("systems", ()):
         if system.get("stale"):
             yield stale_system(system)
-    yield from open_breakers(metrics.decode())
+    yield from map(of_breaker, health.get("breakers", ()))
 
 
 def of_component(part: dict[str, Any]) -> Finding:
@@ -78,7 +62,7 @@ def of_component(part: dict[str, Any]) -> Finding:
     name, status = part["name"], part["status"]
     if status in ("healthy", "unknown"):
         return fine(name, status)
-    remedy = next((text for begin, text in REMEDIES.items() if name.startswith(begin)), "look at the node's log")
+    remedy = part.get("remedy") or remedy_for(name)
     since = f", since {ago(_moment(part['since']))}" if part.get("since") else ""
     said = f"{status}: {part.get('message') or 'no reason given'}{since}"
     return warning(name, said, remedy) if status == "warning" else problem(name, said, remedy)
@@ -90,14 +74,15 @@ def stale_system(system: dict[str, Any]) -> Finding:
     what = f"its last sample is of {ago(_moment(last))}" if last else "no sample has ever come"
     if system.get("connector") == "push":
         return problem(system["system_id"], what, "it sends by itself: check that its sender runs and reaches the bus")
-    return problem(system["system_id"], what, REMEDIES["connector:"])
+    return problem(system["system_id"], what, remedy_for(CONNECTOR))
 
 
-def open_breakers(metrics: str) -> Iterator[Finding]:
-    """Breakers that let nothing through."""
-    for breaker, state in _BREAKER.findall(metrics):
-        do = "mend what it guards; it tries again after actions.breaker_open_s by itself"
-        yield problem(f"breaker {breaker}", f"is {state}: calls are refused at once", do)
+def of_breaker(breaker: dict[str, Any]) -> Finding:
+    """A breaker that is not closed."""
+    state, do = breaker["state"], breaker.get("remedy") or OF_BREAKERS
+    if state == "half_open":
+        return warning(f"breaker {breaker['name']}", "is half open: the next call shows whether it closes", do)
+    return problem(f"breaker {breaker['name']}", f"is {state}: calls are refused at once", do)
 
 
 def _moment(text: str) -> datetime:

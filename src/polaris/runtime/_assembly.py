@@ -34,9 +34,11 @@ from polaris.runtime._bus_host import BusHost
 from polaris.runtime._commands import RuntimeCommands
 from polaris.runtime._connection import Connections
 from polaris.runtime._data_folder import DataFolder
+from polaris.runtime._effective import OF_A_PROGRAM, Origination
 from polaris.runtime._execution import ActionExecution
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._ingest import TelemetryIngest
+from polaris.runtime._inspection import RuntimeInspection
 from polaris.runtime._ledger import ActionLedger
 from polaris.runtime._observing import register_observing
 from polaris.runtime._place import Place, place_of_node
@@ -67,7 +69,7 @@ class Connectors(NamedTuple):
     by_system: Mapping[str, ManagedSystemConnector]
 
 
-def assemble(settings: Settings) -> DIContainer:
+def assemble(settings: Settings, origination: Origination = OF_A_PROGRAM) -> DIContainer:
     """A container that holds the whole node, proved complete; nothing is started.
 
     Raises `ConfigurationError` with every mistake in the connectors' options.
@@ -75,6 +77,7 @@ def assemble(settings: Settings) -> DIContainer:
     limit_s = settings.node.shutdown_grace_s + BREAK_OFF_S
     container = DIContainer(stop_timeout_s=limit_s, teardown_timeout_s=limit_s)
     container.register_instance(Settings, settings)
+    container.register_instance(Origination, origination)
     container.register_instance(Connectors, build_connectors(settings))
     metrics = MetricsCollector()
     container.register_instance(MetricsCollector, metrics)
@@ -94,6 +97,7 @@ def assemble(settings: Settings) -> DIContainer:
     _singleton(container, Place, place, hosted=False)
     _singleton(container, ActionLedger, ledger)
     _singleton(container, Connections, connections)
+    _singleton(container, RuntimeInspection, RuntimeInspection)
     _singleton(container, RuntimeView, view)
     _singleton(container, TelemetryIngest, ingest)
     _singleton(container, OutboxRelay, relay)
@@ -210,6 +214,7 @@ async def view(
     bus: PolarisMessageBus,
     place: Place,
     recollection: Recollection,
+    inspection: RuntimeInspection,
 ) -> RuntimeView:
     made = RuntimeView(
         settings,
@@ -221,6 +226,7 @@ async def view(
         bus,
         version=__version__,
         recollections=recollection,
+        inspection=inspection,
     )
     await made.load()
     place.beside_others("latest states of other nodes", made.catch_up_for_ever)
@@ -267,6 +273,7 @@ def actions(
     ingest: TelemetryIngest,
     relay: OutboxRelay,
     view: RuntimeView,
+    inspection: RuntimeInspection,
     board: HealthBoard,
     metrics: MetricsCollector,
     traces: Traces,
@@ -281,6 +288,7 @@ def actions(
     }
     for execution in executions.values():
         signals.watch(execution.breaker, execution.bulkhead)
+        inspection.breakers.append(execution.breaker)
     service = ActionService(
         bus,
         ledger,

@@ -10,6 +10,7 @@ import msgspec
 from polaris.api._view import Check, ComponentView, Verdict
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus, MetricScalar
+from polaris.runtime._remedies import remedy_for
 
 if TYPE_CHECKING:
     from polaris.observability import StructuredLogger
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 OnChange = Callable[[ComponentView], None]
 
 READY_STATUSES = frozenset({HealthStatus.HEALTHY, HealthStatus.WARNING})
+WELL_STATUSES = frozenset({HealthStatus.HEALTHY, HealthStatus.UNKNOWN})
 
 
 class HealthBoard:
@@ -61,6 +63,8 @@ class HealthBoard:
             message=message,
             since=known.since if known is not None and same else self._clock.now(),
             details=dict(details) if details is not None else known.details if known is not None else {},
+            essential=component in self._essential,
+            remedy="" if status in WELL_STATUSES else remedy_for(component),
         )
         self._components[component] = view
         if known is not None and same and known.message == message:
@@ -105,7 +109,7 @@ class HealthBoard:
             if view.name in self._essential and view.status not in READY_STATUSES:
                 return HealthStatus.UNHEALTHY, f"{view.name}: {view.message or view.status}"
         for view in self._components.values():
-            if view.status not in (HealthStatus.HEALTHY, HealthStatus.UNKNOWN):
+            if view.status not in WELL_STATUSES:
                 return HealthStatus.WARNING, f"{view.name}: {view.message or view.status}"
         return HealthStatus.HEALTHY, ""
 

@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from polaris._redaction import redact_text
+from polaris.api._bus_view import BusView, PublishedView, SubscriptionView
 from polaris.api._live import LiveFeed
 from polaris.api._view import (
     ActionKey,
     ActionRecord,
     Aggregates,
     AggregationName,
-    BusView,
     ComponentView,
     NodeFacts,
     NodeRates,
-    PublishedView,
     SampleBooks,
     SampleUpdate,
     Series,
-    SubscriptionView,
     SystemView,
     Verdict,
 )
@@ -36,6 +34,7 @@ from polaris.runtime._ledger import ActionLedger, LedgerEntry
 from polaris.storage import AggregationType, TimeRange
 
 if TYPE_CHECKING:
+    from polaris.api._inspection_view import Inspection
     from polaris.api._recollection_view import Recollections
     from polaris.connectors import ManagedSystemConnector
     from polaris.messaging import PolarisMessageBus
@@ -86,10 +85,12 @@ class RuntimeView:
         *,
         version: str,
         recollections: Recollections,
+        inspection: Inspection,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.live = LiveFeed()
         self.recollections = recollections
+        self.inspection = inspection
         self._settings = settings
         self._store = store
         self._ledger = ledger
@@ -296,7 +297,12 @@ class RuntimeView:
 
 def record_of(entry: LedgerEntry) -> ActionRecord:
     """The entry as the API shows it."""
-    fields: dict[str, Any] = {"status": entry.status, "source": entry.source and redact_text(entry.source)}
+    fields: dict[str, Any] = {
+        "status": entry.status,
+        "source": entry.source and redact_text(entry.source),
+        "correlation_id": entry.correlation_id and redact_text(entry.correlation_id),
+        "caused_at": entry.caused_at,
+    }
     if entry.result is None:
         fields["started_at"] = entry.taken_at
     return ActionRecord.of(entry.action, entry.result, **fields)

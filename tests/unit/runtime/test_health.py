@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from polaris.domain import HealthStatus
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._remedies import remedy_for
 from polaris.testing import VirtualClock
 
 
@@ -16,6 +17,20 @@ def test_the_node_is_not_ready_before_every_essential_component_has_reported_wel
     board.report("store", HealthStatus.WARNING, "slow")
     assert board.readiness().ok
     assert board.overall() == (HealthStatus.WARNING, "store: slow")
+
+
+def test_what_is_not_well_says_what_to_do_and_what_is_well_does_not() -> None:
+    board = HealthBoard(clock=VirtualClock())
+    board.expect(["bus storage", "bus"])
+    board.report("connector:web", HealthStatus.UNHEALTHY, "gone")
+    board.report("bus storage", HealthStatus.WARNING, "full")
+    said = {view.name: (view.essential, view.remedy) for view in board.components()}
+    assert said["bus"] == (True, ""), "what has not reported yet is not known to be in trouble"
+    assert said["bus storage"] == (True, "make room on the disk of the bus; storing begins again by itself")
+    assert said["connector:web"] == (False, remedy_for("connector:web"))
+    board.report("bus storage", HealthStatus.HEALTHY)
+    assert [view.remedy for view in board.components()].count("") == 2
+    assert remedy_for("something new") == "look at the node's log"
 
 
 def test_a_managed_system_in_trouble_is_shown_but_does_not_decide_on_readiness() -> None:
