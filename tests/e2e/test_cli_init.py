@@ -16,9 +16,10 @@ from tests.commands import ROOT, Polaris
 from tests.nodes import NodeUnderTest, eventually_true
 
 from polaris.cli._init import contents
-from polaris.cli._settings_text import commented_settings, descriptions
+from polaris.cli._settings_text import commented_settings
 from polaris.runtime import Settings
 from polaris.runtime._settings import Section
+from polaris.runtime._settings_said import descriptions
 
 
 @pytest.fixture
@@ -37,7 +38,11 @@ async def test_what_it_writes_passes_its_test_and_the_check_and_shows_its_system
     assert (begun.code, begun.complaint) == (0, "")
     plant = tmp_path / "plant"
     assert begun.lines == [
-        *(f"wrote plant/{name}" for name in ("polaris.toml", "polaris.schema.json", "boiler_1.py", "test_boiler_1.py")),
+        "wrote plant/polaris.toml",
+        "wrote plant/polaris.schema.json",
+        "wrote plant/boiler_1.py",
+        "wrote plant/test_boiler_1.py",
+        "wrote plant/pytest.ini",
         "next:",
         "  cd plant",
         "  python -m pytest test_boiler_1.py",
@@ -47,6 +52,7 @@ async def test_what_it_writes_passes_its_test_and_the_check_and_shows_its_system
     tested = run(plant, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_boiler_1.py")
     assert tested.returncode == 0, tested.stdout
     assert re.search(r"\d\d passed", tested.stdout)
+    assert (tested.stderr, "warning" in tested.stdout) == ("", False), tested
     checked = Polaris(plant)("check")
     assert (checked.code, checked.lines[0]) == (0, "configuration is fine"), checked
     written = (plant / "polaris.toml").read_text()
@@ -102,6 +108,14 @@ def test_nothing_is_overwritten_and_nothing_is_half_written(polaris: Polaris, tm
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["test_my_system.py"]
 
 
+def test_a_folder_that_configures_pytest_keeps_its_own_word(polaris: Polaris, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    begun = polaris("init")
+    assert begun.code == 0
+    assert not (tmp_path / "pytest.ini").exists()
+    assert "pytest.ini" not in begun.output
+
+
 @pytest.mark.parametrize("name", ["", "9lives", "a b", "../x", "class", "ä", "x" * 65])
 def test_a_name_that_no_module_can_have_is_refused(polaris: Polaris, tmp_path: Path, name: str) -> None:
     ended = polaris("init", "there", "--name", name)
@@ -119,7 +133,7 @@ def test_a_folder_that_cannot_be_made_is_named(polaris: Polaris, tmp_path: Path)
 
 def test_as_json_it_tells_files_and_next_steps(polaris: Polaris) -> None:
     told = polaris("init", "--json").json
-    assert told["files"] == ["polaris.toml", "polaris.schema.json", "my_system.py", "test_my_system.py"]
+    assert told["files"] == ["polaris.toml", "polaris.schema.json", "my_system.py", "test_my_system.py", "pytest.ini"]
     assert told["next"] == ["python -m pytest test_my_system.py", "polaris check", "polaris run"]
 
 

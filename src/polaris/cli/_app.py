@@ -12,7 +12,7 @@ import typer
 from polaris.cli import _exit
 from polaris.cli._dlq_commands import dlq_app
 from polaris.cli._export import export_app
-from polaris.cli._options import Config, DataDir, Json, System, config_file, settings_of
+from polaris.cli._options import Config, DataDir, Json, System, config_file, configuration_of, settings_of
 from polaris.cli._store_commands import store_app
 from polaris.exceptions import ConfigurationError, PolarisException
 
@@ -107,7 +107,7 @@ def run(
     """Start a node: bus, store, connectors, page. Ctrl-C stops it, a second one at once."""
     from polaris.cli._run import run_node
 
-    raise SystemExit(run_node(settings_of(config, data_dir, check_connectors=True, http__port=port)))
+    raise SystemExit(run_node(configuration_of(config, data_dir, check_connectors=True, http__port=port)))
 
 
 @app.command()
@@ -115,6 +115,9 @@ def check(
     config: Config = None,
     data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not try to reach what is configured.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Show the settings that have their defaults, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check the configuration as a whole and show what is in effect."""
@@ -126,7 +129,8 @@ def check(
     except ConfigurationError as error:
         found = [*mistakes(error.problems or (error.message,), config_file(config)), *unread_variables(os.environ)]
         raise SystemExit(refuse(found, as_json=as_json)) from None
-    raise SystemExit(check_configuration(settings, config_file(config), offline=offline, as_json=as_json))
+    file = config_file(config)
+    raise SystemExit(check_configuration(settings, file, offline=offline, everything=everything, as_json=as_json))
 
 
 @app.command(short_help="What this machine can do, measured in seconds.")

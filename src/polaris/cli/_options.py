@@ -44,7 +44,19 @@ def settings_of(
     **overrides: Any,
 ) -> Any:
     """The effective settings with the flags on top. Mistakes are told with their lines, unless `located` is False."""
-    from polaris.runtime import load_settings
+    return configuration_of(config, data_dir, check_connectors=check_connectors, located=located, **overrides).settings
+
+
+def configuration_of(
+    config: Path | None,
+    data_dir: Path | None,
+    *,
+    check_connectors: bool = False,
+    located: bool = True,
+    **overrides: Any,
+) -> Any:
+    """The same, with what came whence."""
+    from polaris.runtime._configuration import read_configuration
 
     flags = {key: value for key, value in overrides.items() if value is not None}
     if data_dir is not None:
@@ -52,7 +64,7 @@ def settings_of(
     _find_modules_beside(config_file(config))
     dotted = {key.replace("__", "."): value for key, value in flags.items()}
     try:
-        return load_settings(config, overrides=dotted, check_connectors=check_connectors)
+        return read_configuration(config, overrides=dotted, check_connectors=check_connectors)
     except ConfigurationError as error:
         if not located:
             raise

@@ -20,13 +20,15 @@ from polaris.runtime._assembly import BREAK_OFF_S
 
 if TYPE_CHECKING:
     from polaris.runtime import Settings
+    from polaris.runtime._configuration import Configuration
 
 
-def run_node(settings: Settings) -> int:
+def run_node(configuration: Configuration) -> int:
     """Run until SIGINT or SIGTERM; the exit code."""
     os.umask(0o077)  # what the node writes is its user's own: telemetry, actions, the token
+    settings = configuration.settings
     _configure_logging(settings)
-    return asyncio.run(_run(Node(settings), settings.node.shutdown_grace_s))
+    return asyncio.run(_run(Node(settings, origination=configuration.origination), settings.node.shutdown_grace_s))
 
 
 def _configure_logging(settings: Settings) -> None:

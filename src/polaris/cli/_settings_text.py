@@ -5,8 +5,6 @@ Sections, keys, defaults and bounds are those of the settings' types, the words 
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -14,9 +12,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from polaris.runtime import _settings as settings_module
 from polaris.runtime import settings_schema
 from polaris.runtime._settings import Section, Settings
+from polaris.runtime._settings_said import descriptions
 
 SCHEMA_FILE = "polaris.schema.json"
 WIDTH = 100
@@ -24,24 +22,6 @@ HEAD = """\
 # The configuration of a POLARIS node. Every line that is commented out shows a default: what is not set here needs no
 # line. Variables go over this file: POLARIS_HTTP__PORT=8080 is http.port. Check it with: polaris check"""
 _BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
-
-
-def descriptions() -> Mapping[str, Mapping[str, str]]:
-    """What the docstrings say, by class and field; the class's own is under the empty name."""
-    tree = ast.parse(inspect.getsource(settings_module))
-    return {node.name: dict(_said_in(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
-
-
-def _said_in(section: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    yield "", inspect.cleandoc(ast.get_docstring(section) or "")
-    for field, text in zip(section.body, section.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        ):
-            yield field.target.id, " ".join(str(text.value.value).split())
 
 
 def described_schema() -> dict[str, Any]:

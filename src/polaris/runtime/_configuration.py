@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -16,6 +16,8 @@ from polaris._redaction import REDACTED, is_secret_key, redact_text
 from polaris.exceptions import ConfigurationError
 from polaris.runtime._consistency import check_whole
 from polaris.runtime._settings import Section, Settings, SystemSettings
+from polaris.runtime._settings_walk import Origin, Origination, Source, every_setting
+from polaris.runtime._settings_walk import Path as KeyPath
 
 CONFIG_FILE_DEFAULT = "polaris.toml"
 PREFIX = "POLARIS_"
@@ -29,10 +31,21 @@ class _Value(msgspec.Struct, frozen=True):
 
     raw: Any
     origin: str
-    is_text: bool = False
+    source: Source = Source.FILE
+
+    @property
+    def is_text(self) -> bool:
+        return self.source is Source.ENVIRONMENT
 
 
 _Tree = dict[str, Any]  # nested; the leaves are _Value
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read: the settings, and what came whence."""
+
+    settings: Settings
+    origination: Origination
 
 
 def load_settings(
@@ -42,7 +55,20 @@ def load_settings(
     overrides: Mapping[str, Any] | None = None,
     check_connectors: bool = False,
 ) -> Settings:
-    """The effective settings: defaults, then the file, then `POLARIS_*`, then `overrides` (dotted keys, from flags).
+    """The effective settings, see `read_configuration`."""
+    return read_configuration(
+        path, environment=environment, overrides=overrides, check_connectors=check_connectors
+    ).settings
+
+
+def read_configuration(
+    path: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    check_connectors: bool = False,
+) -> Configuration:
+    """Defaults, then the file, then `POLARIS_*`, then `overrides` (dotted keys, from flags), and what came whence.
 
     Without `path` the file is `POLARIS_CONFIG`, or `polaris.toml` in the working directory when there is one. A double
     underscore in a variable nests: `POLARIS_HTTP__PORT=8080`. Values of `*_file` keys for secrets are read here.
@@ -58,9 +84,10 @@ def load_settings(
         _merge(tree, _read_file(chosen, problems))
     _merge_environment(tree, variables, problems)
     for key, raw in (overrides or {}).items():
-        _place(tree, key.split("."), _Value(raw, "command line"))
+        _place(tree, key.split("."), _Value(raw, "command line", Source.COMMAND_LINE))
     values = _read_section(Settings, tree, "", problems)
-    _read_secret_files(values, problems)
+    origins = dict(_origins(tree, ()))
+    _read_secret_files(values, origins, problems)
     if check_connectors:
         _ask_connectors(values.get("systems", {}), tree, problems)
     if problems:
@@ -69,7 +96,17 @@ def load_settings(
     check_whole(settings, problems)
     if problems:
         raise ConfigurationError(problems=problems)
-    return settings
+    return Configuration(
+        settings=settings, origination=Origination(origins=origins, file=None if chosen is None else str(chosen))
+    )
+
+
+def _origins(tree: _Tree, path: KeyPath) -> Iterator[tuple[KeyPath, Origin]]:
+    for key, node in tree.items():
+        if isinstance(node, dict):
+            yield from _origins(node, (*path, key))
+        elif node.source is not Source.DEFAULT:
+            yield (*path, key), Origin(node.source, node.origin)
 
 
 def _choose_file(path: Path | None, variables: Mapping[str, str], problems: list[str]) -> Path | None:
@@ -124,9 +161,9 @@ def _merge_environment(tree: _Tree, variables: Mapping[str, str], problems: list
             problems.append(f"{name}: a double underscore nests; write POLARIS_SECTION__KEY")
             continue
         if keys[0] == "systems" and len(keys) > 2:
-            tree.setdefault("systems", {"this-machine": {"connector": _Value("host", "default")}})
+            tree.setdefault("systems", {"this-machine": {"connector": _Value("host", "default", Source.DEFAULT)}})
             keys[1] = _known_system(keys[1], tree)
-        if not _place(tree, keys, _Value(variables[name], name, is_text=True)):
+        if not _place(tree, keys, _Value(variables[name], name, Source.ENVIRONMENT)):
             problems.append(f"{name}: {'.'.join(keys)} is a section in the file, not a value")
 
 
@@ -288,13 +325,13 @@ def _shown(where: str, raw: Any) -> str:
     return REDACTED if is_secret_key(where.rsplit(".", 1)[-1]) else redact_text(repr(raw), chars_max=120)
 
 
-def _read_secret_files(values: dict[str, Any], problems: list[str]) -> None:
+def _read_secret_files(values: dict[str, Any], origins: dict[KeyPath, Origin], problems: list[str]) -> None:
     """Put the content of files such as `token_file` in place of the secret they stand for."""
-    places = [(section, values.get(section, {})) for section in ("nats", "store", "http")]
+    places: list[tuple[KeyPath, dict[str, Any]]] = [((key,), values.get(key, {})) for key in ("nats", "store", "http")]
     servers = values.get("store", {}).get("routing", {}).get("servers", {})
-    places += [(f"store.routing.servers.{name}", server) for name, server in servers.items()]
+    places += [(("store", "routing", "servers", name), server) for name, server in servers.items()]
     for section, tree, secret in ((*place, secret) for place in places for secret in ("token", "password", "dsn")):
-        key, name = f"{section}.{secret}", tree.get(f"{secret}_file")
+        key, name = ".".join((*section, secret)), tree.get(f"{secret}_file")
         if not name:
             continue
         if tree.get(secret):
@@ -305,23 +342,20 @@ def _read_secret_files(values: dict[str, Any], problems: list[str]) -> None:
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{key}_file = {name!r}: cannot be read: {type(error).__name__}")
             continue
+        origins[(*section, secret)] = Origin(Source.SECRET_FILE, name)
         if not tree[secret]:
             problems.append(f"{key}_file = {name!r}: is empty")
 
 
 def effective_settings(settings: Settings) -> dict[str, Any]:
     """The settings as a JSON tree with the secrets masked, for showing."""
-
-    def masked(node: Any, key: str) -> Any:
-        if isinstance(node, dict):
-            return {name: masked(item, name) for name, item in node.items()}
-        if isinstance(node, list):
-            return [masked(item, key) for item in node]
-        if node is not None and is_secret_key(key):
-            return REDACTED
-        return redact_text(node) if isinstance(node, str) else node
-
-    tree: dict[str, Any] = masked(msgspec.to_builtins(settings), "")
+    tree: dict[str, Any] = {}
+    for setting in every_setting(settings):
+        *sections, key = setting.path
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[key] = setting.value
     return tree
 
 

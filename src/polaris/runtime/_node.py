@@ -13,6 +13,7 @@ from polaris import __version__
 from polaris._redaction import redact_text
 from polaris.exceptions import ConfigurationError, DependencyResolutionException, PolarisException
 from polaris.runtime._data_folder import DataFolder, NodeFile
+from polaris.runtime._effective import OF_A_PROGRAM, Origination
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,8 +33,9 @@ class Node:
     would not end; whoever started the node stops it. A node can be started again after a stop.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, origination: Origination = OF_A_PROGRAM) -> None:
         self.settings = settings
+        self._origination = origination
         self.container: DIContainer | None = None
         self.http_url: str | None = None
         self.http_token: str | None = None
@@ -49,7 +51,7 @@ class Node:
 
         if self.container is not None:
             raise ConfigurationError("the node is started already; stop it before it is started again")
-        self.container = container = assemble(self.settings)
+        self.container = container = assemble(self.settings, self._origination)
         try:
             await container.start()
             if self.container is not container:
