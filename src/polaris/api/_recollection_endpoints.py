@@ -38,6 +38,7 @@ async def _traces(context: Context, arguments: Mapping[str, Any]) -> TracesAnswe
         correlation_id=arguments["correlation_id"],
         system_id=arguments["system"],
         action_id=arguments["action_id"],
+        about=arguments["about"],
         errors_only=arguments["status"] == "error",
     )
     found = await context.view.recollections.traces(wanted, limit=count + 1, before=arguments["cursor"])
@@ -58,7 +59,11 @@ async def _logs(context: Context, arguments: Mapping[str, Any]) -> LogsAnswer:
     """One page of log records."""
     count = arguments["limit"]
     wanted = LogFilter(
-        correlation_id=arguments["correlation_id"], trace_id=arguments["trace_id"], level=arguments["level"].upper()
+        correlation_id=arguments["correlation_id"],
+        trace_id=arguments["trace_id"],
+        about=arguments["about"],
+        after=arguments["after"],
+        level=arguments["level"].upper(),
     )
     found = await context.view.recollections.logs(wanted, limit=count + 1, before=arguments["cursor"])
     page = tuple(found[:count])
@@ -100,6 +105,7 @@ RECOLLECTION_ENDPOINTS: tuple[Endpoint, ...] = (
             _CORRELATION,
             identifier("system", "Only traces that have to do with this managed system."),
             identifier("action_id", "Only the traces of this action."),
+            identifier("about", "Only what has this id: as its own, as a correlation id, or as that of an action."),
             choice("status", "Only traces with errors, or all.", ("any", "error"), default="any"),
             limit(default=50, maximum=500),
             _cursor(),
@@ -122,6 +128,8 @@ RECOLLECTION_ENDPOINTS: tuple[Endpoint, ...] = (
         parameters=(
             _CORRELATION,
             identifier("trace_id", "Only what was logged in this trace."),
+            identifier("about", "Only what has this id: as a correlation id, or as that of its trace."),
+            identifier("after", "Only what was kept later than the record with this `log_id`: to follow the log."),
             choice("level", "Only records as severe as this, or more.", LEVELS, default="debug"),
             limit(default=100, maximum=1_000),
             identifier("cursor", "Go on after a former page: its `next_cursor`."),

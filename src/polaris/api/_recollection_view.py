@@ -92,6 +92,8 @@ class TraceFilter(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     system_id: str | None = None
     action_id: str | None = None
+    about: str | None = None
+    """An id of which is not known what it is of: the trace's own, a correlation or an action."""
     errors_only: bool = False
 
 
@@ -100,6 +102,10 @@ class LogFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     correlation_id: str | None = None
     trace_id: str | None = None
+    about: str | None = None
+    """A correlation id or that of a trace."""
+    after: str | None = None
+    """Only what was kept later than the record with this `log_id`."""
     level: str = "DEBUG"
 
 

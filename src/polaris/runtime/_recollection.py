@@ -218,9 +218,15 @@ class Recollection:
             query["actions"] = {"$contains": wanted.action_id}
         if wanted.errors_only:
             query["errors"] = {"$gt": 0}
+        choices = []
+        if wanted.about is not None:
+            names = ({name: {"$contains": wanted.about}} for name in ("correlation_ids", "actions"))
+            choices.append({"$or": [{"trace_id": wanted.about}, *names]})
         if before is not None:
             older = {"start_us": {"$lt": before.start_us}}
-            query["$or"] = [older, {"start_us": before.start_us, "_id": {"$lt": before.key}}]
+            choices.append({"$or": [older, {"start_us": before.start_us, "_id": {"$lt": before.key}}]})
+        if choices:
+            query["$and"] = choices
         found = await self._documents.find_documents(TRACES, query, limit, sort=["-start_us", "-_id"])
         return [(TraceKey(one["start_us"], one["_id"]), Fragment.of(one).summary()) for one in found]
 
@@ -243,10 +249,13 @@ class Recollection:
             query["correlation_id"] = wanted.correlation_id
         if wanted.trace_id is not None:
             query["trace_id"] = wanted.trace_id
+        if wanted.about is not None:
+            query["$or"] = [{"correlation_id": wanted.about}, {"trace_id": wanted.about}]
         if wanted.level != "DEBUG":
             query["severity"] = {"$gte": _LEVELS[wanted.level]}
-        if before is not None:
-            query["_id"] = {"$lt": before}
+        between = {"$lt": before, "$gt": wanted.after}
+        if bounds := {operator: key for operator, key in between.items() if key is not None}:
+            query["_id"] = bounds
         return [_log_of(one) for one in await self._documents.find_documents(LOGS, query, limit, sort="-_id")]
 
 

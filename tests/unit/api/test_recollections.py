@@ -32,9 +32,16 @@ async def test_every_item_is_on_exactly_one_page(
 
 
 @pytest.mark.parametrize("kind", ["traces", "logs"])
-async def test_a_correlation_id_finds_what_belongs_to_it(client: httpx2.AsyncClient, kind: str) -> None:
-    answer = (await client.get(f"/api/v1/{kind}?correlation_id=c-1")).json()
+@pytest.mark.parametrize("parameter", ["correlation_id", "about"])
+async def test_a_correlation_id_finds_what_belongs_to_it(client: httpx2.AsyncClient, kind: str, parameter: str) -> None:
+    answer = (await client.get(f"/api/v1/{kind}?{parameter}=c-1")).json()
     assert len(answer[kind]) == 1
+
+
+async def test_who_follows_the_log_gets_only_what_came_since(client: httpx2.AsyncClient) -> None:
+    answer = (await client.get("/api/v1/logs?after=log-7")).json()
+    assert [line["log_id"] for line in answer["logs"]] == ["log-9", "log-8"]
+    assert (await client.get("/api/v1/logs?after=log-9")).json() == {"logs": [], "next_cursor": None}
 
 
 async def test_a_trace_comes_with_its_spans_and_an_unknown_one_is_a_problem(client: httpx2.AsyncClient) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from polaris.api._recollection_view import LogFilter, TraceFilter
+from polaris.api._recollection_view import LogFilter, TraceFilter, TraceKey, TraceSummary
 from polaris.exceptions import DataStoreError, UnconfirmedWriteError
 from polaris.observability import MetricsCollector, SpanRecorder, StructuredLogger, correlation_scope, trace_of
 from polaris.observability import _conventions as conventions
@@ -84,6 +84,29 @@ def test_traces_are_found_by_what_they_are_about_newest_first_and_page_by_page()
     run_virtual(scenario())
 
 
+def test_an_id_finds_traces_whatever_it_is_of_page_by_page() -> None:
+    async def scenario() -> None:
+        kept = Kept()
+        await kept.store.connect()
+        ids = [kept.tell(number, correlation_id="one loop" if number % 2 else f"c-{number}") for number in range(6)]
+        position = trace_of("event-4")
+        here = msgspec.structs.replace(position, span_id="f" * 16)
+        kept.recorder.tell(conventions.EXECUTE, here, None, start_ns=9_000_000, end_ns=9_000_001, action_id="a-1")
+        await kept.recollection.flush()
+
+        async def found(about: str, before: TraceKey | None = None) -> list[tuple[TraceKey, TraceSummary]]:
+            return list(await kept.recollection.traces(TraceFilter(about=about), limit=2, before=before))
+
+        first = await found("one loop")
+        assert [summary.trace_id for _, summary in first] == [ids[5], ids[3]]
+        assert [summary.trace_id for _, summary in await found("one loop", first[1][0])] == [ids[1]]
+        assert [summary.trace_id for _, summary in await found("a-1")] == [ids[4]]
+        assert [summary.trace_id for _, summary in await found(ids[2])] == [ids[2]]
+        assert await found("s-1") == [], "a system is no such id"
+
+    run_virtual(scenario())
+
+
 def test_a_trace_grows_over_several_writes_up_to_its_bound() -> None:
     async def scenario() -> None:
         kept = Kept()
@@ -143,6 +166,13 @@ def test_log_records_are_found_by_correlation_trace_and_level_and_their_own_are_
         assert [line.message for line in severe] == ["fails"]
         everything = await kept.recollection.logs(LogFilter(), limit=10, before=None)
         assert [line.message for line in everything] == ["something else", "fails", "begins"]
+        about = await kept.recollection.logs(LogFilter(about="one loop"), limit=10, before=None)
+        assert about == lines
+        begins, last = everything[2].log_id, everything[0].log_id
+        later = await kept.recollection.logs(LogFilter(after=begins), limit=10, before=None)
+        assert later == everything[:2]
+        assert await kept.recollection.logs(LogFilter(after=begins), limit=10, before=last) == everything[1:2]
+        assert await kept.recollection.logs(LogFilter(after=last), limit=10, before=None) == []
 
     run_virtual(scenario())
 
