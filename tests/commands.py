@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.warm_commands import WarmCommands
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 30.0
@@ -44,6 +47,17 @@ class Ended:
         return f"Ended({self.code}, {self.output!r}, {self.complaint!r})"
 
 
+def environment() -> dict[str, str]:
+    """That of the tester without variables for POLARIS, and a terminal of 120 columns."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("POLARIS_")}
+    return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", "COLUMNS": "120"}
+
+
+@functools.cache
+def warm_commands() -> WarmCommands:
+    return WarmCommands(environment())
+
+
 class Polaris:
     """`polaris ...` in `folder`, where it finds `polaris.toml` by itself; no variables of the tester's own."""
 
@@ -52,11 +66,10 @@ class Polaris:
 
     def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """The process, its output readable; who starts it waits for it."""
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("POLARIS_")}
         return subprocess.Popen(
             [sys.executable, "-m", "polaris", *arguments],
             cwd=self.folder,
-            env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", "COLUMNS": "120"},
+            env=environment(),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -64,8 +77,14 @@ class Polaris:
         )
 
     def __call__(self, *arguments: str, stdin: str = "") -> Ended:
-        """Run it to its end."""
-        return end_of(self.start(*arguments, stdin=subprocess.PIPE), stdin=stdin)
+        """Run it to its end: without loading the command line anew, as that takes longer than most commands."""
+        try:
+            ended = warm_commands().run(
+                arguments, folder=self.folder, environment=environment(), stdin=stdin, patience_s=PATIENCE_S
+            )
+        except TimeoutError:
+            raise AssertionError(f"polaris {arguments!r} does not end") from None
+        return Ended(*ended)
 
     def while_running(self, process: subprocess.Popen[str], again: Callable[[], object]) -> Ended:
         """Do something again and again until the process ends: it may have missed the first."""
