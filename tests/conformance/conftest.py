@@ -6,9 +6,13 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.empty_schemas import EmptySchema
 from tests.postgres_servers import QUICK, PostgresServer
 
 QuickPostgres = Callable[[int], PostgresServer]
+
+EmptySchemas = Callable[[int], tuple[str, str]]
+"""Gives the DSN of a server of the version, and the name of a schema that is as new."""
 
 schema_numbers = itertools.count(1)
 
@@ -27,3 +31,20 @@ def quick_postgres() -> Iterator[QuickPostgres]:
     yield server
     for started in servers.values():
         started.close()
+
+
+@pytest.fixture(scope="session")
+def empty_schemas(quick_postgres: QuickPostgres) -> Iterator[EmptySchemas]:
+    """Of each server one schema that is emptied before each use: making one takes longer than most tests."""
+    made: dict[int, EmptySchema] = {}
+
+    def empty_schema(version: int) -> tuple[str, str]:
+        dsn = quick_postgres(version).dsn
+        if version not in made:
+            made[version] = EmptySchema(dsn, "emptied")
+        made[version].empty()
+        return dsn, made[version].name
+
+    yield empty_schema
+    for schema in made.values():
+        schema.close()

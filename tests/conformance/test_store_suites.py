@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.conformance.conftest import schema_numbers
 
 from polaris.storage import (
     DocumentStorageBackend,
@@ -26,15 +25,15 @@ from polaris.testing.unit_of_work_suite import UnitOfWorkSuite
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PolarisDataStore]:
     """A store of each engine; of SQLite also one that compacts after every write: its reads meet both tables.
 
-    Those of PostgreSQL share a server, each test has a schema of its own.
+    Those of PostgreSQL share a server and a schema, which is emptied between the tests.
     """
     if request.param == "memory":
         made = PolarisDataStore.memory()
     elif request.param == "sqlite":
         made = PolarisDataStore.sqlite(tmp_path / "store.db")
     elif request.param.startswith("postgresql"):
-        server = request.getfixturevalue("quick_postgres")(int(request.param.removeprefix("postgresql")))
-        made = PolarisDataStore(PostgresEngine(server.dsn, schema=f"test_{next(schema_numbers)}", pool_max=4))
+        dsn, schema = request.getfixturevalue("empty_schemas")(int(request.param.removeprefix("postgresql")))
+        made = PolarisDataStore(PostgresEngine(dsn, schema=schema, pool_max=4))
     else:
         made = PolarisDataStore.sqlite(tmp_path / "store.db", hot_rows_max=1, slice_rows=1)
     async with made:
