@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, Self
 from uuid import uuid4
 
@@ -45,6 +46,14 @@ class LiveEvent(NamedTuple):
     payload: bytes
 
 
+class Span(NamedTuple):
+    """What a client takes at once: how many updates it missed, then those after number `start`, up to `end`."""
+
+    dropped: int
+    start: int
+    end: int
+
+
 class Batch(NamedTuple):
     """What a client gets at once: how many updates it missed before, then the updates in order."""
 
@@ -71,6 +80,7 @@ class LiveFeed:
         self._ring_bytes = 0
         self._last = 0
         self._subscriptions: set[LiveSubscription] = set()
+        self._listeners: list[Callable[[], None]] = []
         self.boot_id: str = uuid4().hex[:12]
         """Sets the event ids of this feed apart from those of a former process."""
         self.dropped_total = 0
@@ -99,6 +109,13 @@ class LiveFeed:
             self._ring_bytes -= len(self._ring.popleft().payload)
         for subscription in self._subscriptions:
             subscription.wake()
+        for listener in self._listeners:
+            listener()
+
+    def on_news(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after every update, until the returned function is called. It must be quick."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def subscribe(self, last_event_id: str | None = None) -> LiveSubscription:
         """Follow the feed from now on, or from after `last_event_id` when the ring still knows what came next.
@@ -124,15 +141,18 @@ class LiveFeed:
         oldest = self._last - len(self._ring)
         return number if oldest <= number <= self._last else None
 
-    def after(self, position: int) -> Batch:
-        """What came after `position`, as far as the ring still holds it, at most 256 updates at once."""
+    def span_after(self, position: int) -> Span:
+        """What came after `position`, as far as the ring still holds it, at most 256 updates; counts what it missed."""
         oldest = self._last - len(self._ring)
         dropped = max(0, oldest - position)
         self.dropped_total += dropped
-        skip = max(position, oldest) - oldest
+        start = max(position, oldest)
+        return Span(dropped, start, min(self._last, start + BATCH_EVENTS_MAX))
+
+    def events(self, start: int, end: int) -> tuple[LiveEvent, ...]:
+        """The updates after number `start`, up to `end`; the ring must still hold them."""
         # A client that keeps up wants the last few of thousands: count from the near end.
-        wanted = len(self._ring) - skip
-        return Batch(dropped, tuple(self._ring[index] for index in range(-wanted, min(0, BATCH_EVENTS_MAX - wanted))))
+        return tuple(self._ring[number - self._last - 1] for number in range(start + 1, end + 1))
 
     def forget(self, subscription: LiveSubscription) -> None:
         """End a subscription; once more changes nothing."""
@@ -170,6 +190,19 @@ class LiveSubscription:
         """Told by the feed that there is news."""
         self._news.set()
 
+    @property
+    def missing(self) -> int:
+        """How many updates it has not seen."""
+        return self._feed.last_number - self._position
+
+    def take(self) -> Span:
+        """Move on over what is new, at most 256 updates, without waiting. `LiveFeed.events` gives them."""
+        span = self._feed.span_after(self._position)
+        self._position = span.end
+        if not self.missing:
+            self._news.clear()
+        return span
+
     async def next_batch(self) -> Batch | None:
         """What is new since the last call (at most 256 updates), waiting for something; None once closed.
 
@@ -178,11 +211,8 @@ class LiveSubscription:
         await self._news.wait()
         if self._closed:
             return None
-        batch = self._feed.after(self._position)
-        self._position += batch.dropped + len(batch.events)
-        if self._position == self._feed.last_number:
-            self._news.clear()
-        return batch
+        span = self.take()
+        return Batch(span.dropped, self._feed.events(span.start, span.end))
 
     def close(self) -> None:
         """End it; a waiting `next_batch` returns None at once. Once more changes nothing."""

@@ -1,48 +1,54 @@
-"""Live updates as server-sent events (WHATWG HTML, section 9.2)."""
+"""Live updates as server-sent events: all open streams of a node, on one beat and bounded in number."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
-import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from polaris.api._live import BATCH_EVENTS_MAX, Batch, LiveFeed, LiveSubscription
+from polaris.api._frames import Frames
+from polaris.api._live import BATCH_EVENTS_MAX, LiveFeed, LiveSubscription
+from polaris.api._pulse import Pulse
 from polaris.exceptions import BulkheadRejectedException
 
 STREAMS_MAX = 256
 HEARTBEAT_S = 5.0
 PAUSE_S = 0.1
 """At most ten writes a second to a client that keeps up, however fast updates come."""
+WRITES_PER_S_MAX = 500
+"""To all clients together, when these keep up: what costs is the writing. More than fifty clients get fewer each."""
 
 EVENT_STREAM_TYPE = "text/event-stream"
 
 
-class Hello(msgspec.Struct, frozen=True, kw_only=True):
-    """The first event on every stream."""
-
-    boot_id: str
-    """Changes when the node's process is another one."""
-    resumed: bool
-    """Whether the stream goes on right after the client's last event; if not, read the whole state again."""
-
-
-class Dropped(msgspec.Struct, frozen=True, kw_only=True):
-    """Tells a client that was too slow how many updates it missed."""
-
-    count: int
-
-
 class Streams:
-    """All open event streams of one app: bounded in number, and ended together when the server stops."""
+    """All open event streams of one app: bounded in number, and ended together when the server stops.
+
+    The clients are written to at the same moments, at most ten times a second (less often when they are more than
+    fifty), so that those who keep up get the same bytes. One that does not read costs a position in the feed and what
+    its connection buffers, no more.
+    """
 
     def __init__(self, feed: LiveFeed, *, streams_max: int = STREAMS_MAX) -> None:
         self._feed = feed
+        self._frames = Frames(feed)
+        self._pulse = Pulse(PAUSE_S)
         self._streams_max = streams_max
         self._open: set[LiveSubscription] = set()
+        self._unhear: Callable[[], None] | None = None
+        self._endings: set[Callable[[], None]] = set()
         self._closed = False
+
+    @property
+    def count(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
+    @property
+    def dropped_total(self) -> int:
+        """Updates that slow clients missed, since the start."""
+        return self._feed.dropped_total
 
     def response(self, last_event_id: str | None, *, head: bool) -> Response:
         """The answer to one client; its stream ends when the client goes, or with `close`.
@@ -55,7 +61,7 @@ class Streams:
         if self._closed or len(self._open) >= self._streams_max:
             reason = "stopping" if self._closed else "full"
             raise BulkheadRejectedException("live streams", active=len(self._open), queued=0, reason=reason)
-        return StreamingResponse(self._frames(last_event_id), media_type=EVENT_STREAM_TYPE, headers=headers)
+        return StreamingResponse(self._sent(last_event_id), media_type=EVENT_STREAM_TYPE, headers=headers)
 
     def open(self) -> None:
         """Accept streams (again)."""
@@ -66,41 +72,53 @@ class Streams:
         self._closed = True
         for subscription in tuple(self._open):
             subscription.close()
+        for end in tuple(self._endings):
+            end()
+        if self._open:
+            self._pulse.beat()
 
-    async def _frames(self, last_event_id: str | None) -> AsyncGenerator[bytes, None]:
+    @contextlib.contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """Call `end` when the streams are closed during the block: for an endless answer of another kind."""
+        self._endings.add(end)
+        try:
+            if self._closed:
+                end()
+            yield
+        finally:
+            self._endings.discard(end)
+
+    async def _sent(self, last_event_id: str | None) -> AsyncGenerator[bytes, None]:
         with self._feed.subscribe(last_event_id) as subscription:
-            self._open.add(subscription)
+            self._enter(subscription)
             try:
-                yield self._hello(subscription)
-                while (batch := await _next(subscription)) is not None:
-                    yield self._frame(batch)
-                    # A full batch means that more is waiting: then only the connection sets the pace.
-                    if 0 < len(batch.events) < BATCH_EVENTS_MAX:
-                        await asyncio.sleep(PAUSE_S)
+                yield self._frames.hello(subscription)
+                while (frame := await self._next(subscription)) is not None:
+                    yield frame
             finally:
-                self._open.discard(subscription)
+                self._leave(subscription)
 
-    def _hello(self, subscription: LiveSubscription) -> bytes:
-        hello = Hello(boot_id=self._feed.boot_id, resumed=subscription.resumed)
-        event_id = self._feed.event_id(subscription.position).encode()
-        return b"retry: 1000\nid: %b\nevent: hello\ndata: %b\n\n" % (event_id, msgspec.json.encode(hello))
+    async def _next(self, subscription: LiveSubscription) -> bytes | None:
+        """The next bytes for a client, None at the end."""
+        # With a full frame waiting only the connection sets the pace.
+        while subscription.missing < BATCH_EVENTS_MAX and not subscription.closed:
+            asked = await self._pulse.wait(HEARTBEAT_S, soon=subscription.missing > 0)
+            if subscription.missing or not asked:
+                break
+        return None if subscription.closed else self._frames.next(subscription)
 
-    def _frame(self, batch: Batch) -> bytes:
-        if not batch.events and not batch.dropped:
-            # An event and not a comment: scripts see no comments, and this is how they notice a dead connection.
-            return b"event: heartbeat\ndata: {}\n\n"
-        frames = []
-        if batch.dropped:
-            frames.append(b"event: dropped\ndata: %b\n\n" % msgspec.json.encode(Dropped(count=batch.dropped)))
-        boot_id = self._feed.boot_id.encode()
-        for number, kind, payload in batch.events:
-            frames.append(b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (boot_id, number, kind.encode(), payload))
-        return b"".join(frames)
+    def _enter(self, subscription: LiveSubscription) -> None:
+        self._open.add(subscription)
+        self._set_pace()
+        if self._unhear is None:
+            self._unhear = self._feed.on_news(self._pulse.ask)
 
+    def _leave(self, subscription: LiveSubscription) -> None:
+        self._open.discard(subscription)
+        self._set_pace()
+        if not self._open and self._unhear is not None:
+            self._unhear()
+            self._unhear = None
 
-async def _next(subscription: LiveSubscription) -> Batch | None:
-    """The next updates, or an empty batch as a heartbeat when none came for a while; None at the end."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(HEARTBEAT_S):
-            return await subscription.next_batch()
-    return Batch(0, ())
+    def _set_pace(self) -> None:
+        self._pulse.pause_s = max(PAUSE_S, len(self._open) / WRITES_PER_S_MAX)
