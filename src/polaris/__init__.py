@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from polaris.exceptions import PolarisException
     from polaris.messaging import InMemoryMessageBroker, NATSConfig, NATSMessageBroker, PolarisMessageBus
+    from polaris.runtime import bus_of_node
     from polaris.storage import PolarisDataStore
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "ExecutionResult",
     "ExecutionResultEvent",
     "PolarisException",
+    "bus_of_node",
 ]
 
 _HOMES = {
@@ -58,6 +60,7 @@ _HOMES = {
     "ExecutionResult": "domain",
     "ExecutionResultEvent": "domain",
     "PolarisException": "exceptions",
+    "bus_of_node": "runtime",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

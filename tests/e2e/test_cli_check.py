@@ -173,3 +173,14 @@ def test_variables_of_others_are_left_alone() -> None:
         "POLARI_NODE__NAME",
         "POLARS_HTTP__PORT",
     ]
+
+
+def test_what_is_shown_is_what_is_set_otherwise_than_by_default_unless_all_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "polaris.toml").write_text("[node]\nname = 'n'\n[http]\nport = 0\n[systems]\n")
+    polaris = Polaris(tmp_path)
+    told = polaris("check", "--offline")
+    *shown, more = told.lines
+    assert shown == ["configuration is fine", '  node.name = "n"', "  http.port = 0", "  systems = {}"]
+    everything = polaris("check", "--offline", "--all").lines
+    assert "  nats.token = not set" in everything
+    assert more == f"  {len(everything) - len(shown)} more have their defaults; --all shows them"

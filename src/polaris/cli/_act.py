@@ -6,11 +6,12 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import click
 import msgspec
-import typer
 
 from polaris.cli import _exit
 from polaris.cli._bus import connected_bus
+from polaris.cli._near import hint
 from polaris.cli._output import duration_text, print_json, status_text
 from polaris.cli._store import opened_store
 from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionResultEvent, ExecutionStatus
@@ -69,6 +70,8 @@ def act_on(settings: Settings, request: Request, *, as_json: bool) -> int:
         print_json({"action": action, "result": result})
     elif result is not None:
         _print(result)
+        if result.status is ExecutionStatus.REJECTED and request.system_id not in settings.systems:
+            _exit.complain(f"nothing to act on is called {request.system_id!r}{_meant(settings, request.system_id)}")
     elif not request.wait:
         print(f"{action.action_id}  stored")
     if result is not None:
@@ -79,6 +82,10 @@ def act_on(settings: Settings, request: Request, *, as_json: bool) -> int:
         f"no answer in time; the action is stored and will be carried out once. Ask again with: --id {action.action_id}"
     )
     return _exit.TIMED_OUT
+
+
+def _meant(settings: Settings, system_id: str) -> str:
+    return hint(system_id, sorted(settings.systems), "configured:")
 
 
 def _tell_earlier(action: AdaptationAction, earlier: Outcome, *, as_json: bool) -> int:
@@ -153,7 +160,7 @@ def parameters_of(pairs: list[str]) -> dict[str, Any]:
         key, separator, text = pair.partition("=")
         if not separator or not key:
             message = f"{pair!r} is no key=value"
-            raise typer.BadParameter(message, param_hint="--param")
+            raise click.BadParameter(message, param_hint="--param")
         try:
             parameters[key] = msgspec.json.decode(text.encode())
         except msgspec.DecodeError:

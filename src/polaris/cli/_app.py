@@ -5,41 +5,46 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import Annotated, NoReturn
 
-import typer
+import click
 
-from polaris.cli import _exit
+from polaris.cli import _exit, version_text
+from polaris.cli._commands import Argument, Commands, Option
 from polaris.cli._dlq_commands import dlq_app
 from polaris.cli._export import export_app
 from polaris.cli._options import Config, DataDir, Json, System, config_file, configuration_of, settings_of
 from polaris.cli._store_commands import store_app
 from polaris.exceptions import ConfigurationError, PolarisException
 
-app = typer.Typer(
-    name="polaris",
-    help="Infrastructure for self-adaptive systems: telemetry in, actions out, everything kept and shown.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+
+def _tell_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        print(version_text())
+        context.exit()
+
+
+app = Commands(
+    "polaris",
+    about="Infrastructure for self-adaptive systems: telemetry in, actions out, everything kept and shown.",
     epilog=(
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 4 nothing found, 69 node, bus or store unreachable, "
         "75 no answer in time, 78 configuration refused, 130 interrupted."
     ),
+    options=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_tell_version,
+            help="Print the version.",
+        )
+    ],
 )
+graph_app = Commands("graph", about="What a node is made of and what its systems need, drawn.")
 
-graph_app = typer.Typer(
-    help="What a node is made of and what its systems need, drawn.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(graph_app, name="graph")
-app.add_typer(dlq_app, name="dlq")
-app.add_typer(export_app, name="export")
-app.add_typer(store_app, name="store", short_help="The data store: figures, compaction, backups, servers.")
-
+COMPLETION_VARIABLE = "_POLARIS_COMPLETE"
 QUERY_EXAMPLES = """\b
 Examples:
   polaris query this-machine
@@ -71,22 +76,12 @@ Examples:
 """
 
 
-@app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
-    """Infrastructure for self-adaptive systems: telemetry in, actions out, everything kept and shown."""
-    if version:
-        from polaris import __version__
-
-        typer.echo(f"polaris {__version__}")
-        raise typer.Exit
-
-
-@app.command(short_help="Begin: settings, a connector of one's own and its test.")
+@app.add(short_help="Begin: settings, a connector of one's own and its test.")
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where to; made when it is not there.", show_default=False)
+        Path, Argument(metavar="DIR", about="Where to; made when it is not there.", show_default=False)
     ] = Path(),
-    name: Annotated[str, typer.Option("--name", "-n", help="The id of your managed system.")] = "my-system",
+    name: Annotated[str, Option("--name", "-n", about="The id of your managed system.")] = "my-system",
     as_json: Json = False,
 ) -> None:
     """Write a commented polaris.toml, a connector to make your own, and its test. Nothing is ever overwritten."""
@@ -95,13 +90,13 @@ def init(
     raise SystemExit(begin(folder, name, as_json=as_json))
 
 
-@app.command()
+@app.add()
 def run(
     config: Config = None,
     data_dir: DataDir = None,
     port: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--port", "-p", help="Port of page and API; 0 takes any free one.", show_default=False),
+        int | None,
+        Option("--port", "-p", about="Port of page and API; 0 takes any free one.", show_default=False),
     ] = None,
 ) -> None:
     """Start a node: bus, store, connectors, page. Ctrl-C stops it, a second one at once."""
@@ -110,13 +105,13 @@ def run(
     raise SystemExit(run_node(configuration_of(config, data_dir, check_connectors=True, http__port=port)))
 
 
-@app.command()
+@app.add()
 def check(
     config: Config = None,
     data_dir: DataDir = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not try to reach what is configured.")] = False,
+    offline: Annotated[bool, Option("--offline", about="Do not try to reach what is configured.")] = False,
     everything: Annotated[
-        bool, typer.Option("--all", "-a", help="Show the settings that have their defaults, too.")
+        bool, Option("--all", "-a", about="Show the settings that have their defaults, too.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -133,11 +128,11 @@ def check(
     raise SystemExit(check_configuration(settings, file, offline=offline, everything=everything, as_json=as_json))
 
 
-@app.command(short_help="What this machine can do, measured in seconds.")
+@app.add(short_help="What this machine can do, measured in seconds.")
 def bench(
-    seconds: Annotated[float, typer.Option("--seconds", "-s", help="How long to measure, about (1 to 300).")] = 5.0,
+    seconds: Annotated[float, Option("--seconds", "-s", about="How long to measure, about (1 to 300).")] = 5.0,
     folder: Annotated[
-        Path, typer.Option("--folder", help="On the disk that is asked about; what is written there is removed.")
+        Path, Option("--folder", about="On the disk that is asked about; what is written there is removed.")
     ] = Path(),
     as_json: Json = False,
 ) -> None:
@@ -147,9 +142,9 @@ def bench(
     raise SystemExit(measure(folder, seconds, as_json=as_json))
 
 
-@app.command(short_help="The script that completes commands in your shell.")
+@app.add(short_help="The script that completes commands in your shell.")
 def completion(
-    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)],
+    shell: Annotated[str, Argument(metavar="SHELL", about="bash, zsh or fish.", show_default=False)],
 ) -> None:
     """Print the script that makes a shell complete commands, options and systems.
 
@@ -164,11 +159,11 @@ def completion(
         from polaris.cli._near import hint
 
         message = f"no script for {shell!r}{hint(shell, SHELLS, 'one of')}"
-        raise typer.BadParameter(message, param_hint="SHELL")
-    typer.echo(script(shell))
+        raise click.BadParameter(message, param_hint="SHELL")
+    print(script(shell))
 
 
-@app.command(short_help="What is wrong with node or machine, and what to do.")
+@app.add(short_help="What is wrong with node or machine, and what to do.")
 def doctor(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Look at node, bus, store and machine; name what is wrong, why, and what to do. Changes nothing."""
     from polaris.cli._doctor import examine
@@ -176,7 +171,7 @@ def doctor(config: Config = None, data_dir: DataDir = None, as_json: Json = Fals
     raise SystemExit(examine(lambda: settings_of(config, data_dir, check_connectors=True), as_json=as_json))
 
 
-@app.command()
+@app.add()
 def status(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
     """How the running node and its components do."""
     from polaris.cli._status import show_status
@@ -184,7 +179,7 @@ def status(config: Config = None, data_dir: DataDir = None, as_json: Json = Fals
     raise SystemExit(show_status(settings_of(config, data_dir), as_json=as_json))
 
 
-@app.command(short_help="The managed systems with their latest state.")
+@app.add(short_help="The managed systems with their latest state.")
 def systems(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
     """The managed systems with their latest state, whether the node runs or not."""
     from polaris.cli._query import show_systems
@@ -192,32 +187,32 @@ def systems(config: Config = None, data_dir: DataDir = None, as_json: Json = Fal
     raise SystemExit(show_systems(settings_of(config, data_dir), as_json=as_json))
 
 
-@app.command(short_help="A system's latest state, or values of one metric.", epilog=QUERY_EXAMPLES)
+@app.add(short_help="A system's latest state, or values of one metric.", epilog=QUERY_EXAMPLES)
 def query(
     system_id: System,
     metric: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(metavar="METRIC", help="The metric; without it, the latest state is shown.", show_default=False),
+        str | None,
+        Argument(metavar="METRIC", about="The metric; without it, the latest state is shown.", show_default=False),
     ] = None,
-    last: Annotated[str, typer.Option("--last", help="How far back: 90s, 15m, 1h, 7d ...")] = "1h",
+    last: Annotated[str, Option("--last", about="How far back: 90s, 15m, 1h, 7d ...")] = "1h",
     start: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--start", help="From this time on (RFC 3339), instead of --last.", show_default=False),
+        str | None,
+        Option("--start", about="From this time on (RFC 3339), instead of --last.", show_default=False),
     ] = None,
     end: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--end", help="Before this time (RFC 3339), instead of now.", show_default=False),
+        str | None,
+        Option("--end", about="Before this time (RFC 3339), instead of now.", show_default=False),
     ] = None,
     aggregation: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--agg", "-a", help="avg, sum, min, max, count, p95 ... per bucket.", show_default=False),
+        str | None,
+        Option("--agg", "-a", about="avg, sum, min, max, count, p95 ... per bucket.", show_default=False),
     ] = None,
     bucket: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--bucket", "-b", help="Length of a bucket: 10s, 5m, 1h ...", show_default=False),
+        str | None,
+        Option("--bucket", "-b", about="Length of a bucket: 10s, 5m, 1h ...", show_default=False),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="Points at most, the newest.")
+        int, Option("--limit", "-n", at_least=1, at_most=1_000_000, about="Points at most, the newest.")
     ] = 1000,
     config: Config = None,
     data_dir: DataDir = None,
@@ -240,14 +235,14 @@ def query(
     raise SystemExit(show_series(settings_of(config, data_dir), question, as_json=as_json))
 
 
-@app.command(epilog=TAIL_EXAMPLES)
+@app.add(epilog=TAIL_EXAMPLES)
 def tail(
     pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="Topics to follow; * and > are wildcards.")
+        str, Argument(metavar="PATTERN", about="Topics to follow; * and > are wildcards.")
     ] = "polaris.>",
     count: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--count", "-n", min=1, help="Stop after so many events.", show_default=False),
+        int | None,
+        Option("--count", "-n", at_least=1, about="Stop after so many events.", show_default=False),
     ] = None,
     config: Config = None,
     data_dir: DataDir = None,
@@ -259,20 +254,18 @@ def tail(
     raise SystemExit(follow(settings_of(config, data_dir), pattern, count_max=count, as_json=as_json))
 
 
-@app.command(epilog=PUBLISH_EXAMPLES)
+@app.add(epilog=PUBLISH_EXAMPLES)
 def publish(
     topic: Annotated[
-        str, typer.Argument(metavar="TOPIC", help="Where to, such as polaris.telemetry.web.", show_default=False)
+        str, Argument(metavar="TOPIC", about="Where to, such as polaris.telemetry.web.", show_default=False)
     ],
     event: Annotated[
         str,
-        typer.Argument(
-            metavar="EVENT", help="The event's fields as JSON, or a whole CloudEvent; - reads standard input."
-        ),
+        Argument(metavar="EVENT", about="The event's fields as JSON, or a whole CloudEvent; - reads standard input."),
     ] = "-",
     type_name: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--type", "-t", help="The event type; by default the one of the topic.", show_default=False),
+        str | None,
+        Option("--type", "-t", about="The event type; by default the one of the topic.", show_default=False),
     ] = None,
     config: Config = None,
     data_dir: DataDir = None,
@@ -284,22 +277,22 @@ def publish(
     raise SystemExit(publish_event(settings_of(config, data_dir), topic, event, type_name=type_name, as_json=as_json))
 
 
-@app.command(epilog=ACT_EXAMPLES)
+@app.add(epilog=ACT_EXAMPLES)
 def act(
     system_id: System,
     action_type: Annotated[
-        str, typer.Argument(metavar="ACTION", help="What to do, such as add_worker.", show_default=False)
+        str, Argument(metavar="ACTION", about="What to do, such as add_worker.", show_default=False)
     ],
     parameter: Annotated[
         list[str],
-        typer.Option("--param", "-p", help="A parameter as key=value; the value may be JSON.", show_default=False),
-    ] = [],  # noqa: B006 - typer reads the default and makes a new list a call
+        Option("--param", "-p", about="A parameter as key=value; the value may be JSON.", show_default=False),
+    ] = [],  # noqa: B006 - a new list is made for each call
     action_id: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--id", help="The action's id; the same id is never executed twice.", show_default=False),
+        str | None,
+        Option("--id", about="The action's id; the same id is never executed twice.", show_default=False),
     ] = None,
-    timeout: Annotated[str, typer.Option("--timeout", help="How long the execution may take.")] = "30s",
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.")] = True,
+    timeout: Annotated[str, Option("--timeout", about="How long the execution may take.")] = "30s",
+    wait: Annotated[bool, Option("--wait/--no-wait", about="Wait for the outcome.")] = True,
     config: Config = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -319,7 +312,7 @@ def act(
     raise SystemExit(act_on(settings_of(config, data_dir), request, as_json=as_json))
 
 
-@graph_app.command(short_help="The services of a node and what each needs, as a mermaid flowchart.")
+@graph_app.add(short_help="The services of a node and what each needs, as a mermaid flowchart.")
 def services(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
     """The services of a node as configured and what each needs, as a mermaid flowchart. Nothing is started."""
     from polaris.cli._graph import show_services
@@ -327,20 +320,18 @@ def services(config: Config = None, data_dir: DataDir = None, as_json: Json = Fa
     raise SystemExit(show_services(settings_of(config, data_dir, check_connectors=True), as_json=as_json))
 
 
-@graph_app.command(short_help="Which system needs which, as mermaid, JSON or GraphML.", epilog=DEPENDENCIES_EXAMPLES)
+@graph_app.add(short_help="Which system needs which, as mermaid, JSON or GraphML.", epilog=DEPENDENCIES_EXAMPLES)
 def dependencies(
     system_id: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(metavar="SYSTEM", help="Only what is around this system.", show_default=False),
+        str | None,
+        Argument(metavar="SYSTEM", about="Only what is around this system.", show_default=False),
     ] = None,
-    depth: Annotated[int, typer.Option("--depth", "-n", min=0, max=64, help="How many dependencies far.")] = 5,
-    direction: Annotated[
-        str, typer.Option("--direction", help="out: what SYSTEM needs; in: what needs it; both.")
-    ] = "both",
+    depth: Annotated[int, Option("--depth", "-n", at_least=0, at_most=64, about="How many dependencies far.")] = 5,
+    direction: Annotated[str, Option("--direction", about="out: what SYSTEM needs; in: what needs it; both.")] = "both",
     dependency_type: Annotated[
-        list[str], typer.Option("--type", "-t", help="Only dependencies of this type.", show_default=False)
-    ] = [],  # noqa: B006 - typer reads the default and makes a new list a call
-    form: Annotated[str, typer.Option("--format", "-f", help="mermaid, json (node-link) or graphml.")] = "mermaid",
+        list[str], Option("--type", "-t", about="Only dependencies of this type.", show_default=False)
+    ] = [],  # noqa: B006 - a new list is made for each call
+    form: Annotated[str, Option("--format", "-f", about="mermaid, json (node-link) or graphml.")] = "mermaid",
     config: Config = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -350,6 +341,10 @@ def dependencies(
 
     picture = Picture(system_id, depth, direction, dependency_type, "json" if as_json else form)
     raise SystemExit(show_dependencies(settings_of(config, data_dir), picture))
+
+
+for group in (graph_app, dlq_app, export_app, store_app):
+    app.add_command(group)
 
 
 def run_app() -> NoReturn:
@@ -363,7 +358,7 @@ def run_app() -> NoReturn:
     except BrokenPipeError:
         _leave_to_nobody()
     except SystemExit as ending:
-        # typer makes 1 of a reader that went away, as `head` does; nothing is wrong.
+        # A command may have made its own end of a reader that went away, as `head` does; nothing is wrong.
         if isinstance(ending.__context__, BrokenPipeError):
             _leave_to_nobody()
         raise
@@ -371,12 +366,16 @@ def run_app() -> NoReturn:
 
 
 def _call_app() -> None:
-    if "_POLARIS_COMPLETE" in os.environ:  # a shell asks what may come next
-        from polaris.cli._completion import make_ready
-
-        make_ready()
     try:
-        app(prog_name="polaris")
+        raise SystemExit(
+            app.main(prog_name="polaris", complete_var=COMPLETION_VARIABLE, standalone_mode=False) or _exit.OK
+        )
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except click.Abort as error:
+        interrupted = isinstance(error.__cause__, KeyboardInterrupt)
+        raise SystemExit(_exit.INTERRUPTED if interrupted else _exit.FAILED) from None
     except PolarisException as error:
         _exit.leave(error)
     except ExceptionGroup as group:  # boundary: taken apart; what is foreign in it is raised again

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from polaris.exceptions import BusConnectionError
-from polaris.runtime import DataFolder
 from polaris.runtime._brokers import nats_config
 
 if TYPE_CHECKING:
@@ -22,14 +20,12 @@ def broker_of(settings: Settings) -> NATSMessageBroker:
 
     Raises `BusConnectionError` when there is none to connect to.
     """
-    from polaris.messaging import NATSConfig, NATSMessageBroker
+    from polaris.messaging import NATSMessageBroker
+    from polaris.runtime._node_bus import broker_of_node
 
     if settings.nats.servers:
         return NATSMessageBroker(nats_config(settings.nats, name=CLIENT_NAME))
-    running = DataFolder(settings.data_dir).running_node()
-    if running is None or running.bus_url is None:
-        raise BusConnectionError(f"no node runs on {settings.data_dir}; start one with: polaris run")
-    return NATSMessageBroker(NATSConfig(servers=(running.bus_url,), token=running.bus_token, name=CLIENT_NAME))
+    return broker_of_node(settings.data_dir, name=CLIENT_NAME)
 
 
 @asynccontextmanager

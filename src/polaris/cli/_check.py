@@ -27,8 +27,13 @@ REACH_TIMEOUT_S = 3.0
 OFFLINE = "start it, or leave this out with --offline"
 
 
-def check_configuration(settings: Settings, file: Path | None, *, offline: bool, as_json: bool) -> int:
-    """Check variables, and whether what is configured can be reached; show what is in effect."""
+def check_configuration(
+    settings: Settings, file: Path | None, *, offline: bool, everything: bool, as_json: bool
+) -> int:
+    """Check variables, and whether what is configured can be reached; show what is in effect.
+
+    For people that is what differs from the defaults, unless `everything` is asked for.
+    """
     found = unread_variables(os.environ)
     if not offline:
         found += mistakes(Doing("trying to reach what is configured").run(_unreachable(settings)), file)
@@ -38,7 +43,7 @@ def check_configuration(settings: Settings, file: Path | None, *, offline: bool,
         print_json({"ok": True, "problems": [], "mistakes": [], "settings": effective_settings(settings)})
     else:
         print(coloured("configuration is fine", "green"))
-        _print_effective(settings)
+        _print_effective(settings, everything=everything)
         say_next("polaris run")
     return _exit.OK
 
@@ -118,9 +123,18 @@ def _port(settings: Settings) -> str | None:
     return f"http.port = {settings.http.port}: is in use; choose another, or 0 for any free one"
 
 
-def _print_effective(settings: Settings) -> None:
-    for name, value in _leaves(effective_settings(settings)):
+def _print_effective(settings: Settings, *, everything: bool) -> None:
+    usual = dict(_leaves(effective_settings(type(settings)())))
+    in_effect = _leaves(effective_settings(settings))
+    shown = [
+        (name, value)
+        for name, value in in_effect
+        if everything or usual.get(name, ...) != value or name.startswith("systems.")
+    ]
+    for name, value in shown:
         print(f"  {name} = {coloured('not set', 'dim') if value is None else json.dumps(value)}")
+    if len(shown) < len(in_effect):
+        print(f"  {len(in_effect) - len(shown)} more have their defaults; --all shows them")
 
 
 def _leaves(tree: Mapping[str, Any], path: str = "", depth: int = 2) -> list[tuple[str, Any]]:

@@ -18,6 +18,8 @@ from polaris.cli._templates import template
 from polaris.exceptions import InvalidValueError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+PYTEST_INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+CONFIGURES_PYTEST = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 
 def begin(folder: Path, system_id: str, *, as_json: bool) -> int:
@@ -26,6 +28,8 @@ def begin(folder: Path, system_id: str, *, as_json: bool) -> int:
     Raises `InvalidValueError` for a name that no module can have, and for a folder that cannot be written.
     """
     files = contents(system_id)
+    if any((folder / name).exists() for name in CONFIGURES_PYTEST):
+        del files["pytest.ini"]
     there = [name for name in files if (folder / name).exists() or (folder / name).is_symlink()]
     if there:
         _exit.complain(f"{folder} holds {', '.join(there)} already; nothing was written")
@@ -71,6 +75,7 @@ def contents(system_id: str) -> dict[str, str]:
         SCHEMA_FILE: json.dumps(msgspec.to_builtins(described_schema()), indent=2) + "\n",
         f"{module}.py": template("connector.py.txt", values),
         f"test_{module}.py": template("test_connector.py.txt", values),
+        "pytest.ini": PYTEST_INI,
     }
 
 

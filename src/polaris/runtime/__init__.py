@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from polaris.runtime._configuration import effective_settings, load_settings, settings_schema
     from polaris.runtime._data_folder import DataFolder, NodeFile
     from polaris.runtime._node import Node
+    from polaris.runtime._node_bus import bus_of_node
     from polaris.runtime._settings import Settings
     from polaris.runtime._store import open_routed_store
 
@@ -21,6 +22,7 @@ __all__ = [
     "settings_schema",
     "DataFolder",
     "NodeFile",
+    "bus_of_node",
     "open_routed_store",
 ]
 
@@ -32,6 +34,7 @@ _HOMES = {
     "settings_schema": "_configuration",
     "DataFolder": "_data_folder",
     "NodeFile": "_data_folder",
+    "bus_of_node": "_node_bus",
     "open_routed_store": "_store",
 }
 
