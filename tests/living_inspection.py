@@ -3,9 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
-from polaris.api import BreakerView, ComponentView, ConfigurationView, HealthReport, SettingView
+from polaris.api import (
+    BreakerView,
+    ComponentView,
+    ConfigurationView,
+    ConsumerView,
+    HealthReport,
+    SettingView,
+    StreamsView,
+    StreamView,
+    Tap,
+)
 from polaris.domain import HealthStatus
+from polaris.exceptions import BusConnectionError
+from polaris.messaging import InMemoryMessageBroker
+from polaris.runtime._taps import Taps
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+STORE_TELEMETRY = ConsumerView(
+    name="store-telemetry",
+    patterns=("polaris.telemetry.>",),
+    ack="all",
+    durable=True,
+    pending=3,
+    unacknowledged=2,
+    redelivered=0,
+    in_flight_max=1024,
+    last_active_at=NOW,
+)
 
 
 class LivingInspection:
@@ -14,6 +41,27 @@ class LivingInspection:
     def __init__(self, components: Callable[[], Sequence[ComponentView]]) -> None:
         self._components = components
         self.breakers: list[BreakerView] = []
+        self.dead_letters: int | None = 0
+        self.broker = InMemoryMessageBroker()
+        """What passes on it can be tapped, once it is connected."""
+        self.taps = Taps(self.broker)
+        self.mute = False
+        """Whether the broker does not answer."""
+        self.stream = StreamView(
+            name="POLARIS_TELEMETRY",
+            subjects=("polaris.telemetry.>",),
+            messages=1200,
+            bytes=640_000,
+            bytes_max=1 << 30,
+            age_max_s=86_400.0,
+            first_sequence=1,
+            last_sequence=1200,
+            first_at=NOW - timedelta(hours=2),
+            last_at=NOW,
+            replicas=1,
+            consumers=(STORE_TELEMETRY,),
+            consumers_total=1,
+        )
         self.settings = [
             SettingView(
                 key="node.name", value="atlas", source="file", origin="polaris.toml", description="This process."
@@ -37,3 +85,11 @@ class LivingInspection:
 
     async def configuration(self) -> ConfigurationView:
         return ConfigurationView(settings=tuple(self.settings), file="polaris.toml", facts={"Python": "3.11.2"})
+
+    async def streams(self) -> StreamsView:
+        if self.mute:
+            raise BusConnectionError("no answer")
+        return StreamsView(asked_at=NOW, streams=(self.stream,), streams_total=1)
+
+    async def tap(self, pattern: str) -> Tap:
+        return await self.taps.open(pattern)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from polaris._lazy import lazy_names
-from polaris.api._bus_view import BusView, PublishedView, SubscriptionView
+from polaris.api._bus_view import BusView, ConsumerView, PublishedView, StreamsView, StreamView, SubscriptionView
 from polaris.api._commands import ActionRequest, DeadLetterDetails, DeadLetterView, NodeCommands
 from polaris.api._hosts import hosts_for, is_loopback
 from polaris.api._inspection_view import BreakerView, ConfigurationView, HealthReport, Inspection, SettingView
 from polaris.api._live import LiveFeed, LiveSubscription
+from polaris.api._tap_view import Tap, TappedEvent
 from polaris.api._view import (
     ActionKey,
     ActionRecord,
@@ -70,6 +71,11 @@ __all__ = [
     "ConfigurationView",
     "SettingView",
     "BusView",
+    "Tap",
+    "TappedEvent",
+    "StreamsView",
+    "StreamView",
+    "ConsumerView",
     "PublishedView",
     "SubscriptionView",
     "Reading",

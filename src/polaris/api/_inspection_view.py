@@ -6,6 +6,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from polaris.api._bus_view import StreamsView
+from polaris.api._tap_view import Tap
 from polaris.api._view import ComponentView
 from polaris.domain import HealthStatus
 
@@ -67,7 +69,12 @@ class ConfigurationView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inspection(Protocol):
-    """Who looks into a node: its health with remedies, its configuration. Changes nothing."""
+    """Who looks into a node: its health, configuration and broker, and what passes on the bus. Changes nothing."""
+
+    @property
+    def dead_letters(self) -> int | None:
+        """How many messages waited in the dead-letter stream a moment ago; None when the broker cannot tell."""
+        ...
 
     def health(self) -> HealthReport:
         """How everything does, from memory."""
@@ -75,4 +82,18 @@ class Inspection(Protocol):
 
     async def configuration(self) -> ConfigurationView:
         """The settings in effect, with every secret masked."""
+        ...
+
+    async def streams(self) -> StreamsView:
+        """What the broker holds. It is asked at most once a second, however many ask for it here.
+
+        Raises `BusConnectionError` when it does not answer in time.
+        """
+        ...
+
+    async def tap(self, pattern: str) -> Tap:
+        """Begin to look on at what passes on the subjects of `pattern`, which comes checked. Whoever asked closes it.
+
+        Raises `BulkheadRejectedException` when enough people look on, and `MessageBusError` when the bus is away.
+        """
         ...

@@ -14,7 +14,8 @@ import msgspec
 from polaris import __version__
 from polaris.cli._templates import template
 from polaris.exceptions import InvalidValueError
-from polaris.runtime._assembly import BREAK_OFF_S, HTTP_PORT_PREFERRED
+from polaris.runtime._assembly import BREAK_OFF_S
+from polaris.runtime._http_port import HTTP_PORT_PREFERRED
 
 if TYPE_CHECKING:
     from polaris.runtime import Settings

@@ -30,6 +30,7 @@ from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterFilter, D
 from polaris.messaging._stored_log import PAGE_MESSAGES, StoredLog
 from polaris.messaging._streams import DEAD_LETTER_STREAM
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX, dead_letter_topic
+from polaris.messaging._survey import SurveyedBroker
 from polaris.messaging._wire_format import CONTENT_TYPE, CONTENT_TYPE_HEADER, MSGPACK_CONTENT_TYPE, is_msgpack
 
 BODY_TOPIC = DEAD_LETTER_PREFIX + "body"
@@ -339,6 +340,16 @@ class DeadLetters:
         if record.entry.payload_sequence is not None:
             await self._broker.erase_stored(self._stream, record.entry.payload_sequence)
         return await self._broker.erase_stored(self._stream, sequence)
+
+    async def waiting(self) -> int:
+        """How many entries there are by the broker's own count, which reads none of them.
+
+        What somebody else put into the stream counts too. Raises `MessageBusError` when the broker cannot tell.
+        """
+        if not isinstance(self._broker, SurveyedBroker):
+            raise MessageBusError("this broker cannot count what it stores")
+        everything = await self._broker.count_stored(self._stream)
+        return max(0, everything - await self._broker.count_stored(self._stream, BODY_TOPIC)) if everything else 0
 
     async def count(self) -> int:
         """How many entries there are; reads them all."""

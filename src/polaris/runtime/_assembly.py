@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -37,7 +36,9 @@ from polaris.runtime._data_folder import DataFolder
 from polaris.runtime._effective import OF_A_PROGRAM, Origination
 from polaris.runtime._execution import ActionExecution
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._http_port import port_of, require_free_port
 from polaris.runtime._ingest import TelemetryIngest
+from polaris.runtime._inspecting import register_inspecting
 from polaris.runtime._inspection import RuntimeInspection
 from polaris.runtime._ledger import ActionLedger
 from polaris.runtime._observing import register_observing
@@ -46,7 +47,7 @@ from polaris.runtime._recollection import Recollection
 from polaris.runtime._relay import OutboxRelay
 from polaris.runtime._retiring import Retiring
 from polaris.runtime._sampling import Sampling, SystemSampler
-from polaris.runtime._settings import HttpSettings, Settings
+from polaris.runtime._settings import Settings
 from polaris.runtime._store import apply_retention, open_store
 from polaris.runtime._storing import COMPONENT as BUS_STORAGE
 from polaris.runtime._storing import PublishOutcomes
@@ -56,7 +57,6 @@ from polaris.runtime._view import RuntimeView
 from polaris.runtime._watch import ACTIONS, BUS, INGEST, STORE, Watch
 from polaris.storage import PolarisDataStore
 
-HTTP_PORT_PREFERRED = 8642
 BREAK_OFF_S = 5.0
 """What a stop may take beyond the grace period, for ending what would not end."""
 BUS_STOP_S = 5.0
@@ -97,7 +97,7 @@ def assemble(settings: Settings, origination: Origination = OF_A_PROGRAM) -> DIC
     _singleton(container, Place, place, hosted=False)
     _singleton(container, ActionLedger, ledger)
     _singleton(container, Connections, connections)
-    _singleton(container, RuntimeInspection, RuntimeInspection)
+    register_inspecting(container)
     _singleton(container, RuntimeView, view)
     _singleton(container, TelemetryIngest, ingest)
     _singleton(container, OutboxRelay, relay)
@@ -137,7 +137,7 @@ def data_folder(settings: Settings) -> Iterator[DataFolder]:
     folder = DataFolder(settings.data_dir)
     folder.acquire()
     try:
-        _require_free_port(settings.http)
+        require_free_port(settings.http)
         yield folder
     finally:
         folder.release()
@@ -374,27 +374,12 @@ def http_server(
     broker: MessageBroker,
     sampling: Sampling,
     watch: Watch,
+    metrics: MetricsCollector,
 ) -> HttpServer:
     """The front opens last and closes first, so nobody meets a node that is half there."""
     host = settings.http.host
     access = Access(folder.http_token(settings.http.token), everything=not is_loopback(host))
     commands = RuntimeCommands(bus, broker, source=source_of(settings))
     hosts = hosts_for(host, settings.http.names)
-    port = settings.http.port
-    if port is None:
-        port = HTTP_PORT_PREFERRED if _is_free(host, HTTP_PORT_PREFERRED) else 0
-    app = create_app(view, page=Page(), hosts=hosts, commands=commands, access=access)
-    return HttpServer(app, host, port)
-
-
-def _require_free_port(http: HttpSettings) -> None:
-    if http.enabled and http.port and not _is_free(http.host, http.port):
-        problem = f"http.port = {http.port}: is in use on {http.host}; choose another, or 0 for any free one"
-        raise ConfigurationError(problems=[problem])
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex((host, port)) != 0
+    app = create_app(view, page=Page(), hosts=hosts, commands=commands, access=access, metrics=metrics)
+    return HttpServer(app, host, port_of(settings.http))

@@ -1,4 +1,4 @@
-"""Looks into the node for the API: its health with remedies, its configuration."""
+"""Looks into the node for the API: its health with remedies, its configuration, its broker, what passes on the bus."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 from polaris.api._inspection_view import BreakerView, ConfigurationView, HealthReport
 from polaris.resilience import CircuitBreakerState
+from polaris.runtime._bus_survey import BusSurvey
 from polaris.runtime._effective import Origination, configuration_of
 from polaris.runtime._remedies import OF_BREAKERS, OF_ISOLATED
+from polaris.runtime._taps import Taps
 
 if TYPE_CHECKING:
+    from polaris.api._bus_view import StreamsView
+    from polaris.api._tap_view import Tap
     from polaris.resilience import CircuitBreaker
     from polaris.runtime._health import HealthBoard
     from polaris.runtime._settings import Settings
@@ -19,7 +23,11 @@ if TYPE_CHECKING:
 class RuntimeInspection:
     """Answers from the board and what the services gave to look at. Changes nothing."""
 
-    def __init__(self, settings: Settings, origination: Origination, board: HealthBoard) -> None:
+    def __init__(
+        self, settings: Settings, origination: Origination, board: HealthBoard, survey: BusSurvey, taps: Taps
+    ) -> None:
+        self._survey = survey
+        self._taps = taps
         self._settings = settings
         self._origination = origination
         self._board = board
@@ -36,6 +44,16 @@ class RuntimeInspection:
             components=tuple(self._board.components()),
             breakers=tuple(map(_view_of, filter(_refuses, self.breakers))),
         )
+
+    @property
+    def dead_letters(self) -> int | None:
+        return self._survey.dead_letters
+
+    async def streams(self) -> StreamsView:
+        return await self._survey.streams()
+
+    async def tap(self, pattern: str) -> Tap:
+        return await self._taps.open(pattern)
 
     async def configuration(self) -> ConfigurationView:
         if self._configuration is None:

@@ -152,6 +152,7 @@ class RuntimeView:
             ),
             systems=len(self._latest),
             takes_changes=True,
+            dead_letters=self.inspection.dead_letters,
         )
 
     def publish_node(self) -> None:

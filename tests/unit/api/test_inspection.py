@@ -33,3 +33,20 @@ async def test_every_setting_says_where_it_comes_from(client: httpx2.AsyncClient
         "http.port": ("default", ""),
         "nats.token": ("environment", "POLARIS_NATS__TOKEN"),
     }
+
+
+async def test_streams_come_with_the_lag_of_their_consumers(client: httpx2.AsyncClient) -> None:
+    told = (await client.get("/api/v1/bus/streams")).json()
+    assert told["streams_total"] == 1
+    (stream,) = told["streams"]
+    assert (stream["name"], stream["messages"], stream["bytes_max"]) == ("POLARIS_TELEMETRY", 1200, 1 << 30)
+    (consumer,) = stream["consumers"]
+    assert (consumer["name"], consumer["pending"], consumer["unacknowledged"]) == ("store-telemetry", 3, 2)
+
+
+async def test_a_broker_that_does_not_answer_is_a_typed_problem_and_not_an_empty_list(
+    client: httpx2.AsyncClient, view: LivingView
+) -> None:
+    view.inspection.mute = True
+    answer = await client.get("/api/v1/bus/streams")
+    assert (answer.status_code, answer.json()["code"]) == (503, "polaris.bus.connection")

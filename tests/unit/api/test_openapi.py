@@ -70,6 +70,7 @@ async def test_the_answers_have_the_fields_that_the_document_promises(
         "/api/v1/logs": "/api/v1/logs",
         "/api/v1/health": "/api/v1/health",
         "/api/v1/configuration": "/api/v1/configuration",
+        "/api/v1/bus/streams": "/api/v1/bus/streams",
     }
     typed = {endpoint.path for endpoint in ENDPOINTS if endpoint.answer is not None}
     assert typed == set(examples)

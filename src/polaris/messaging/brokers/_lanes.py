@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from polaris.exceptions import InvalidValueError
+from polaris.exceptions import InvalidValueError, MessageBusError
 from polaris.messaging._broker import (
     BrokerSubscription,
     Capabilities,
@@ -24,6 +24,7 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging._patterns import matches, overlap
 from polaris.messaging._state_listeners import StateListeners
+from polaris.messaging._survey import Survey, SurveyedBroker
 
 TELEMETRY = ("polaris.telemetry.>",)
 
@@ -130,6 +131,12 @@ class LanedMessageBroker:
     async def erase_stored(self, stream: str, sequence: int) -> bool:
         return await self.control.erase_stored(stream, sequence)
 
+    async def survey(self, *, streams_max: int, consumers_max: int) -> Survey:
+        return await self._surveyed().survey(streams_max=streams_max, consumers_max=consumers_max)
+
+    async def count_stored(self, stream: str, subject: str | None = None) -> int:
+        return await self._surveyed().count_stored(stream, subject)
+
     async def request(self, message: OutgoingMessage, *, timeout_s: float) -> Delivery:
         return await self.lane_of(message.subject).request(message, timeout_s=timeout_s)
 
@@ -139,6 +146,11 @@ class LanedMessageBroker:
             if matches(pattern, subject):
                 return self.bulk
         return self.control
+
+    def _surveyed(self) -> SurveyedBroker:
+        if isinstance(self.control, SurveyedBroker):
+            return self.control
+        raise MessageBusError("this broker cannot be surveyed")
 
     def _lane_of_pattern(self, pattern: str) -> MessageBroker:
         return self.bulk if any(overlap(bulk, pattern) for bulk in self._bulk_patterns) else self.control

@@ -32,6 +32,8 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging._patterns import check_name, overlap
 from polaris.messaging._state_listeners import StateListeners
+from polaris.messaging._survey import Survey
+from polaris.messaging.brokers import _memory_survey
 from polaris.messaging.brokers._memory_core import MemorySubscription
 from polaris.messaging.brokers._memory_deliveries import CoreDelivery, MemoryConsumer, MemoryCoreSubscription
 from polaris.messaging.brokers._memory_hub import InMemoryHub
@@ -175,6 +177,16 @@ class InMemoryMessageBroker:
         held = self._require_stream(stream)
         held.enforce_bounds()
         return held.erase(sequence)
+
+    async def survey(self, *, streams_max: int, consumers_max: int) -> Survey:
+        self._require_connection()
+        return _memory_survey.survey(self.hub, streams_max=streams_max, consumers_max=consumers_max)
+
+    async def count_stored(self, stream: str, subject: str | None = None) -> int:
+        self._require_connection()
+        held = self._require_stream(stream)
+        held.enforce_bounds()
+        return sum(subject in (None, record.subject) for record in held.records.values())
 
     async def request(self, message: OutgoingMessage, *, timeout_s: float) -> Delivery:
         self._require_connection()

@@ -33,6 +33,8 @@ from polaris.messaging._broker import (
     StoredMessage,
     StreamSpec,
 )
+from polaris.messaging._survey import Survey
+from polaris.messaging.brokers import _nats_survey
 from polaris.messaging.brokers._jetstream_api import JetStreamAPI
 from polaris.messaging.brokers._nats_client import HardenedClient
 from polaris.messaging.brokers._nats_config import NATSConfig
@@ -240,6 +242,13 @@ class NATSMessageBroker:
     async def erase_stored(self, stream: str, sequence: int) -> bool:
         _check_name("stream", stream)
         return await self._api.erase(stream, sequence)
+
+    async def survey(self, *, streams_max: int, consumers_max: int) -> Survey:
+        return await _nats_survey.survey(self._api, streams_max=streams_max, consumers_max=consumers_max)
+
+    async def count_stored(self, stream: str, subject: str | None = None) -> int:
+        _check_name("stream", stream)
+        return await _nats_survey.count_stored(self._api, stream, subject)
 
     async def request(self, message: OutgoingMessage, *, timeout_s: float) -> CoreDelivery:
         """See `MessageBroker.request`. A connection that breaks meanwhile also ends it with `RequestTimeoutError`."""
