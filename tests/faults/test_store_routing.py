@@ -284,6 +284,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
         found.close()
 
 
+WRITES_EVERY_S, READS_EVERY_S = 0.01, 0.1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_system_moves_between_databases_of_servers_while_it_is_written(server: PostgresServer) -> None:
@@ -300,9 +303,12 @@ async def test_a_system_moves_between_databases_of_servers_while_it_is_written(s
                 await routed.in_unit_of_work("web", lambda work: save_action(work, first, "web"), attempts_max=100)
                 if done.is_set():
                     return
+                # Without a pause the slower of two machines would write the more: every move takes it longer.
+                await asyncio.sleep(WRITES_EVERY_S)
 
         async def read() -> None:
             while not done.is_set():
+                await asyncio.sleep(READS_EVERY_S)
                 before = len(written)
                 history = await routed.get_state_history("web", ALL)
                 assert len(history) >= len(SECONDS) + before
