@@ -35,11 +35,14 @@ async def test_the_commands_on_the_http_api_work_beside_a_node(tmp_path: Path) -
             check=False,
         )
         assert ended.returncode == 0, ended.stderr
-        answers = [json.loads(line) for line in ended.stdout.splitlines() if line]
+        answers = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
         systems, aggregates, document, health, configuration, bus, streams, asked, action, letters = answers
         assert [system["system_id"] for system in systems["systems"]] == ["host"]
         values = {setting["key"]: setting["value"] for setting in configuration["settings"]}
         assert values["systems.host.interval_s"] == 0.2
+        tapped = [json.loads(line[6:]) for line in ended.stdout.splitlines() if line.startswith("data: ")]
+        assert tapped[0] == {"pattern": "polaris.telemetry.*"}
+        assert {event["topic"] for event in tapped[1:]} == {"polaris.telemetry.host"}
         assert bus["state"] == "connected"
         (consumer,) = streams["streams"][-1]["consumers"]
         assert (streams["streams"][-1]["name"], consumer["name"]) == ("POLARIS_TELEMETRY", "store-telemetry")

@@ -1,0 +1,66 @@
+"""A live tap as server-sent events (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import msgspec
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from polaris.api._stream import EVENT_STREAM_TYPE, HEARTBEAT_S, PAUSE_S, Streams
+from polaris.api._tap_view import Tap, TappedEvent
+
+
+class TapHello(msgspec.Struct, frozen=True, kw_only=True):
+    """The first event of a tap: from now on what passes is seen."""
+
+    pattern: str
+
+
+class TapDropped(msgspec.Struct, frozen=True, kw_only=True):
+    """Tells of messages that passed while the client, or the node for it, was too slow."""
+
+    count: int
+
+
+class TapResponse(StreamingResponse):
+    """Shows what passes until the client goes or the server stops; the tap is closed then, whatever happened.
+
+    Written at most ten times a second; a heartbeat shows that the connection lives while nothing passes.
+    """
+
+    def __init__(self, tap: Tap, pattern: str, streams: Streams) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(self._frames(tap, pattern), media_type=EVENT_STREAM_TYPE, headers=headers)
+        self._tap = tap
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._streams.ending(self._tap.end):
+                await super().__call__(scope, receive, send)
+        finally:
+            await self._tap.close()
+
+    async def _frames(self, tap: Tap, pattern: str) -> AsyncGenerator[bytes, None]:
+        yield b"event: hello\ndata: %b\n\n" % msgspec.json.encode(TapHello(pattern=pattern))
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    events = await tap.next_events()
+            except TimeoutError:
+                yield b"event: heartbeat\ndata: {}\n\n"
+                continue
+            if not events:
+                return
+            yield _frame(events, tap.dropped)
+            await asyncio.sleep(PAUSE_S)
+
+
+def _frame(events: Sequence[TappedEvent], dropped: int) -> bytes:
+    frames = [b"event: event\ndata: %b\n\n" % msgspec.json.encode(event) for event in events]
+    if dropped:
+        frames.insert(0, b"event: dropped\ndata: %b\n\n" % msgspec.json.encode(TapDropped(count=dropped)))
+    return b"".join(frames)
