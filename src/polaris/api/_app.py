@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -18,6 +19,8 @@ from polaris.api._access import Access
 from polaris.api._bodies import Gate, read_body
 from polaris.api._command_endpoints import COMMAND_ENDPOINTS, body_of
 from polaris.api._commands import NodeCommands
+from polaris.api._crowd import Crowd
+from polaris.api._document_endpoints import DOCUMENT_ENDPOINTS
 from polaris.api._edge import Edge
 from polaris.api._endpoints import ENDPOINTS, JSON_TYPE, Context, Endpoint, json_response
 from polaris.api._hosts import LOOPBACK_HOSTS
@@ -26,13 +29,17 @@ from polaris.api._openapi import openapi_document
 from polaris.api._parameters import parse_query
 from polaris.api._problems import handle_framework_error
 from polaris.api._recollection_endpoints import RECOLLECTION_ENDPOINTS
-from polaris.api._stream import Streams
+from polaris.api._stream import EVENT_STREAM_TYPE, Streams
+from polaris.api._traffic import ROUTE, Traffic
 from polaris.api._view import NodeView
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import EVENTS, EventRegistry
 from polaris.exceptions import RequestError
 
-READING_ENDPOINTS = (*ENDPOINTS, *RECOLLECTION_ENDPOINTS, *INSPECTION_ENDPOINTS)
+if TYPE_CHECKING:
+    from polaris.observability import MetricsCollector
+
+READING_ENDPOINTS = (*ENDPOINTS, *DOCUMENT_ENDPOINTS, *RECOLLECTION_ENDPOINTS, *INSPECTION_ENDPOINTS)
 ALL_ENDPOINTS = (*READING_ENDPOINTS, *COMMAND_ENDPOINTS)
 
 
@@ -45,14 +52,15 @@ def create_app(
     registry: EventRegistry = EVENTS,
     commands: NodeCommands | None = None,
     access: Access | None = None,
+    metrics: MetricsCollector | None = None,
 ) -> Starlette:
     """The HTTP application of a node: JSON API, health, metrics, live updates, and `page` at the root when given.
 
     Read-only without `commands`: GET and HEAD are all it knows then. With them it takes actions and deals with dead
-    letters, for whoever passes `access`, at most `CHANGES_PER_S` a second. `hosts` are the host names it answers to
-    (`hosts_for(address)` tells those that fit a listening address), None for any. `registry` holds the event types
-    whose schemas it tells. Errors are problem documents (RFC 9457). `app.state.streams` holds the open event streams;
-    `HttpServer` ends them when it stops.
+    letters, for whoever passes `access`, at most `CHANGES_PER_S` a second of one client. `hosts` are the host names it
+    answers to (`hosts_for(address)` tells those that fit a listening address), None for any. `registry` holds the event
+    types whose schemas it tells. `metrics` count what passes. Errors are problem documents (RFC 9457).
+    `app.state.streams` holds the open event streams; `HttpServer` ends them when it stops.
 
     Raises `ValueError` for commands without access.
     """
@@ -71,17 +79,28 @@ def create_app(
     for endpoint in endpoints:
         by_path.setdefault(endpoint.path, []).append(endpoint)
     routes: list[BaseRoute] = [_route(path, methods, context, gate) for path, methods in by_path.items()]
-    routes.append(Route("/openapi.json", openapi))
+    routes.append(_UndecodedRoute("/openapi.json", openapi))
     if page is not None:
         routes.append(Mount("/", page))
+    crowd = Crowd()
+    traffic = None if metrics is None else _traffic(metrics, endpoints, streams, crowd)
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Edge, hosts=hosts, access=access)],
+        middleware=[Middleware(Edge, hosts=hosts, access=access, crowd=crowd, traffic=traffic)],
         exception_handlers={HTTPException: handle_framework_error},
     )
     app.router.redirect_slashes = False
     app.state.streams = streams
+    app.state.crowd = crowd
     return app
+
+
+def _traffic(metrics: MetricsCollector, endpoints: Sequence[Endpoint], streams: Streams, crowd: Crowd) -> Traffic:
+    endless = (endpoint.path for endpoint in endpoints if endpoint.media_type == EVENT_STREAM_TYPE)
+    traffic = Traffic(metrics.instruments, ((endpoint.method, endpoint.path) for endpoint in endpoints), endless)
+    traffic.watch(streams)
+    metrics.active_connections.labels("http").set_function(lambda: crowd.connections)
+    return traffic
 
 
 def _route(path: str, endpoints: Sequence[Endpoint], context: Context, gate: Gate | None) -> Route:
@@ -124,12 +143,14 @@ class _UndecodedRoute(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         raw = scope.get("raw_path")
-        if raw is None:
-            return super().matches(scope)
-        match, found = super().matches({**scope, "path": raw.partition(b"?")[0].decode("latin-1")})
-        if match is not Match.NONE:
+        encoded = scope if raw is None else {**scope, "path": raw.partition(b"?")[0].decode("latin-1")}
+        match, found = super().matches(encoded)
+        if match is Match.NONE:
+            return match, found
+        if raw is not None:
             found["path_params"] = {name: _decoded(text) for name, text in found["path_params"].items()}
-        return match, found
+        # A wrong method is this route's to refuse: the page, which answers to every path, must not be asked.
+        return Match.FULL, {**found, ROUTE: self.path}
 
 
 def _decoded(text: str) -> str:

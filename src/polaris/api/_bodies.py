@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 
 from starlette.requests import ClientDisconnect, Request
 
 from polaris.api._access import Access
-from polaris.api._commands import BODY_BYTES_MAX, BODY_WAIT_S, CHANGES_PER_S
+from polaris.api._commands import BODY_BYTES_MAX, BODY_WAIT_S, CHANGES_OF_ALL_PER_S, CHANGES_PER_S
 from polaris.exceptions import MediaTypeError, RequestError, RequestTooLargeError
 from polaris.resilience import RateLimiter, RateLimiterConfig
 
+CLIENTS_MAX = 1_024
+"""Clients whose changes are counted apart; of more, those that asked longest ago are counted anew."""
+BURST_S = 5
+
 
 class Gate:
-    """Lets those changes pass that come with the token, from no foreign page, and not too many at once."""
+    """Lets those changes pass that come with the token, from no foreign page, and not too many at once.
+
+    Each client's address has a limit of its own, so that one that asks too much does not keep the others out, and all
+    together have another one.
+    """
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._limiter = RateLimiter("api.changes", RateLimiterConfig(CHANGES_PER_S, burst=5 * CHANGES_PER_S))
+        self._everybody = _limiter("api.changes.all", CHANGES_OF_ALL_PER_S)
+        self._clients: OrderedDict[str, RateLimiter] = OrderedDict()
 
     async def admit(self, request: Request) -> None:
         """Raise `UnauthenticatedError`, `OriginNotAllowedError` or `RateLimitExceededError`; nothing was read then."""
         self._access.check_token(request.headers)
         self._access.check_origin(request.headers)
-        await self._limiter.execute(_nothing, "change")
+        await self._limiter_of(request.client.host if request.client else "").execute(_nothing, "change")
+        await self._everybody.execute(_nothing, "change")
+
+    def _limiter_of(self, client: str) -> RateLimiter:
+        limiter = self._clients.get(client)
+        if limiter is None:
+            limiter = self._clients[client] = _limiter("api.changes", CHANGES_PER_S)
+            if len(self._clients) > CLIENTS_MAX:
+                self._clients.popitem(last=False)
+        self._clients.move_to_end(client)
+        return limiter
+
+
+def _limiter(name: str, per_s: int) -> RateLimiter:
+    return RateLimiter(name, RateLimiterConfig(per_s, burst=BURST_S * per_s))
 
 
 async def _nothing() -> None:

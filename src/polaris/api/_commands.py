@@ -15,7 +15,9 @@ from polaris.ids import new_id
 BODY_BYTES_MAX = 262_144
 BODY_WAIT_S = 10.0
 CHANGES_PER_S = 20
-"""Changes that a node takes in a second, on average; five seconds' worth may come at once."""
+"""Changes that a node takes of one client in a second, on average; five seconds' worth may come at once."""
+CHANGES_OF_ALL_PER_S = 100
+"""The same for all clients together."""
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from polaris.api._crowd import CONNECTIONS_MAX, Crowd
 from polaris.api._edge import HEAD_BYTES_MAX
 from polaris.exceptions import ConfigurationError, PolarisException
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
     from polaris.api._stream import Streams
 
-CONNECTIONS_MAX = 1_024
 KEEP_ALIVE_S = 5
 STOP_TIMEOUT_S = 5.0
 BACKLOG = 512
+SPARE_CONNECTIONS = 64
+"""Beyond the most that are served: they are told so by the app. Still more get a bare 503 of the server."""
 PORT_MAX = 65_535
 _POLL_S = 0.01
 
@@ -77,6 +79,9 @@ class HttpServer:
         streams = self._streams()
         if streams is not None:
             streams.open()
+        crowd: Crowd | None = getattr(self._app.state, "crowd", None)
+        if crowd is not None:
+            crowd.count_by(lambda: len(server.server_state.connections))
         self._server, self._socket = server, listener
         self._address = listener.getsockname()[:2]
         self._ticker = asyncio.create_task(_tick(server), name="polaris-http-ticker")
@@ -154,7 +159,7 @@ def _config(app: Starlette) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-        limit_concurrency=CONNECTIONS_MAX,
+        limit_concurrency=CONNECTIONS_MAX + SPARE_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         backlog=BACKLOG,
     )

@@ -200,6 +200,22 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ((_rate("polaris_log_lines_dropped_total", "instance"), "{{instance}}"),),
                 width=12,
             ),
+            Panel(
+                "HTTP requests",
+                "reqps",
+                (
+                    (_rate("polaris_http_requests_total", "status"), "{{status}}"),
+                    (_rate("polaris_http_refused_total", "reason"), "refused: {{reason}}"),
+                ),
+            ),
+            Panel("Time of an HTTP request", "s", _quantiles("polaris_http_request_seconds", "route", "{{route}}")),
+            Panel("Live clients", "short", ((f"polaris_http_streams{{{_NODE}}}", "{{instance}} {{stream}}"),)),
+            Panel(
+                "Started again after a failure",
+                "short",
+                ((f"sum by (task) (increase(polaris_supervised_restarts_total{{{_NODE}}}[10m]))", "{{task}}"),),
+                "Parts of the node, the embedded bus server included, within ten minutes.",
+            ),
         ),
     ),
 )

@@ -325,6 +325,40 @@ LOG_RECORDS_DROPPED = MetricSpec(
     "Log records that are missing in the store, though written elsewhere, by reason: queue_full, stopped.",
     ("reason",),
 )
+HTTP_REQUESTS = MetricSpec(
+    "counter",
+    "polaris_http_requests_total",
+    "HTTP requests, by the pattern of their path and the class of the answer's status.",
+    ("route", "method", "status"),
+    ("status",),
+)
+HTTP_REQUEST_SECONDS = MetricSpec(
+    "histogram",
+    "polaris_http_request_seconds",
+    "Time from a HTTP request to the end of its answer; live streams are left out.",
+    ("route",),
+    (),
+    OPERATION_BUCKETS_S,
+)
+HTTP_REFUSED = MetricSpec(
+    "counter",
+    "polaris_http_refused_total",
+    "HTTP requests that were turned away, by reason: token, origin, host, too_large, rate, busy.",
+    ("reason",),
+)
+HTTP_STREAMS = MetricSpec("gauge", "polaris_http_streams", "Live streams that clients follow now.", ("stream",))
+HTTP_STREAM_DROPPED = MetricSpec(
+    "counter",
+    "polaris_http_stream_dropped_total",
+    "Live updates that clients of a stream missed, because they read too slowly.",
+    ("stream",),
+)
+SUPERVISED_RESTARTS = MetricSpec(
+    "counter",
+    "polaris_supervised_restarts_total",
+    "Times a part of the node, the embedded bus server included, was started again after it failed, by its name.",
+    ("task",),
+)
 
 CATALOGUE: tuple[MetricSpec, ...] = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))
 """All of the above, in this order."""

@@ -192,5 +192,24 @@ class Instruments:
     def log_records_dropped(self, reason: str) -> SlotCounter:
         return self._collector.counter_of(catalogue.LOG_RECORDS_DROPPED).labels(reason)
 
+    def http_requests(self, route: str, method: str, status: str) -> SlotCounter:
+        """`route` is a pattern, `status` a class of them such as 2xx."""
+        return self._collector.counter_of(catalogue.HTTP_REQUESTS).labels(route, method, status)
+
+    def http_request_seconds(self, route: str) -> SlotHistogram:
+        return self._collector.histogram_of(catalogue.HTTP_REQUEST_SECONDS).labels(route)
+
+    def http_refused(self, reason: str) -> SlotCounter:
+        return self._collector.counter_of(catalogue.HTTP_REFUSED).labels(reason)
+
+    def http_streams(self, stream: str) -> SlotGauge:
+        return self._collector.gauge_of(catalogue.HTTP_STREAMS).labels(stream)
+
+    def http_stream_dropped(self, stream: str) -> SlotCounter:
+        return self._collector.counter_of(catalogue.HTTP_STREAM_DROPPED).labels(stream)
+
+    def supervised_restarts(self, task: str) -> SlotCounter:
+        return self._collector.counter_of(catalogue.SUPERVISED_RESTARTS).labels(task)
+
     def log_lines_dropped(self) -> SlotCounter:
         return self._collector.counter_of(catalogue.LOG_LINES_DROPPED).labels()

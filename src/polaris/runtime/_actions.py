@@ -260,4 +260,4 @@ class ActionService:
                 await self._execute(action)
             self._running.discard(action.action_id)
 
-        self._supervisor.run_once(f"execute {action.action_id}", execute)
+        self._supervisor.run_once(f"execute {action.action_id}", execute, kind="execute action")

@@ -84,6 +84,7 @@ class BusHost:
                 useless.cancel()
                 await asyncio.gather(ended, useless, return_exceptions=True)
             self.restarts_total += 1
+            self._board.count_restart(COMPONENT)
             self._board.report(COMPONENT, HealthStatus.UNHEALTHY, f"{reason}, is being started again")
             await self.server.restart()
             self._report_running()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,28 @@ class HealthBoard:
         self._components: dict[str, ComponentView] = {}
         self._essential: set[str] = set()
         self._listeners: list[OnChange] = []
+        self._restart_listeners: list[Callable[[str, int], None]] = []
+        self.restarts: Counter[str] = Counter()
+        """How often supervised parts were started again, by name."""
 
     def on_change(self, listener: OnChange) -> None:
         """Call `listener` with every component whose status or message changed."""
         self._listeners.append(listener)
+
+    def on_restart(self, listener: Callable[[str, int], None]) -> None:
+        """Call `listener` with the name of a part and how many times more it was started again; 0 when it first runs.
+
+        It is told at once what happened before.
+        """
+        self._restart_listeners.append(listener)
+        for name, count in self.restarts.items():
+            listener(name, count)
+
+    def count_restart(self, name: str, times: int = 1) -> None:
+        """Note that a part is started again; with 0 that there is one of this name."""
+        self.restarts[name] += times
+        for listener in self._restart_listeners:
+            listener(name, times)
 
     def expect(self, components: Iterable[str]) -> None:
         """Name essential components: the node is not ready before each of them has reported well."""

@@ -65,6 +65,7 @@ class NodeMetrics:
         instruments.actions_running().set_function(lambda: actions.running)
         if host is not None:
             instruments.bus_server_restarts().set_function(lambda: host.restarts_total)
+        board.on_restart(lambda name, times: instruments.supervised_restarts(name).inc(times))
         board.on_change(self._note)
         for view in board.components():
             self._note(view)

@@ -35,11 +35,16 @@ class Supervisor:
 
     def run(self, name: str, function: Callable[[], Awaitable[object]]) -> None:
         """Keep `function` running in a task called `name` until `stop`."""
-        self._keep(name, self._keep_running(name, function))
+        self._board.count_restart(name, 0)
+        self._keep(name, self._keep_running(name, function, name))
 
-    def run_once(self, name: str, function: Callable[[], Awaitable[object]]) -> None:
-        """Run `function` to its end, starting it again, ever more slowly, while it fails."""
-        self._keep(name, self._keep_running(name, function, once=True))
+    def run_once(self, name: str, function: Callable[[], Awaitable[object]], *, kind: str) -> None:
+        """Run `function` to its end, starting it again, ever more slowly, while it fails.
+
+        Restarts are counted under `kind`, of which there are few, while names may be of one task alone.
+        """
+        self._board.count_restart(kind, 0)
+        self._keep(name, self._keep_running(name, function, kind, once=True))
 
     def _keep(self, name: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -47,7 +52,9 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _keep_running(self, name: str, function: Callable[[], Awaitable[object]], *, once: bool = False) -> None:
+    async def _keep_running(
+        self, name: str, function: Callable[[], Awaitable[object]], kind: str, *, once: bool = False
+    ) -> None:
         failures = 0
         recovery: asyncio.Task[None] | None = None
         while True:
@@ -72,6 +79,7 @@ class Supervisor:
             failures += 1
             delay_s = RESTARTS.delay_s(failures)
             self.restarts_total += 1
+            self._board.count_restart(kind)
             self._board.report(name, HealthStatus.UNHEALTHY, f"failed, starting again in {delay_s:g} s: {reason}")
             await self._clock.sleep(delay_s)
             message = f"started again after: {reason}"

@@ -82,6 +82,19 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case({f"polaris_log_lines_dropped_total{{{NODE}}}": steps(1)}, True),
         Case({f"polaris_log_lines_dropped_total{{{NODE}}}": OLD}, False),
     ),
+    "PolarisRestarting": counter("polaris_supervised_restarts_total", 'task="outbox relay"'),
+    "PolarisHttpFailing": (
+        Case(
+            {f'polaris_http_requests_total{{{NODE},route="/api/v1/systems",method="GET",status="5xx"}}': steps(1)}, True
+        ),
+        Case({f'polaris_http_requests_total{{{NODE},route="/api/v1/systems",method="GET",status="5xx"}}': OLD}, False),
+        Case(
+            {f'polaris_http_requests_total{{{NODE},route="/api/v1/systems",method="GET",status="4xx"}}': steps(9)},
+            False,
+        ),
+        # A node that is not ready says so, and other rules say why.
+        Case({f'polaris_http_requests_total{{{NODE},route="/readyz",method="GET",status="5xx"}}': steps(1)}, False),
+    ),
     "PolarisMetricSeriesOverflow": counter("polaris_metric_series_overflow_total", 'metric="polaris_messages"'),
     "PolarisBusAway": (
         Case({f'polaris_broker_connected{{{NODE},broker="control"}}': lasting(0)}, True),

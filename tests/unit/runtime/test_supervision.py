@@ -71,7 +71,7 @@ def test_a_task_that_runs_once_is_repeated_only_while_it_fails() -> None:
             if tries < 3:
                 raise ValueError("no")
 
-        supervisor.run_once("once", third_time_lucky)
+        supervisor.run_once("once", third_time_lucky, kind="once")
         await running_clock().sleep(100)
         assert tries == 3
 
@@ -125,5 +125,35 @@ def test_a_task_that_has_run_again_for_a_minute_is_shown_as_well() -> None:
             seen.append(view.status)
         await supervisor.stop()
         assert seen == [HealthStatus.WARNING, HealthStatus.HEALTHY]
+
+    run_virtual(scenario())
+
+
+def test_restarts_are_counted_by_name_and_whoever_asks_late_hears_of_all() -> None:
+    async def scenario() -> None:
+        board = HealthBoard(clock=running_clock())
+        supervisor = Supervisor(board, StructuredLogger("test"), clock=running_clock())
+
+        async def fail() -> None:
+            raise ValueError("no")
+
+        async def wait_for_ever() -> None:
+            await asyncio.Event().wait()
+
+        supervisor.run("steady", wait_for_ever)
+        supervisor.run("worker", fail)
+        for number in range(3):
+            supervisor.run_once(f"action {number}", fail, kind="action")
+        await asyncio.sleep(0.1)
+        told: dict[str, int] = {}
+
+        def note(name: str, times: int) -> None:
+            told[name] = told.get(name, 0) + times
+
+        board.on_restart(note)
+        assert told == {"steady": 0, "worker": 1, "action": 3}
+        await asyncio.sleep(1.0)
+        assert told == {"steady": 0, "worker": 2, "action": 6} == board.restarts
+        await supervisor.stop()
 
     run_virtual(scenario())
