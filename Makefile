@@ -1,13 +1,15 @@
 # Two commands do everything: `make run` starts a living node, `make test` runs what CI runs.
 # Needs only make and Python 3.11 or newer; the virtual environment is made here.
 PYTHON ?= python3
+# What is compiled is kept: hundreds of processes load it.
+unexport PYTHONDONTWRITEBYTECODE
 VENV   := .venv
 BIN    := $(VENV)/bin
 # EXAMPLE=0 starts the node with this machine's telemetry alone, without the web service of examples/01_web_service.
 EXAMPLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint page requirements clean
+.PHONY: help run test lint page page-check compiled requirements clean
 
 help:
 	@echo "make run           start a node with live telemetry and a page (EXAMPLE=0: without the web service)"
@@ -46,11 +48,17 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+page-check: $(VENV)/.installed-dev
+	$(BIN)/python tools/build_page.py --check
+
+# Once, not in each of the hundreds of processes that the tests start; the tests themselves with their rewritten asserts.
+compiled: $(VENV)/.installed-dev
+	@$(BIN)/python -m compileall -q src
+	@$(BIN)/pytest --collect-only -qq -p no:randomly >/dev/null
+
 test: $(VENV)/.installed-dev
 	@tools/debian-packages
-	$(MAKE) --no-print-directory lint
-	$(BIN)/python tools/build_page.py --check
-	@$(BIN)/python -m compileall -q src  # once, not in each of the hundreds of processes that the tests start
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint page-check compiled
 	@# Tests wait about a third of their time: for servers that are frozen, for what must not come.
 	$(BIN)/pytest --numprocesses 3 --dist loadgroup --durations 15
 
