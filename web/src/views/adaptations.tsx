@@ -1,7 +1,173 @@
-// What was asked of the systems, and why.
+// What was asked of the systems, and why: a timeline, and the story of each.
 
+import { useSignalEffect } from '@preact/signals'
+import { ago, seconds } from '../format'
+import { Choice, Listed, SystemChoice } from '../narrowing'
+import { usePaged, type Page, type Paged } from '../paged'
+import { Pill } from '../pills'
+import { asked, day, plain, recollection, whole, type WholeAction } from '../recollection'
+import { link, route } from '../route'
+import { actions, now } from '../store'
+import { Story } from '../story'
 import '../styles/adaptations.css'
 
-export function AdaptationsView() {
-  return <h2>Adaptations</h2>
+const PAGE = 50
+/** Outcomes cannot be asked for, only looked for: so many actions at a time, in so many questions. */
+const LOOK_THROUGH = 500
+const QUESTIONS_MAX = 4
+
+const OUTCOMES = [
+  ['', 'Any outcome'],
+  ['bad', 'Not successful'],
+  ['success', 'Success'],
+  ['partial', 'Partial'],
+  ['failed', 'Failed'],
+  ['timeout', 'Timeout'],
+  ['rejected', 'Rejected'],
+  ['cancelled', 'Cancelled'],
+  ['unknown', 'Unknown'],
+  ['running', 'Running'],
+] as const
+
+const GOING_ON = new Set(['pending', 'running'])
+
+function fits(action: WholeAction, outcome: string): boolean {
+  if (outcome === '') return true
+  if (outcome === 'running') return GOING_ON.has(action.status)
+  if (outcome === 'bad') return action.status !== 'success' && !GOING_ON.has(action.status)
+  return action.status === outcome
 }
+
+/** One page of what fits; where little fits, several pages of the node are looked through for it. */
+async function ask(system: string, outcome: string, from: string | null, signal: AbortSignal): Promise<Page<WholeAction>> {
+  const items: WholeAction[] = []
+  let cursor = from
+  for (let question = 0; question < (outcome ? QUESTIONS_MAX : 1); question += 1) {
+    const page = await recollection.actions({ system, cursor }, outcome ? LOOK_THROUGH : PAGE, signal)
+    items.push(...page.items.filter((action) => fits(action, outcome)))
+    cursor = page.next
+    if (cursor === null || items.length >= PAGE) break
+  }
+  return { items, next: cursor }
+}
+
+export function AdaptationsView() {
+  const { id } = route.value
+  return id === null ? <Timeline /> : <Story key={id} id={id} />
+}
+
+function Timeline() {
+  const system = asked('system')
+  const outcome = asked('outcome')
+  const list = usePaged<WholeAction>(
+    (cursor, signal) => ask(system, outcome, cursor, signal),
+    (action) => action.action_id,
+    `${system}\n${outcome}`,
+  )
+  useSignalEffect(() => takeIn(list, actions.value as readonly WholeAction[], system, outcome))
+  const shown = list.items.value
+  return (
+    <section class="adaptations" aria-labelledby="adaptations-title">
+      <div class="view-head">
+        <h2 class="title" id="adaptations-title">
+          Adaptations
+        </h2>
+        <span class="muted">what was asked of the systems, and what came of it</span>
+        <div class="filters push" role="group" aria-label="Narrow the list">
+          <SystemChoice />
+          <Choice label="Outcome" name="outcome" options={OUTCOMES} />
+        </div>
+      </div>
+      <Listed list={list as Paged<unknown>} shown={shown.length} empty={<Empty list={list} narrowed={Boolean(system || outcome)} />}>
+        <ol class="card timeline" aria-labelledby="adaptations-title">
+          {shown.map((action, index) => (
+            <Row key={action.action_id} action={action} former={shown[index - 1]} />
+          ))}
+        </ol>
+      </Listed>
+    </section>
+  )
+}
+
+/** What the stream told since: new actions come above, known ones change; older ones come only by asking. */
+function takeIn(list: Paged<WholeAction>, live: readonly WholeAction[], system: string, outcome: string): void {
+  if (list.state.value !== 'ready') return
+  const known = list.items.peek()
+  const oldest = known.at(-1)?.created_at ?? ''
+  const merged = new Map(known.map((action) => [action.action_id, action]))
+  let changed = false
+  for (const action of live) {
+    const former = merged.get(action.action_id)
+    const wanted = (!system || action.target_system === system) && fits(action, outcome)
+    if (former === action || (!former && (!wanted || (list.next.peek() !== null && action.created_at < oldest)))) continue
+    changed = true
+    if (wanted) merged.set(action.action_id, { ...former, ...action })
+    else merged.delete(action.action_id)
+  }
+  if (changed) list.items.value = [...merged.values()].sort(newestFirst)
+}
+
+const newestFirst = (a: WholeAction, b: WholeAction): number =>
+  a.created_at === b.created_at ? (a.action_id < b.action_id ? 1 : -1) : a.created_at < b.created_at ? 1 : -1
+
+function Empty({ list, narrowed }: { list: Paged<WholeAction>; narrowed: boolean }) {
+  if (narrowed)
+    return (
+      <>
+        <h3>Nothing fits</h3>
+        <p>
+          {list.next.value === null
+            ? 'No adaptation of this system has this outcome.'
+            : 'None of the last adaptations has this outcome. “Older” looks further back.'}{' '}
+          <a href={link('adaptations')}>Show all</a>
+        </p>
+      </>
+    )
+  return (
+    <>
+      <h3>No adaptation yet</h3>
+      <p>
+        When a controller, or you on the page of a <a href={link('system')}>system</a>, asks a system to change, it appears
+        here at once: what was asked, why, and what came of it.
+      </p>
+    </>
+  )
+}
+
+function Row({ action, former }: { action: WholeAction; former: WholeAction | undefined }) {
+  const at = new Date(action.created_at)
+  const newDay = former === undefined || new Date(former.created_at).toDateString() !== at.toDateString()
+  const query = Object.fromEntries(route.value.query)
+  return (
+    <li class={newDay ? 'new-day' : ''} data-adaptation={action.action_id} data-status={action.status}>
+      {newDay ? <p class="day small muted">{at.toDateString() === new Date(now.value).toDateString() ? 'Today' : day(at)}</p> : null}
+      <time class="at small muted" dateTime={action.created_at} title={whole(action.created_at)}>
+        {at.toLocaleTimeString('en-GB')}
+      </time>
+      <span class={`mark status-${action.status}`} aria-hidden="true" />
+      <div class="what">
+        <p class="row">
+          <span class="clip">
+            <a class="opens" href={link('adaptations', action.action_id, query)}>
+              {action.action_type}
+            </a>{' '}
+            <span class="muted">on</span> {action.target_system}
+          </span>
+          <Pill tone={`status-${action.status}`} text={action.status} />
+        </p>
+        <p class="row small muted">
+          <span class="clip">
+            {action.source ? `asked by ${action.source}` : 'nobody says who asked'}
+            {Object.entries(action.parameters).map(([name, value]) => ` · ${name} ${plain(value)}`)}
+          </span>
+          <span class="fixed">
+            {action.duration_s === null ? '' : `${seconds(action.duration_s)} · `}
+            {ago(action.created_at, now.value)}
+          </span>
+        </p>
+        {action.error_message ? <p class="small error clip">{action.error_message}</p> : null}
+      </div>
+    </li>
+  )
+}
+

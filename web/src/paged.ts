@@ -1,0 +1,142 @@
+// A list that comes in pages, newest first: bounded, loaded again when something may have been missed, followed on wish.
+
+import { effect, signal } from '@preact/signals'
+import { useEffect, useMemo, useRef } from 'preact/hooks'
+import { connection, epoch } from './store'
+
+export interface Page<T> {
+  items: T[]
+  /** Where the next page goes on, null at the end. */
+  next: string | null
+}
+
+export const NONE_KNOWN = '–'
+export const ITEMS_MAX = 1000
+
+type Ask<T> = (cursor: string | null, signal: AbortSignal) => Promise<Page<T>>
+
+export class Paged<T> {
+  readonly items = signal<readonly T[]>([])
+  readonly state = signal<'loading' | 'ready' | 'failed'>('loading')
+  /** Where older items go on; null at the end. */
+  readonly next = signal<string | null>(null)
+  /** Whether older items are being fetched. */
+  readonly busy = signal(false)
+  /** What went wrong with the last question, empty when nothing did. */
+  readonly trouble = signal('')
+  private aborter = new AbortController()
+
+  constructor(
+    private readonly ask: Ask<T>,
+    private readonly keyOf: (item: T) => string,
+  ) {}
+
+  get full(): boolean {
+    return this.items.value.length >= ITEMS_MAX
+  }
+
+  /** Read the first page (again). What is known stays when the page reaches down to it, and is dropped otherwise. */
+  async load(): Promise<void> {
+    this.aborter.abort()
+    this.aborter = new AbortController()
+    this.busy.value = false
+    const { signal } = this.aborter
+    try {
+      const page = await this.ask(null, signal)
+      if (signal.aborted) return
+      const known = new Set(this.items.peek().map(this.keyOf))
+      if (page.items.some((item) => known.has(this.keyOf(item)))) this.add(page.items)
+      else {
+        this.items.value = page.items
+        this.next.value = page.next
+      }
+      this.settled()
+    } catch (error) {
+      this.failed(error, signal)
+    }
+  }
+
+  async older(): Promise<void> {
+    const { signal } = this.aborter
+    const cursor = this.next.peek()
+    if (cursor === null || this.busy.peek() || this.full) return
+    this.busy.value = true
+    try {
+      const page = await this.ask(cursor, signal)
+      if (signal.aborted) return
+      const known = new Set(this.items.peek().map(this.keyOf))
+      this.items.value = [...this.items.peek(), ...page.items.filter((item) => !known.has(this.keyOf(item)))]
+      this.next.value = page.next
+      this.settled()
+    } catch (error) {
+      this.failed(error, signal)
+    }
+    if (!signal.aborted) this.busy.value = false
+  }
+
+  /** Take in items that are newer than what is known, or take its place. */
+  add(fresh: readonly T[]): void {
+    if (fresh.length === 0) return
+    const keys = new Set(fresh.map(this.keyOf))
+    const rest = this.items.peek().filter((item) => !keys.has(this.keyOf(item)))
+    this.items.value = [...fresh, ...rest].slice(0, ITEMS_MAX)
+  }
+
+  close(): void {
+    this.aborter.abort()
+  }
+
+  private settled(): void {
+    this.state.value = 'ready'
+    this.trouble.value = ''
+  }
+
+  private failed(error: unknown, signal: AbortSignal): void {
+    if (signal.aborted) return
+    this.trouble.value = error instanceof Error ? error.message : String(error)
+    if (this.state.peek() === 'loading') this.state.value = 'failed'
+  }
+}
+
+/** A list for as long as `key` stays: loaded when the node is there, and again when something may have been missed. */
+export function usePaged<T>(ask: Ask<T>, keyOf: (item: T) => string, key: string): Paged<T> {
+  const list = useMemo(() => new Paged(ask, keyOf), [key])
+  useEffect(() => {
+    const stop = effect(() => {
+      if (epoch.value > 0) void list.load()
+    })
+    return () => {
+      stop()
+      list.close()
+    }
+  }, [list])
+  return list
+}
+
+/** Look again and again while the page is seen and the node is there; never twice at a time. */
+export function useEvery(ms: number, on: boolean, look: () => Promise<unknown>): void {
+  const latest = useRef(look)
+  latest.current = look
+  useEffect(() => {
+    if (!on) return
+    let busy = false
+    const turn = async (): Promise<void> => {
+      if (busy || document.hidden || connection.peek() !== 'live') return
+      busy = true
+      try {
+        await latest.current()
+      } catch {
+        // The next turn asks again; that the node is away is told above the view.
+      } finally {
+        busy = false
+      }
+    }
+    const timer = setInterval(() => void turn(), ms)
+    const seen = (): void => void turn()
+    document.addEventListener('visibilitychange', seen)
+    return () => {
+      clearInterval(timer)
+      document.removeEventListener('visibilitychange', seen)
+    }
+  }, [on, ms])
+}
