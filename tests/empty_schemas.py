@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
 
+from polaris.storage import PolarisDataStore
 from polaris.storage.backends.postgresql import PostgresEngine
 
 PATIENCE_S = 30.0
 
 T = TypeVar("T")
 
-# All that came after the schema was made goes: partitions, indexes, rows. What it had from the beginning stays.
+# All that came later goes: partitions, indexes, rows. What the schema had from the beginning is there again.
 EMPTY = """
 DO $$
 DECLARE
@@ -37,10 +38,16 @@ BEGIN
                  WHEN made.relkind = 'v' THEN 'VIEW' ELSE 'TABLE' END,
             '{schema}', made.relname);
     END LOOP;
-    FOREACH made.relname IN ARRAY '{{{emptied}}}'::text[] LOOP
-        EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I)', '{schema}', made.relname) INTO found;
+    FOREACH made.relname IN ARRAY '{{{tables}}}'::text[] LOOP
+        EXECUTE format(
+            'SELECT EXISTS (SELECT FROM %1$I.%2$I t WHERE NOT EXISTS (SELECT FROM %3$I.%2$I k WHERE k::text = t::text))
+                    OR (SELECT count(*) FROM %1$I.%2$I) <> (SELECT count(*) FROM %3$I.%2$I)',
+            '{schema}', made.relname, '{schema}_kept') INTO found;
         IF found THEN
             EXECUTE format('DELETE FROM %I.%I', '{schema}', made.relname);
+            EXECUTE format(
+                'INSERT INTO %1$I.%2$I OVERRIDING SYSTEM VALUE SELECT * FROM %3$I.%2$I',
+                '{schema}', made.relname, '{schema}_kept');
         END IF;
     END LOOP;
 END $$
@@ -61,19 +68,20 @@ class EmptySchema:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     async def _made(self, dsn: str) -> tuple[asyncpg.Connection, str]:
-        engine = PostgresEngine(dsn, schema=self.name, pool_max=1)
-        await engine.connect()
-        await engine.disconnect()
+        async with PolarisDataStore(PostgresEngine(dsn, schema=self.name, pool_max=1)):
+            pass
         connection = await asyncpg.connect(dsn)
         found = await connection.fetch(
-            "SELECT relname, relkind = 'r' OR relkind = 'p' FROM pg_class WHERE relnamespace = $1::regnamespace::oid",
+            "SELECT relname, relkind IN ('r', 'p') AND NOT relispartition FROM pg_class "
+            "WHERE relnamespace = $1::regnamespace",
             self.name,
         )
         tables = [name for name, is_table in found if is_table]
-        filled = 'SELECT EXISTS (SELECT FROM "{}"."{}")'
-        emptied = [one for one in tables if not await connection.fetchval(filled.format(self.name, one))]
+        await connection.execute(f'CREATE SCHEMA "{self.name}_kept"')
+        for table in tables:
+            await connection.execute(f'CREATE TABLE "{self.name}_kept"."{table}" AS TABLE "{self.name}"."{table}"')
         known = ",".join(name for name, _ in found)
-        return connection, EMPTY.format(schema=self.name, known=known, emptied=",".join(emptied))
+        return connection, EMPTY.format(schema=self.name, known=known, tables=",".join(tables))
 
     def empty(self) -> None:
         """Make it as new. Nobody may use it meanwhile."""
