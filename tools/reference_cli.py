@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
-
 from polaris.cli._app import app
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "cli.md"
@@ -23,7 +21,7 @@ Generated from the commands themselves. The how-to is [Use the command line](../
 
 def page() -> str:
     """The whole page."""
-    root = get_command(app)
+    root = app
     context = root.make_context("polaris", [], resilient_parsing=True, help_option_names=["-h", "--help"])
     return HEAD + "\n".join(_command(context, root, "polaris", 2))
 

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from typer.main import get_command
-
 from polaris.cli import _exit
 from polaris.cli._app import app
 
@@ -22,7 +20,7 @@ def test_the_reference_is_the_one_that_the_commands_give() -> None:
 
 
 def test_the_how_to_names_only_commands_that_exist() -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = app.commands
     named = re.findall(r"polaris ([a-z]+)(?: ([a-z]+))?", re.sub(r"```text.*?```", "", HOW_TO, flags=re.DOTALL))
     assert len(named) > 10
     for group, command in named:

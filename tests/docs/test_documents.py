@@ -49,7 +49,7 @@ def test_the_configuration_of_the_readme_is_valid(tmp_path: Path) -> None:
 
 
 def test_the_readme_names_only_commands_that_exist() -> None:
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
 
     from polaris.cli._app import app
 

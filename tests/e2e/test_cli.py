@@ -85,7 +85,7 @@ def test_status_as_json_is_complete(polaris: Polaris, node: NodeUnderTest) -> No
 
 
 def test_check_does_not_take_the_port_of_the_running_node_for_a_mistake(polaris: Polaris) -> None:
-    ended = polaris("check")
+    ended = polaris("check", "--all")
     assert (ended.code, ended.complaint) == (0, "")
     assert ended.lines[0] == "configuration is fine"
     assert '  node.name = "under-test"' in ended.lines
@@ -348,6 +348,41 @@ def test_tail_refuses_an_impossible_pattern(polaris: Polaris) -> None:
     ended = polaris("tail", "polaris.>.x")
     assert (ended.code, ended.output) == (2, "")
     assert "is not a legal topic" in ended.complaint
+
+
+# replay
+
+
+def test_replay_tells_what_passed_in_its_order_and_ends(polaris: Polaris) -> None:
+    for number in (1, 2, 3):
+        assert polaris("act", "pump", "poke", "--id", f"replayed-{number}").code == 0
+    told = polaris("replay", "polaris.adaptations.pump")
+    assert told.code == 0
+    ours = [line for line in told.lines if "replayed-" in line]
+    assert [line.split()[-1] for line in ours] == ["replayed-1", "replayed-2", "replayed-3"]
+    as_json = [json.loads(line) for line in polaris("replay", "polaris.adaptations.*", "--json").lines]
+    known = [event for event in as_json if event["action"]["action_id"] == "replayed-2"]
+    assert [(event["topic"], event["type"]) for event in known] == [("polaris.adaptations.pump", "polaris.adaptation")]
+    first = polaris("replay", "polaris.adaptations.*", "--count", "1")
+    assert (first.code, len(first.lines), first.complaint) == (0, 1, "")
+
+
+def test_replay_keeps_to_its_window(polaris: Polaris) -> None:
+    assert polaris("act", "pump", "poke", "--id", "windowed").code == 0
+    assert "windowed" in polaris("replay", "polaris.adaptations.pump", "--since", "1h").output
+    over = polaris("replay", "polaris.adaptations.pump", "--until", "2026-03-01T12:00:00Z")
+    assert (over.code, over.output) == (4, "")
+    assert over.complaint == "polaris: nothing on polaris.adaptations.pump is stored in that time\n"
+    for arguments, complaint in (
+        (["polaris.>", "--since", "soon"], "--since"),
+        (["polaris..x"], "polaris..x"),
+    ):
+        refused = polaris("replay", *arguments)
+        assert (refused.code, refused.output) == (2, "")
+        assert complaint in refused.complaint
+    nowhere = polaris("replay", "elsewhere.>")
+    assert (nowhere.code, nowhere.output) == (1, "")
+    assert "elsewhere.>" in nowhere.complaint
 
 
 # act

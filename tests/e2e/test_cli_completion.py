@@ -1,4 +1,4 @@
-"""What shells complete, and what a mistyped word gets: asked of a real bash, and by the protocol of the others."""
+"""What shells complete, and what a mistyped word gets: asked of a real bash, zsh and fish."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.commands import ROOT, Polaris
+from tests.terminals import Terminal
 
 BIN = Path(sys.executable).parent
 # Calls the completion function as bash does at a press of TAB.
@@ -57,28 +58,41 @@ def test_a_configuration_that_is_wrong_completes_nothing_and_says_nothing(polari
     assert completed(polaris.folder, "polaris", "query", "pump") == []
 
 
-@pytest.mark.parametrize(
-    ("shell", "variables"),
-    [
-        ("zsh", {"_TYPER_COMPLETE_ARGS": "polaris que"}),
-        ("fish", {"_TYPER_COMPLETE_ARGS": "polaris que", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
-    ],
-)
-def test_the_other_shells_get_a_script_and_an_answer(polaris: Polaris, shell: str, variables: dict[str, str]) -> None:
-    script = polaris("completion", shell)
-    assert script.code == 0
-    assert "_POLARIS_COMPLETE=complete_" + shell in script.output
-    asked = subprocess.run(
-        [BIN / "polaris"],
+def test_a_real_fish_completes_commands_options_and_systems(polaris: Polaris) -> None:
+    asked = [f"complete -C 'polaris {begun}'" for begun in ("que", "status --js", "query pump", "export gr")]
+    script = "; ".join(["polaris completion fish | source", *asked])
+    told = subprocess.run(
+        ["fish", "--no-config", "-c", script],
         cwd=polaris.folder,
-        env=environment(_POLARIS_COMPLETE=f"complete_{shell}", **variables),
+        env=environment(HOME=str(polaris.folder), TERM="dumb"),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert "query" in asked.stdout
-    assert asked.stderr == ""
+    assert told.stderr == ""
+    assert [line.split("\t")[0] for line in told.stdout.splitlines()] == [
+        "query",
+        "--json",
+        "pump-1",
+        "pump-2",
+        "grafana",
+    ]
+
+
+def test_a_real_zsh_completes_commands_and_systems_at_a_press_of_tab(polaris: Polaris) -> None:
+    variables = environment(HOME=str(polaris.folder))
+    terminal = Terminal(polaris.folder, ["zsh", "--no-rcs", "-i"], columns=120, variables=variables)
+    try:
+        terminal.press(
+            b"PS1=; autoload -U compinit; compinit -u -D; eval \"$(polaris completion zsh)\"; echo re''ady\n"
+        )
+        terminal.read("ready")
+        # Ctrl-A and Ctrl-E: the line is shown, not run.
+        terminal.press(b"polaris que\tw\t\x01echo \x05\n")
+        terminal.read("\npolaris query web")
+    finally:
+        terminal.close()
 
 
 def test_a_shell_of_no_script_is_wrong_usage(polaris: Polaris) -> None:
@@ -89,7 +103,13 @@ def test_a_shell_of_no_script_is_wrong_usage(polaris: Polaris) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "meant"),
-    [(["staus"], "status"), (["export", "grafna"], "grafana"), (["status", "--jsn"], "--json"), (["docter"], "doctor")],
+    [
+        (["staus"], "status"),
+        (["export", "grafna"], "grafana"),
+        (["status", "--jsn"], "--json"),
+        (["docter"], "doctor"),
+        (["dlq", "lst"], "list"),
+    ],
 )
 def test_a_mistyped_command_or_option_gets_a_suggestion(polaris: Polaris, arguments: list[str], meant: str) -> None:
     ended = polaris(*arguments)

@@ -13,7 +13,7 @@ from tests.nodes import a_node, eventually_true
 
 from polaris import __version__
 
-COMMANDS = ("run", "check", "status", "systems", "query", "tail", "publish", "act")
+COMMANDS = ("run", "check", "status", "systems", "query", "tail", "replay", "publish", "act")
 HEAVY = ("nats", "apsw", "starlette", "uvicorn", "structlog", "prometheus_client", "psutil", "msgspec", "asyncio")
 
 
@@ -133,7 +133,16 @@ def test_every_mistake_in_the_configuration_is_told_by_every_command(polaris: Po
     (polaris.folder / "polaris.toml").write_text(
         '[node]\nnaem = "x"\n[http]\nport = "many"\n[systems.web]\nconnector = "gunicron"\n[logging]\nlevel = "debgu"\n'
     )
-    for arguments in (["run"], ["check"], ["status"], ["systems"], ["query", "x"], ["tail"], ["act", "a", "b"]):
+    for arguments in (
+        ["run"],
+        ["check"],
+        ["status"],
+        ["systems"],
+        ["query", "x"],
+        ["tail"],
+        ["replay", "a"],
+        ["act", "a", "b"],
+    ):
         ended = polaris(*arguments)
         assert (ended.code, ended.output) == (78, ""), arguments
         lines = ended.complaint.splitlines()

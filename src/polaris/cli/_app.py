@@ -13,6 +13,7 @@ from polaris.cli import _exit, version_text
 from polaris.cli._commands import Argument, Commands, Option
 from polaris.cli._dlq_commands import dlq_app
 from polaris.cli._export import export_app
+from polaris.cli._graph_commands import graph_app
 from polaris.cli._options import Config, DataDir, Json, System, config_file, configuration_of, settings_of
 from polaris.cli._store_commands import store_app
 from polaris.exceptions import ConfigurationError, PolarisException
@@ -42,7 +43,6 @@ app = Commands(
         )
     ],
 )
-graph_app = Commands("graph", about="What a node is made of and what its systems need, drawn.")
 
 COMPLETION_VARIABLE = "_POLARIS_COMPLETE"
 QUERY_EXAMPLES = """\b
@@ -57,6 +57,11 @@ Examples (quote the wildcards: * is one part of a topic, > all that follow):
   polaris tail 'polaris.telemetry.*' -n 10
   polaris tail 'polaris.executions.>' --json
 """
+REPLAY_EXAMPLES = """\b
+Examples (quote the wildcards):
+  polaris replay 'polaris.adaptations.*'
+  polaris replay polaris.telemetry.web --since 15m --json
+"""
 PUBLISH_EXAMPLES = """\b
 Examples:
   polaris publish polaris.telemetry.web '{"system_state": {"system_id": "web",
@@ -67,12 +72,6 @@ ACT_EXAMPLES = """\b
 Examples:
   polaris act web add_worker
   polaris act web set_workers --param workers=4 --id scale-2026-01-31
-"""
-DEPENDENCIES_EXAMPLES = """\b
-Examples:
-  polaris graph dependencies
-  polaris graph dependencies db --direction in
-  polaris graph dependencies web --depth 2 --format graphml > web.graphml
 """
 
 
@@ -254,6 +253,30 @@ def tail(
     raise SystemExit(follow(settings_of(config, data_dir), pattern, count_max=count, as_json=as_json))
 
 
+@app.add(short_help="What passed on the bus, as far as it is still stored.", epilog=REPLAY_EXAMPLES)
+def replay(
+    pattern: Annotated[str, Argument(metavar="PATTERN", about="Topics; * and > are wildcards.", show_default=False)],
+    since: Annotated[
+        str | None, Option("--since", about="Stored in the last 15m, 1h ..., or since a time.", show_default=False)
+    ] = None,
+    until: Annotated[str | None, Option("--until", about="Before this time (RFC 3339).", show_default=False)] = None,
+    count: Annotated[
+        int | None, Option("--count", "-n", at_least=1, about="The first so many.", show_default=False)
+    ] = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """What passed on the bus, in order, as far as its stream still has it. Nothing is published anew."""
+    from polaris.cli._durations import parse_instant, parse_moment
+    from polaris.cli._replay import replay as replay_events
+
+    first = None if since is None else parse_moment(since, "--since")
+    last = None if until is None else parse_instant(until, "--until")
+    settings = settings_of(config, data_dir)
+    raise SystemExit(replay_events(settings, pattern, since=first, until=last, count_max=count, as_json=as_json))
+
+
 @app.add(epilog=PUBLISH_EXAMPLES)
 def publish(
     topic: Annotated[
@@ -312,37 +335,6 @@ def act(
     raise SystemExit(act_on(settings_of(config, data_dir), request, as_json=as_json))
 
 
-@graph_app.add(short_help="The services of a node and what each needs, as a mermaid flowchart.")
-def services(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """The services of a node as configured and what each needs, as a mermaid flowchart. Nothing is started."""
-    from polaris.cli._graph import show_services
-
-    raise SystemExit(show_services(settings_of(config, data_dir, check_connectors=True), as_json=as_json))
-
-
-@graph_app.add(short_help="Which system needs which, as mermaid, JSON or GraphML.", epilog=DEPENDENCIES_EXAMPLES)
-def dependencies(
-    system_id: Annotated[
-        str | None,
-        Argument(metavar="SYSTEM", about="Only what is around this system.", show_default=False),
-    ] = None,
-    depth: Annotated[int, Option("--depth", "-n", at_least=0, at_most=64, about="How many dependencies far.")] = 5,
-    direction: Annotated[str, Option("--direction", about="out: what SYSTEM needs; in: what needs it; both.")] = "both",
-    dependency_type: Annotated[
-        list[str], Option("--type", "-t", about="Only dependencies of this type.", show_default=False)
-    ] = [],  # noqa: B006 - a new list is made for each call
-    form: Annotated[str, Option("--format", "-f", about="mermaid, json (node-link) or graphml.")] = "mermaid",
-    config: Config = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Which managed system needs which, as the store knows it, whether the node runs or not."""
-    from polaris.cli._graph_dependencies import Picture, show_dependencies
-
-    picture = Picture(system_id, depth, direction, dependency_type, "json" if as_json else form)
-    raise SystemExit(show_dependencies(settings_of(config, data_dir), picture))
-
-
 for group in (graph_app, dlq_app, export_app, store_app):
     app.add_command(group)
 
@@ -357,25 +349,23 @@ def run_app() -> NoReturn:
             sys.stdout.flush()
     except BrokenPipeError:
         _leave_to_nobody()
-    except SystemExit as ending:
-        # A command may have made its own end of a reader that went away, as `head` does; nothing is wrong.
-        if isinstance(ending.__context__, BrokenPipeError):
-            _leave_to_nobody()
-        raise
     raise SystemExit(_exit.OK)
 
 
 def _call_app() -> None:
     try:
-        raise SystemExit(
-            app.main(prog_name="polaris", complete_var=COMPLETION_VARIABLE, standalone_mode=False) or _exit.OK
-        )
+        if COMPLETION_VARIABLE in os.environ:  # a shell asks what may come next
+            app.main(prog_name="polaris", complete_var=COMPLETION_VARIABLE)
+        # Not `app.main`, which has its own mind about readers that went away and about Ctrl-C.
+        with app.make_context("polaris", sys.argv[1:]) as context:
+            app.invoke(context)
+    except click.exceptions.Exit as ending:
+        raise SystemExit(ending.exit_code) from None
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
-    except click.Abort as error:
-        interrupted = isinstance(error.__cause__, KeyboardInterrupt)
-        raise SystemExit(_exit.INTERRUPTED if interrupted else _exit.FAILED) from None
+    except click.Abort:  # Ctrl-C or Ctrl-D where a question was asked
+        raise SystemExit(_exit.INTERRUPTED) from None
     except PolarisException as error:
         _exit.leave(error)
     except ExceptionGroup as group:  # boundary: taken apart; what is foreign in it is raised again

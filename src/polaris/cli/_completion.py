@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from polaris.exceptions import PolarisException
+from polaris.exceptions import InvalidValueError, PolarisException
 
 if TYPE_CHECKING:
     from polaris.runtime import Settings
 
-VARIABLE = "_POLARIS_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 
 
 def script(shell: str) -> str:
     """The script for one of `SHELLS`."""
-    from typer._completion_shared import get_completion_script
+    from click.shell_completion import get_completion_class
 
-    return get_completion_script(prog_name="polaris", complete_var=VARIABLE, shell=shell)
+    from polaris.cli._app import COMPLETION_VARIABLE, app
 
-
-def make_ready() -> None:
-    """Let typer answer the shells of `SHELLS`."""
-    from typer._completion_classes import completion_init
-
-    completion_init()
+    made = get_completion_class(shell)
+    if made is None:
+        raise InvalidValueError("SHELL", f"one of {', '.join(SHELLS)}", shell)
+    return made(app, {}, "polaris", COMPLETION_VARIABLE).source()
 
 
 def system_ids(begun: str) -> Sequence[str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
-import typer
-
+from polaris.cli._commands import Option
 from polaris.exceptions import InvalidValueError
 
 Output = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads the annotation
-    typer.Option("--output", "-o", help="Write to this file instead of standard output.", show_default=False),
+    Path | None,
+    Option("--output", "-o", about="Write to this file instead of standard output.", show_default=False),
 ]
 
 

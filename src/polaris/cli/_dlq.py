@@ -10,8 +10,8 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import click
 import msgspec
-import typer
 
 from polaris.cli import _exit
 from polaris.cli._bus import connected_broker
@@ -42,7 +42,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
 
     def filter(self) -> DeadLetterFilter:
-        """The options, checked. Raises `InvalidTopicError` and `typer.BadParameter`."""
+        """The options, checked. Raises `InvalidTopicError` and `click.BadParameter`."""
         from polaris.messaging import DeadLetterReason
         from polaris.messaging._dead_letter_entry import DeadLetterFilter
         from polaris.messaging._subjects import check_pattern
@@ -50,7 +50,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         known = [kind.value for kind in DeadLetterReason]
         if self.reason is not None and self.reason not in known:
             message = f"there is no reason {self.reason!r}{hint(self.reason, known, 'one of')}"
-            raise typer.BadParameter(message, param_hint="--reason")
+            raise click.BadParameter(message, param_hint="--reason")
         return DeadLetterFilter(
             topic=None if self.topic is None else check_pattern(self.topic),
             subscription=self.subscription,
@@ -68,12 +68,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
 
     def check(self) -> None:
-        """Raise `typer.BadParameter` for nothing at all, and for numbers together with a filter."""
+        """Raise `click.BadParameter` for nothing at all, and for numbers together with a filter."""
         filtered = self.everything or self.wanted != Wanted() or self.limit is not None
         if self.sequences and filtered:
-            raise typer.BadParameter("name entries by number or by filter, not both", param_hint="SEQUENCE")
+            raise click.BadParameter("name entries by number or by filter, not both", param_hint="SEQUENCE")
         if not self.sequences and not (self.everything or self.wanted != Wanted()):
-            raise typer.BadParameter(
+            raise click.BadParameter(
                 "name entries by number, by a filter, or take --all of them", param_hint="SEQUENCE"
             )
 
@@ -164,7 +164,7 @@ def list_letters(
 def show_letter(settings: Settings, sequence: int, *, raw: bool, output: Path | None, as_json: bool) -> int:
     """One entry in full; with `raw` or `output`, nothing but its original bytes."""
     if as_json and raw:
-        raise typer.BadParameter("the bytes are no JSON; take one of them", param_hint="--raw")
+        raise click.BadParameter("the bytes are no JSON; take one of them", param_hint="--raw")
 
     async def look() -> Any:
         async with connected_letters(settings) as letters:
@@ -311,7 +311,7 @@ def _people_present() -> bool:
 
 def _agreed(verb: str, count: int) -> bool:
     what = "this dead letter" if count == 1 else f"these {count} dead letters"
-    return typer.confirm(f"{verb} {what}?", err=True)
+    return click.confirm(f"{verb} {what}?", err=True)
 
 
 @asynccontextmanager

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
-import typer
-
+from polaris.cli._commands import Argument, Commands, Option
 from polaris.cli._options import Config, DataDir, Json, settings_of
 
 LIST_EXAMPLES = """\b
@@ -29,58 +26,55 @@ Examples:
   polaris dlq replay --all --yes
 """
 
-dlq_app = typer.Typer(
-    help="Messages put aside as undeliverable: list, show, replay, drop.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+dlq_app = Commands(
+    "dlq",
+    about="Messages put aside as undeliverable: list, show, replay, drop.",
 )
 
 Topic = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads the annotation
-    typer.Option("--topic", help="Of this topic or pattern.", metavar="PATTERN", show_default=False),
+    str | None,
+    Option("--topic", about="Of this topic or pattern.", metavar="PATTERN", show_default=False),
 ]
 Subscriber = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--subscription", help="That this subscription could not handle.", show_default=False),
+    str | None,
+    Option("--subscription", about="That this subscription could not handle.", show_default=False),
 ]
 Reason = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
+    str | None,
+    Option(
         "--reason",
-        help="undecodable, unknown_type, refused, exhausted, abandoned or given_up.",
+        about="undecodable, unknown_type, refused, exhausted, abandoned or given_up.",
         show_default=False,
     ),
 ]
 Since = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--since", help="Put aside in the last 15m, 1h, 7d ..., or since an RFC 3339 time.", show_default=False
-    ),
+    str | None,
+    Option("--since", about="Put aside in the last 15m, 1h, 7d ..., or since an RFC 3339 time.", show_default=False),
 ]
 Sequences = Annotated[
-    Optional[list[int]],  # noqa: UP045
-    typer.Argument(metavar="SEQUENCE", min=1, help="Entries by their number.", show_default=False),
+    list[int] | None,
+    Argument(metavar="SEQUENCE", at_least=1, about="Entries by their number.", show_default=False),
 ]
-Everything = Annotated[bool, typer.Option("--all", help="All entries that fit the options.")]
+Everything = Annotated[bool, Option("--all", about="All entries that fit the options.")]
 Limit = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--limit", "-n", min=1, help="So many of them at most, the oldest.", show_default=False),
+    int | None,
+    Option("--limit", "-n", at_least=1, about="So many of them at most, the oldest.", show_default=False),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; without a terminal nobody is asked.")]
+Yes = Annotated[bool, Option("--yes", "-y", about="Do not ask; without a terminal nobody is asked.")]
 
 
-@dlq_app.command("list", short_help="The dead letters, newest first.", epilog=LIST_EXAMPLES)
+@dlq_app.add("list", short_help="The dead letters, newest first.", epilog=LIST_EXAMPLES)
 def list_command(
     topic: Topic = None,
     subscription: Subscriber = None,
     reason: Reason = None,
     since: Since = None,
-    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="In the order of failing.")] = False,
+    oldest_first: Annotated[bool, Option("--oldest-first", about="In the order of failing.")] = False,
     after: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--after", min=1, help="Go on beyond this number, where a page ended.", show_default=False),
+        int | None,
+        Option("--after", at_least=1, about="Go on beyond this number, where a page ended.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Entries at most.")] = 50,
+    limit: Annotated[int, Option("--limit", "-n", at_least=1, at_most=100_000, about="Entries at most.")] = 50,
     config: Config = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -95,13 +89,13 @@ def list_command(
     )
 
 
-@dlq_app.command("show", short_help="One dead letter in full, with its original bytes.", epilog=SHOW_EXAMPLES)
+@dlq_app.add("show", short_help="One dead letter in full, with its original bytes.", epilog=SHOW_EXAMPLES)
 def show_command(
-    sequence: Annotated[int, typer.Argument(metavar="SEQUENCE", min=1, help="Its number.", show_default=False)],
-    raw: Annotated[bool, typer.Option("--raw", help="Print the original bytes and nothing else.")] = False,
+    sequence: Annotated[int, Argument(metavar="SEQUENCE", at_least=1, about="Its number.", show_default=False)],
+    raw: Annotated[bool, Option("--raw", about="Print the original bytes and nothing else.")] = False,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="Write the original bytes to this file.", show_default=False),
+        Path | None,
+        Option("--output", "-o", about="Write the original bytes to this file.", show_default=False),
     ] = None,
     config: Config = None,
     data_dir: DataDir = None,
@@ -113,7 +107,7 @@ def show_command(
     raise SystemExit(show_letter(settings_of(config, data_dir), sequence, raw=raw, output=output, as_json=as_json))
 
 
-@dlq_app.command("replay", short_help="Publish dead letters once more.", epilog=REPLAY_EXAMPLES)
+@dlq_app.add("replay", short_help="Publish dead letters once more.", epilog=REPLAY_EXAMPLES)
 def replay_command(
     sequences: Sequences = None,
     everything: Everything = False,
@@ -122,7 +116,7 @@ def replay_command(
     reason: Reason = None,
     since: Since = None,
     limit: Limit = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the entries.")] = False,
+    keep: Annotated[bool, Option("--keep", about="Keep the entries.")] = False,
     yes: Yes = False,
     config: Config = None,
     data_dir: DataDir = None,
@@ -140,7 +134,7 @@ def replay_command(
     raise SystemExit(replay_letters(settings, selection, keep=keep, yes=yes, as_json=as_json))
 
 
-@dlq_app.command("drop", short_help="Erase dead letters for good.")
+@dlq_app.add("drop", short_help="Erase dead letters for good.")
 def drop_command(
     sequences: Sequences = None,
     everything: Everything = False,
@@ -164,15 +158,7 @@ def drop_command(
 
 def _wanted(topic: str | None, subscription: str | None, reason: str | None, since: str | None) -> Any:
     from polaris.cli._dlq import Wanted
+    from polaris.cli._durations import parse_moment
 
-    moment = None if since is None else _moment(since)
+    moment = None if since is None else parse_moment(since, "--since")
     return Wanted(topic=topic, subscription=subscription, reason=reason, since=moment)
-
-
-def _moment(text: str) -> datetime:
-    """A duration back from now, or an RFC 3339 time."""
-    from polaris.cli._durations import parse_duration, parse_instant
-
-    if re.match(r"\s*\d{4}-", text):
-        return parse_instant(text, "--since")
-    return datetime.now(UTC) - parse_duration(text, "--since")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-import typer
+import click
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)?")
@@ -17,7 +17,7 @@ def parse_duration(text: str, option: str) -> timedelta:
     seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
     if not 0 < seconds < 1e10:
         message = f"{text!r} is no duration; write for example 90s, 15m, 1h or 7d"
-        raise typer.BadParameter(message, param_hint=option)
+        raise click.BadParameter(message, param_hint=option)
     return timedelta(seconds=seconds)
 
 
@@ -27,8 +27,15 @@ def parse_instant(text: str, option: str) -> datetime:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         message = f"{text!r} is no time; write for example 2026-01-31T12:00:00Z"
-        raise typer.BadParameter(message, param_hint=option) from error
+        raise click.BadParameter(message, param_hint=option) from error
     if moment.tzinfo is None:
         message = f"{text!r} has no offset from UTC; write for example {text}Z"
-        raise typer.BadParameter(message, param_hint=option)
+        raise click.BadParameter(message, param_hint=option)
     return moment.astimezone(UTC)
+
+
+def parse_moment(text: str, option: str) -> datetime:
+    """A duration back from now, or an RFC 3339 time."""
+    if re.match(r"\s*\d{4}-", text):
+        return parse_instant(text, option)
+    return datetime.now(UTC) - parse_duration(text, option)

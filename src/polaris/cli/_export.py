@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
-import typer
+import click
 
 from polaris.cli import _exit, _export_operation
+from polaris.cli._commands import Argument, Commands, Option
 from polaris.cli._deliver import Output, deliver
 from polaris.cli._options import Config, DataDir, Json, settings_of
 from polaris.exceptions import InvalidValueError
 
-export_app = typer.Typer(
-    help="The bus described, stored data, and files for operators.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+export_app = Commands(
+    "export",
+    about="The bus described, stored data, and files for operators.",
 )
 
 Modules = Annotated[
     list[str],
-    typer.Option(
-        "--module", "-m", help="Import this module first: it registers event types of its own.", show_default=False
-    ),
+    Option("--module", "-m", about="Import this module first: it registers event types of its own."),
 ]
 
 
-@export_app.command(short_help="The AsyncAPI 3.0 document of the bus.")
+@export_app.add(short_help="The AsyncAPI 3.0 document of the bus.")
 def asyncapi(
     output: Output = None,
-    module: Modules = [],  # noqa: B006 - typer reads the default and makes a new list a call
+    module: Modules = [],  # noqa: B006 - a new list is made for each call
     config: Config = None,
 ) -> None:
     """The AsyncAPI 3.0 document of the bus: topics, streams and events, as JSON. Needs no running node."""
@@ -43,7 +41,7 @@ def asyncapi(
     raise SystemExit(_exit.OK)
 
 
-@export_app.command(short_help="The JSON Schemas of the events.")
+@export_app.add(short_help="The JSON Schemas of the events.")
 def schemas(
     output: Output = None,
     module: Modules = [],  # noqa: B006
@@ -69,30 +67,30 @@ Examples:
   polaris export documents adaptation_actions actions.jsonl
   polaris export documents adaptation_actions web.jsonl --query '{"target_system": "web"}'
 """
-Target = Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that exists.")]
-Text = Optional[str]  # noqa: UP045 - typer reads the annotation
+Target = Annotated[Path, Argument(metavar="FILE", about="The file to write.", show_default=False)]
+Force = Annotated[bool, Option("--force", "-f", about="Replace a file that exists.")]
+Text = str | None
 
 
-@export_app.command(short_help="Telemetry as Parquet, CSV, Arrow or JSON lines.", epilog=TELEMETRY_EXAMPLES)
+@export_app.add(short_help="Telemetry as Parquet, CSV, Arrow or JSON lines.", epilog=TELEMETRY_EXAMPLES)
 def telemetry(
     output: Target,
     system: Annotated[
-        list[str], typer.Option("--system", "-s", help="Of this managed system; may be repeated.", show_default=False)
+        list[str], Option("--system", "-s", about="Of this managed system; may be repeated.", show_default=False)
     ] = [],  # noqa: B006
     metric: Annotated[
-        list[str], typer.Option("--metric", "-m", help="Only this metric; may be repeated.", show_default=False)
+        list[str], Option("--metric", "-m", about="Only this metric; may be repeated.", show_default=False)
     ] = [],  # noqa: B006
     last: Annotated[
-        Text, typer.Option("--last", help="How far back: 90s, 15m, 7d ...; all, unless given.", show_default=False)
+        Text, Option("--last", about="How far back: 90s, 15m, 7d ...; all, unless given.", show_default=False)
     ] = None,
-    start: Annotated[Text, typer.Option("--start", help="From this time on (RFC 3339).", show_default=False)] = None,
-    end: Annotated[Text, typer.Option("--end", help="Before this time (RFC 3339).", show_default=False)] = None,
+    start: Annotated[Text, Option("--start", about="From this time on (RFC 3339).", show_default=False)] = None,
+    end: Annotated[Text, Option("--end", about="Before this time (RFC 3339).", show_default=False)] = None,
     kind: Annotated[
         Text,
-        typer.Option("--format", help="parquet, csv, arrow or jsonl; else by the file's ending.", show_default=False),
+        Option("--format", about="parquet, csv, arrow or jsonl; else by the file's ending.", show_default=False),
     ] = None,
-    collection: Annotated[str, typer.Option("--collection", help="Another collection of points.")] = "system_states",
+    collection: Annotated[str, Option("--collection", about="Another collection of points.")] = "system_states",
     force: Force = False,
     config: Config = None,
     data_dir: DataDir = None,
@@ -103,7 +101,7 @@ def telemetry(
     from polaris.cli._export_data import Wanted, export_telemetry, format_of
 
     if last and start:
-        raise typer.BadParameter("cannot be given together with --last", param_hint="--start")
+        raise click.BadParameter("cannot be given together with --last", param_hint="--start")
     since = datetime.now(UTC) - parse_duration(last, "--last") if last else None
     wanted = Wanted(
         collection=collection,
@@ -117,13 +115,11 @@ def telemetry(
     raise SystemExit(export_telemetry(settings, wanted, output, chosen, force=force, as_json=as_json))
 
 
-@export_app.command(short_help="A collection of documents as JSON lines.", epilog=DOCUMENTS_EXAMPLES)
+@export_app.add(short_help="A collection of documents as JSON lines.", epilog=DOCUMENTS_EXAMPLES)
 def documents(
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="As `polaris store stats` lists them.")],
+    collection: Annotated[str, Argument(metavar="COLLECTION", about="As `polaris store stats` lists them.")],
     output: Target,
-    query: Annotated[
-        Text, typer.Option("--query", "-q", help="Only what matches, as JSON.", show_default=False)
-    ] = None,
+    query: Annotated[Text, Option("--query", "-q", about="Only what matches, as JSON.", show_default=False)] = None,
     force: Force = False,
     config: Config = None,
     data_dir: DataDir = None,
@@ -143,7 +139,7 @@ def _parsed(query: str) -> Any:
     try:
         return msgspec.json.decode(query, type=dict[str, Any])
     except msgspec.MsgspecError as error:
-        raise typer.BadParameter(f"is no JSON object: {error}", param_hint="--query") from error
+        raise click.BadParameter(f"is no JSON object: {error}", param_hint="--query") from error
 
 
 def import_modules(names: list[str]) -> None:

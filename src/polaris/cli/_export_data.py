@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
-import typer
 
 from polaris.cli import _exit
 from polaris.cli._output import coloured, moment_text, print_json, value_text
@@ -39,7 +39,7 @@ def format_of(output: Path, chosen: str | None) -> Any:
     kind = chosen or _BY_ENDING.get(output.suffix.lower())
     if kind not in FORMATS:
         message = f"names none of {', '.join(FORMATS)}, nor does the ending of {output}"
-        raise typer.BadParameter(message, param_hint="--format")
+        raise click.BadParameter(message, param_hint="--format")
     return kind
 
 

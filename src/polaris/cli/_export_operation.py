@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
-
-import typer
+from typing import Annotated
 
 from polaris.cli import _exit
+from polaris.cli._commands import Commands, Option
 from polaris.cli._deliver import Output, deliver, deliver_text
 from polaris.cli._options import Config, DataDir, config_file, settings_of
 
 
-def add_to(export_app: typer.Typer) -> None:
+def add_to(export_app: Commands) -> None:
     """Put the commands into the group."""
-    export_app.command(short_help="The Grafana dashboard.")(grafana)
-    export_app.command(short_help="The alert rules for Prometheus.")(alerts)
-    export_app.command(short_help="The OpenAPI 3.1 document of the HTTP API.")(openapi)
-    export_app.command(short_help="A systemd unit for this node.")(systemd)
-    export_app.command(short_help="A compose file: node, Prometheus, Grafana.")(compose)
-    export_app.command(name="settings", short_help="The JSON Schema of polaris.toml, for editors.")(settings_schema)
+    export_app.add(short_help="The Grafana dashboard.")(grafana)
+    export_app.add(short_help="The alert rules for Prometheus.")(alerts)
+    export_app.add(short_help="The OpenAPI 3.1 document of the HTTP API.")(openapi)
+    export_app.add(short_help="A systemd unit for this node.")(systemd)
+    export_app.add(short_help="A compose file: node, Prometheus, Grafana.")(compose)
+    export_app.add(name="settings", short_help="The JSON Schema of polaris.toml, for editors.")(settings_schema)
 
 
 def grafana(output: Output = None) -> None:
@@ -50,8 +49,8 @@ def openapi(output: Output = None) -> None:
 
 def systemd(
     user: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation
-        typer.Option("--user", "-u", help="Who the node runs as; you, unless given.", show_default=False),
+        str | None,
+        Option("--user", "-u", about="Who the node runs as; you, unless given.", show_default=False),
     ] = None,
     output: Output = None,
     config: Config = None,

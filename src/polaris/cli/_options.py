@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
-import typer
-
+from polaris.cli._commands import Argument, Option
 from polaris.exceptions import ConfigurationError
 
 Config = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads the annotation
-    typer.Option(
-        "--config", "-c", help="The configuration file; ./polaris.toml when there is one.", show_default=False
-    ),
+    Path | None,
+    Option("--config", "-c", about="The configuration file; ./polaris.toml when there is one.", show_default=False),
 ]
 DataDir = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--data-dir", "-d", help="The node's data folder.", show_default=False),
+    Path | None,
+    Option("--data-dir", "-d", about="The node's data folder.", show_default=False),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Json = Annotated[bool, Option("--json", about="Print JSON for programs.")]
 
 
 def _systems(incomplete: str) -> list[str]:
@@ -30,9 +27,7 @@ def _systems(incomplete: str) -> list[str]:
     return list(system_ids(incomplete))
 
 
-System = Annotated[
-    str, typer.Argument(metavar="SYSTEM", help="The managed system.", show_default=False, autocompletion=_systems)
-]
+System = Annotated[str, Argument(metavar="SYSTEM", about="The managed system.", show_default=False, complete=_systems)]
 
 
 def settings_of(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
-import typer
 
 from polaris.cli import _exit
 from polaris.cli._near import hint
@@ -34,12 +34,12 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
 
     def check(self) -> None:
-        """Raise `typer.BadParameter` for options that make no sense together."""
+        """Raise `click.BadParameter` for options that make no sense together."""
         if self.metric is None and (self.aggregation or self.bucket):
-            raise typer.BadParameter("names no metric to aggregate: polaris query SYSTEM METRIC", param_hint="--agg")
+            raise click.BadParameter("names no metric to aggregate: polaris query SYSTEM METRIC", param_hint="--agg")
         if self.start is not None and self.start >= (self.end or datetime.now(UTC)):
             message = f"{moment_text(self.start)} is not before the end of the range"
-            raise typer.BadParameter(message, param_hint="--start")
+            raise click.BadParameter(message, param_hint="--start")
 
     def bounds(self) -> tuple[datetime, datetime]:
         """Start and end of the range; samples of a clock that runs ahead are within an open end."""
@@ -63,7 +63,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         except ValueError as error:
             known = [str(kind) for kind in AggregationType]
             message = f"there is no {name!r}; one of {', '.join(known)}"
-            raise typer.BadParameter(message, param_hint="--agg") from error
+            raise click.BadParameter(message, param_hint="--agg") from error
 
 
 def show_systems(settings: Settings, *, as_json: bool) -> int:

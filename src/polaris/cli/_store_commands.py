@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
-import typer
-
+from polaris.cli._commands import Argument, Commands, Option
 from polaris.cli._options import Config, DataDir, Json, settings_of
 
 BACKUP_EXAMPLES = """\b
@@ -31,18 +30,18 @@ Examples:
   polaris store move web --to south --drop-rollups
 """
 
-store_app = typer.Typer(
-    help="The data store: figures, compaction, backups, checks of a file; several servers, and moves between them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+store_app = Commands(
+    "store",
+    about="The data store: figures, compaction, backups, checks of a file; several servers, and moves between them.",
+    short_help="The data store: figures, compaction, backups, servers.",
 )
 
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that exists.")]
+Force = Annotated[bool, Option("--force", "-f", about="Replace a file that exists.")]
 
 
-@store_app.command(short_help="What is in the store, and how much room it takes.")
+@store_app.add(short_help="What is in the store, and how much room it takes.")
 def stats(
-    count: Annotated[bool, typer.Option("--count", help="Count the points too; that reads all of them.")] = False,
+    count: Annotated[bool, Option("--count", about="Count the points too; that reads all of them.")] = False,
     config: Config = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -53,12 +52,12 @@ def stats(
     raise SystemExit(show_stats(settings_of(config, data_dir), count_points=count, as_json=as_json))
 
 
-@store_app.command(short_help="Give back the room that the store does not use.")
+@store_app.add(short_help="Give back the room that the store does not use.")
 def compact(
     rewrite: Annotated[
-        Optional[bool],  # noqa: UP045 - typer reads the annotation
-        typer.Option(
-            "--rewrite/--no-rewrite", help="Write the file anew; by default when a fifth is free.", show_default=False
+        bool | None,
+        Option(
+            "--rewrite/--no-rewrite", about="Write the file anew; by default when a fifth is free.", show_default=False
         ),
     ] = None,
     config: Config = None,
@@ -71,12 +70,12 @@ def compact(
     raise SystemExit(compact_store(settings_of(config, data_dir), rewrite_file=rewrite, as_json=as_json))
 
 
-@store_app.command(short_help="Copy the store as it is now, also while the node runs.", epilog=BACKUP_EXAMPLES)
+@store_app.add(short_help="Copy the store as it is now, also while the node runs.", epilog=BACKUP_EXAMPLES)
 def backup(
     destination: Annotated[
         Path,
-        typer.Argument(
-            metavar="DESTINATION", help="The file, or a folder: then it is named by the time.", show_default=False
+        Argument(
+            metavar="DESTINATION", about="The file, or a folder: then it is named by the time.", show_default=False
         ),
     ],
     force: Force = False,
@@ -90,9 +89,9 @@ def backup(
     raise SystemExit(back_up_store(settings_of(config, data_dir), destination, force=force, as_json=as_json))
 
 
-@store_app.command(short_help="Make a backup the store of the node.", epilog=RESTORE_EXAMPLES)
+@store_app.add(short_help="Make a backup the store of the node.", epilog=RESTORE_EXAMPLES)
 def restore(
-    backup_file: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `backup` made.", show_default=False)],
+    backup_file: Annotated[Path, Argument(metavar="BACKUP", about="What `backup` made.", show_default=False)],
     force: Force = False,
     config: Config = None,
     data_dir: DataDir = None,
@@ -104,11 +103,11 @@ def restore(
     raise SystemExit(restore_backup(settings_of(config, data_dir), backup_file, force=force, as_json=as_json))
 
 
-@store_app.command(short_help="Check the store, or a backup, from its first byte to its last.", epilog=VERIFY_EXAMPLES)
+@store_app.add(short_help="Check the store, or a backup, from its first byte to its last.", epilog=VERIFY_EXAMPLES)
 def verify(
     file: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Argument(metavar="FILE", help="A backup; without it, the store.", show_default=False),
+        Path | None,
+        Argument(metavar="FILE", about="A backup; without it, the store.", show_default=False),
     ] = None,
     config: Config = None,
     data_dir: DataDir = None,
@@ -120,10 +119,10 @@ def verify(
     raise SystemExit(verify_file(settings_of(config, data_dir), file, as_json=as_json))
 
 
-@store_app.command(short_help="The servers that systems are spread over, and how they do.")
+@store_app.add(short_help="The servers that systems are spread over, and how they do.")
 def servers(
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Make the configured list the recorded one; every server must answer.")
+        bool, Option("--adopt", about="Make the configured list the recorded one; every server must answer.")
     ] = False,
     config: Config = None,
     data_dir: DataDir = None,
@@ -135,12 +134,12 @@ def servers(
     raise SystemExit(show_servers(settings_of(config, data_dir), adopt=adopt, as_json=as_json))
 
 
-@store_app.command(short_help="Move a managed system to another server, while it is used.", epilog=MOVE_EXAMPLES)
+@store_app.add(short_help="Move a managed system to another server, while it is used.", epilog=MOVE_EXAMPLES)
 def move(
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="The system's id.", show_default=False)],
-    to: Annotated[str, typer.Option("--to", metavar="SERVER", help="The server's name.", show_default=False)],
+    system: Annotated[str, Argument(metavar="SYSTEM", about="The system's id.", show_default=False)],
+    to: Annotated[str, Option("--to", metavar="SERVER", about="The server's name.", show_default=False)],
     drop_rollups: Annotated[
-        bool, typer.Option("--drop-rollups", help="Leave behind summaries whose samples are gone: they are deleted.")
+        bool, Option("--drop-rollups", about="Leave behind summaries whose samples are gone: they are deleted.")
     ] = False,
     config: Config = None,
     data_dir: DataDir = None,
@@ -154,14 +153,14 @@ def move(
     )
 
 
-@store_app.command(short_help="The moves between servers that are not finished.")
+@store_app.add(short_help="The moves between servers that are not finished.")
 def moves(
     resume: Annotated[
-        bool, typer.Option("--resume", help="Finish them; not while somebody is at one: it would be taken over.")
+        bool, Option("--resume", about="Finish them; not while somebody is at one: it would be taken over.")
     ] = False,
     abandon: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--abandon", metavar="SYSTEM", help="Give one up: the system stays.", show_default=False),
+        str | None,
+        Option("--abandon", metavar="SYSTEM", about="Give one up: the system stays.", show_default=False),
     ] = None,
     config: Config = None,
     data_dir: DataDir = None,

@@ -8,8 +8,8 @@ import json
 import sys
 from typing import Any, cast
 
+import click
 import pytest
-import typer
 
 from polaris.cli._dlq import Done, Progress, Selection, Wanted, _do_all
 from polaris.exceptions import BusConnectionError, InvalidTopicError, PublishError, UnconfirmedPublishError
@@ -135,7 +135,7 @@ def test_entries_are_named_by_number_or_by_filter_and_never_by_nothing() -> None
         selection(1, topic="a"),
         selection(1, limit=3),
     ):
-        with pytest.raises(typer.BadParameter):
+        with pytest.raises(click.BadParameter):
             wrong.check()
 
 
@@ -146,7 +146,7 @@ def test_options_become_a_filter_or_are_refused() -> None:
         DeadLetterReason.UNKNOWN_TYPE,
         "s",
     )
-    with pytest.raises(typer.BadParameter, match="did you mean exhausted"):
+    with pytest.raises(click.BadParameter, match="did you mean exhausted"):
         Wanted(reason="exhaustd").filter()
     with pytest.raises(InvalidTopicError):
         Wanted(topic="a..b").filter()

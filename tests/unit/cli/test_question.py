@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import click
 import pytest
-import typer
 
 from polaris.cli._query import Question
 from polaris.storage import AggregationType
@@ -47,7 +47,7 @@ def test_a_range_makes_about_sixty_buckets_unless_told_otherwise(fields: dict[st
 def test_the_average_is_taken_unless_told_otherwise() -> None:
     assert question().aggregation_type() is AggregationType.AVG
     assert question(aggregation="p95").aggregation_type() is AggregationType.P95
-    with pytest.raises(typer.BadParameter, match=r"there is no 'p50'; one of avg, .*median"):
+    with pytest.raises(click.BadParameter, match=r"there is no 'p50'; one of avg, .*median"):
         question(aggregation="p50").aggregation_type()
 
 
@@ -61,5 +61,5 @@ def test_the_average_is_taken_unless_told_otherwise() -> None:
     ],
 )
 def test_options_that_make_no_sense_together_are_refused(fields: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(typer.BadParameter, match=complaint):
+    with pytest.raises(click.BadParameter, match=complaint):
         question(**fields).check()
