@@ -64,15 +64,19 @@ class WarmCommands:
             said = Path(place, "stdin"), Path(place, "stdout"), Path(place, "stderr")
             said[0].write_bytes(stdin.encode())
             request = Request(list(arguments), str(folder), dict(environment), *map(str, said))
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-            pid = self._answer(patience_s)
-            try:
-                code = self._answer(patience_s)
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                self._answer(patience_s)
-                raise
+            code = self.carry_out(request, patience_s)
             return code, said[1].read_text("utf-8"), said[2].read_text("utf-8")
+
+    def carry_out(self, request: Request, patience_s: float) -> int:
+        """The code that the command ended with. Raises as `run` does."""
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        pid = self._answer(patience_s)
+        try:
+            return self._answer(patience_s)
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            self._answer(patience_s)
+            raise
 
     def _answer(self, patience_s: float) -> int:
         self._socket.settimeout(patience_s)

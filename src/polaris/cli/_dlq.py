@@ -15,7 +15,7 @@ import msgspec
 
 from polaris.cli import _exit
 from polaris.cli._bus import connected_broker
-from polaris.cli._dlq_text import HEADINGS, facts_of, lines_of, printable, row_of
+from polaris.cli._dlq_text import HEADINGS, SPARE_HEADINGS, facts_of, lines_of, printable, row_of
 from polaris.cli._near import hint
 from polaris.cli._output import print_json, print_json_line, print_table
 from polaris.cli._publish import guarantee_of
@@ -155,7 +155,8 @@ def list_letters(
     if not page.records:
         _exit.complain(NOTHING)
         return _exit.NOTHING_FOUND
-    print_table(HEADINGS, [row_of(record) for record in page.records])
+    rows = [row_of(record) for record in page.records]
+    print_table(HEADINGS, rows, spare_columns=[HEADINGS.index(name) for name in SPARE_HEADINGS])
     if page.after is not None:
         _exit.complain(f"there are more; go on with --after {page.after}")
     return _exit.OK

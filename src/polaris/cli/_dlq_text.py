@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SHOWN_BYTES_MAX = 16_384
 HEX_ROW_BYTES = 16
 HEADINGS = ("SEQUENCE", "PUT ASIDE", "TOPIC", "SUBSCRIPTION", "REASON", "ERROR", "ATTEMPTS", "SIZE")
+SPARE_HEADINGS = ("ERROR", "ATTEMPTS", "SIZE")
+"""What a narrow terminal can do without; `polaris dlq show` tells it."""
 
 
 def row_of(record: DeadLetterRecord, now: datetime | None = None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from polaris.cli import _doctor_machine as machine
 from polaris.cli import _doctor_node as node_checks
 from polaris.cli import _exit
 from polaris.cli._findings import Finding, fine, problem
-from polaris.cli._output import coloured, print_json
+from polaris.cli._output import coloured, print_json, print_wrapped
 from polaris.cli._store import opened_store, store_file
 from polaris.cli._waiting import Doing
 from polaris.exceptions import ConfigurationError, PolarisException
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from polaris.runtime import NodeFile, Settings
 
 STORE_ANSWER_S_MAX = 5.0
+INDENT = 9
+"""What a mark and the space after it take."""
 _MARKS = {
     "ok": ("ok     ", "green"),
     "note": ("note   ", "dim"),
@@ -104,8 +106,8 @@ def _tell(findings: list[Finding], *, as_json: bool) -> None:
         return
     for finding in findings:
         mark, colour = _MARKS[finding.grade]
-        print(f"{coloured(mark, colour)}  {finding.subject}: {finding.what}")
+        print_wrapped(f"{finding.subject}: {finding.what}", INDENT, mark=f"{coloured(mark, colour)}  ")
         if finding.do:
-            print(f"         -> {finding.do}")
+            print_wrapped(finding.do, INDENT + 3, mark=f"{'':{INDENT}}-> ")
     counts = {grade: sum(finding.grade == grade for finding in findings) for grade in _MARKS}
     print(f"{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} well")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+CUT_CHARS_MIN = 12
+"""What a narrow terminal leaves of a column."""
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 _STATUS_COLOURS = {
     "healthy": "green",
@@ -61,16 +65,68 @@ def print_json_line(value: Any) -> None:
     print(msgspec.json.encode(value).decode(), flush=True)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, status_column: int | None = None) -> None:
-    """Left-aligned columns, two spaces apart, as wide as their content."""
+def room() -> int | None:
+    """How many columns the terminal has; None where programs read, which get everything in one line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    status_column: int | None = None,
+    spare_columns: Sequence[int] = (),
+) -> None:
+    """Left-aligned columns, two spaces apart, as wide as their content.
+
+    On a terminal that is too narrow for them the widest are cut, never below twelve characters; where that does not do,
+    the spare columns are left out, the first one first.
+    """
     widths = [max(len(line[column]) for line in (headings, *rows)) for column in range(len(headings))]
-    print(coloured("  ".join(text.ljust(width) for text, width in zip(headings, widths, strict=True)).rstrip(), "bold"))
+    columns = room()
+    shown = list(range(len(widths)))
+    for spare in spare_columns:
+        if columns is not None and _width([min(widths[one], CUT_CHARS_MIN) for one in shown]) > columns:
+            shown.remove(spare)
+    given = dict(zip(shown, fitted([widths[one] for one in shown], columns), strict=True))
+    print(coloured("  ".join(_cut(headings[one], width) for one, width in given.items()).rstrip(), "bold"))
     for row in rows:
         cells = [
-            status_text(text, width) if column == status_column else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+            status_text(_cut(row[one], width).rstrip(), width) if one == status_column else _cut(row[one], width)
+            for one, width in given.items()
         ]
         print("  ".join(cells).rstrip())
+
+
+def fitted(widths: Sequence[int], columns: int | None) -> list[int]:
+    """The widths as they fit into so many columns, as far as they can: the widest give way first."""
+    given = list(widths)
+    while columns is not None and _width(given) > columns and max(given) > CUT_CHARS_MIN:
+        given[given.index(max(given))] -= 1
+    return given
+
+
+def _width(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _cut(text: str, width: int) -> str:
+    """`text` in so many columns; what is left out is left out of the middle, for the ends differ."""
+    if len(text) <= width:
+        return text.ljust(width)
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+
+
+def print_wrapped(text: str, indent: int, *, mark: str = "") -> None:
+    """`text` after a mark that takes no room of its own, broken between words on a terminal and indented."""
+    columns = room()
+    lines = [text]
+    if columns is not None and columns > 2 * indent:
+        lines = textwrap.wrap(text, columns - indent, break_long_words=False, break_on_hyphens=False) or [""]
+    print(f"{mark}{lines[0]}")
+    for line in lines[1:]:
+        print(f"{'':{indent}}{line}")
 
 
 def ago(moment: datetime | None, now: datetime | None = None) -> str:

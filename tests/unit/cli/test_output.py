@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from polaris.cli._output import ago, duration_text, moment_text, print_table, status_text, value_text
+from polaris.cli._output import ago, duration_text, fitted, moment_text, print_table, status_text, value_text
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -76,3 +76,25 @@ def test_colours_are_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None
     assert status_text("healthy", 9) == "\x1b[32mhealthy  \x1b[0m"
     monkeypatch.setenv("NO_COLOR", "")
     assert status_text("healthy") == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("widths", "columns", "given"),
+    [
+        ([10, 20, 30], None, [10, 20, 30]),
+        ([10, 20, 30], 64, [10, 20, 30]),
+        ([10, 20, 30], 60, [10, 20, 26]),
+        ([10, 20, 30], 48, [10, 17, 17]),
+        ([10, 20, 30], 20, [10, 12, 12]),
+        ([12, 3], 5, [12, 3]),
+    ],
+)
+def test_a_table_gives_its_widest_columns_away_first_and_no_short_one(
+    widths: list[int], columns: int | None, given: list[int]
+) -> None:
+    assert fitted(widths, columns) == given
+
+
+def test_into_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("A", "B"), [("x" * 300, "y")])
+    assert capsys.readouterr().out.splitlines()[1] == "x" * 300 + "  y"
