@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -194,6 +195,22 @@ def test_the_compose_file_holds_what_prometheus_and_grafana_need(polaris: Polari
         [promtool, "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, check=False
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_the_compose_file_keeps_to_the_schema_of_the_compose_specification(polaris: Polaris, tmp_path: Path) -> None:
+    """Compose itself is not asked: that takes a container engine."""
+    text = polaris("export", "compose").output
+
+    def judged(text: str) -> tuple[int, str]:
+        (tmp_path / "compose.yaml").write_text(text)
+        tool = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"]
+        ended = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        return ended.returncode, ended.stdout
+
+    assert judged(text)[0] == 0
+    code, told = judged(text.replace("stop_grace_period", "stop_grace_perod"))
+    assert code == 1
+    assert "stop_grace_perod" in told
 
 
 async def test_the_openapi_document_is_the_one_that_a_node_answers(polaris: Polaris, tmp_path: Path) -> None:
