@@ -47,7 +47,7 @@ def main() -> NoReturn:
         "JOURNAL": str(data_dir / "web-actions.jsonl"),
     }
     os.environ.update({f"POLARIS_SYSTEMS__WEB__OPTIONS__{key}": value for key, value in options.items()})
-    os.environ.setdefault("POLARIS_LOGGING__LEVEL", "warning")
+    os.environ.setdefault("POLARIS_LOGGING__CONSOLE_LEVEL", "warning")
     os.environ["POLARIS_NODE__DATA_DIR"] = str(data_dir)
     config = ["--config", str(FOLDER / "polaris.toml")]
     os.execv(sys.executable, [sys.executable, "-m", "polaris", "run", *config, *sys.argv[1:]])

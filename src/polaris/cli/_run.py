@@ -41,6 +41,7 @@ def _configure_logging(settings: Settings) -> None:
         LoggingConfig(
             level=chosen.level,
             console_format=chosen.format,
+            console_level=chosen.console_level,
             file_enabled=chosen.file is not None,
             file_path=Path(chosen.file) if chosen.file else None,
             max_file_size=chosen.max_file_size,

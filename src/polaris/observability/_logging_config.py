@@ -24,14 +24,16 @@ class LoggingConfig:
 
     `level` is the least severe level written (a name in any case, or a number of the standard library); `foreign_level`
     the same for the standard-library loggers of dependencies. The console is standard error: coloured and readable on
-    a terminal, JSON otherwise, unless `console_format` says which. A file holds JSON only; it is rotated before it
-    would exceed `max_file_size` bytes (10 MiB; at least 1 KiB), and `backup_count` old ones are kept as `<file>.1` (the
-    youngest) and so on; 0 keeps none. One process writes one file. `file_path` is needed when `file_enabled`.
+    a terminal, JSON otherwise, unless `console_format` says which; with `console_level` it gets only what is as severe.
+    A file holds JSON only; it is rotated before it would exceed `max_file_size` bytes (10 MiB; at least 1 KiB), and
+    `backup_count` old ones are kept as `<file>.1` (the youngest) and so on; 0 keeps none. One process writes one file.
+    `file_path` is needed when `file_enabled`.
     """
 
     level: LogLevel | str | int = "INFO"
     console_enabled: bool = True
     console_format: LogFormat = "auto"
+    console_level: LogLevel | str | int | None = None
     file_enabled: bool = False
     file_path: str | os.PathLike[str] | None = None
     max_file_size: int = 10 * 1024 * 1024
@@ -41,6 +43,8 @@ class LoggingConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "level", _level_name("level", self.level))
         object.__setattr__(self, "foreign_level", _level_name("foreign_level", self.foreign_level))
+        if self.console_level is not None:
+            object.__setattr__(self, "console_level", _level_name("console_level", self.console_level))
         for field in ("console_enabled", "file_enabled"):
             if not isinstance(getattr(self, field), bool):
                 raise InvalidValueError(field, "a boolean", getattr(self, field))
@@ -59,6 +63,11 @@ class LoggingConfig:
     def level_number(self) -> int:
         """`level` as the standard library counts."""
         return LEVELS[str(self.level)]
+
+    @property
+    def console_level_number(self) -> int:
+        """The least level of the console as the standard library counts; 0 without a level of its own."""
+        return 0 if self.console_level is None else LEVELS[str(self.console_level)]
 
     @property
     def foreign_level_number(self) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from polaris.observability._console import is_terminal, render_console, wants_colour
-from polaris.observability._logging_config import LoggingConfig
+from polaris.observability._logging_config import LEVELS, LoggingConfig
 from polaris.observability._record import Record, encode_record
 from polaris.observability._sinks import CONSOLE, RotatingFile, count_dropped_line, open_rotating_file
 
@@ -26,7 +26,7 @@ class Pipeline:
     Shared by all loggers of that configuration; its file is closed when the last of them is gone.
     """
 
-    __slots__ = ("__weakref__", "_console_format", "_file", "_look", "config", "level")
+    __slots__ = ("__weakref__", "_console_format", "_console_level", "_file", "_look", "config", "level")
 
     def __init__(self, config: LoggingConfig) -> None:
         self.configure(config)
@@ -45,6 +45,7 @@ class Pipeline:
         self.level = config.level_number
         self._file = file
         self._console_format = config.console_format if config.console_enabled else None
+        self._console_level = config.console_level_number
         self._look: tuple[TextIO | None, bool, bool] = (None, False, False)
 
     def write(self, record: Record) -> None:
@@ -54,7 +55,7 @@ class Pipeline:
             if self._file is not None:
                 line = encode_record(record)
                 self._file.write(line)
-            if self._console_format is not None:
+            if self._console_format is not None and LEVELS[record["level"]] >= self._console_level:
                 readable, colour = self._look_of_console()
                 if readable:
                     CONSOLE.write(render_console(record, colour=colour))

@@ -155,6 +155,8 @@ class LoggingSettings(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
     """auto: readable on a terminal, JSON lines otherwise."""
+    console_level: Literal["debug", "info", "warning", "error", "critical"] | None = None
+    """Only what is as severe goes to standard error; file and page have the rest. Without it: all that is logged."""
     file: str | None = None
     max_file_size: Annotated[int, Meta(ge=4096)] = 10_485_760
     backup_count: Annotated[int, Meta(ge=0, le=100)] = 5

@@ -9,6 +9,7 @@ import logging
 import sys
 import timeit
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,15 @@ def test_a_level_writes_itself_and_what_is_more_severe(level: str) -> None:
     expected = levels[levels.index(level) :] + (["ERROR"] if level != "CRITICAL" else [])
     assert [line["level"] for line in logs] == expected
     assert [name for name in levels if logger.is_enabled_for(name)] == levels[levels.index(level) :]
+
+
+def test_the_console_may_be_told_less_than_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log.jsonl"
+    logger = StructuredLogger("polaris.test", LoggingConfig(console_level="warning", file_enabled=True, file_path=path))
+    for name in ("info", "warning", "error"):
+        getattr(logger, name)("said")
+    assert [json.loads(line)["level"] for line in path.read_text().splitlines()] == ["INFO", "WARNING", "ERROR"]
+    assert [json.loads(line)["level"] for line in capsys.readouterr().err.splitlines()] == ["WARNING", "ERROR"]
 
 
 @pytest.mark.parametrize(
@@ -339,6 +349,7 @@ def test_a_console_that_does_not_take_a_line_does_not_disturb(
         ("level", {"level": 17}),
         ("level", {"level": True}),
         ("foreign_level", {"foreign_level": None}),
+        ("console_level", {"console_level": "QUIET"}),
         ("file_path", {"file_enabled": True}),
         ("file_path", {"file_path": 3}),
         ("file_path", {"file_path": ""}),
