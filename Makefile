@@ -37,7 +37,7 @@ $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed-run
 
 run: $(VENV)/.installed-run
 ifeq ($(EXAMPLE),0)
-	@POLARIS_LOGGING__LEVEL=$${POLARIS_LOGGING__LEVEL:-warning} exec $(BIN)/polaris run
+	@POLARIS_LOGGING__CONSOLE_LEVEL=$${POLARIS_LOGGING__CONSOLE_LEVEL:-warning} exec $(BIN)/polaris run
 else
 	@exec $(BIN)/python examples/01_web_service/demo.py
 endif
