@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Scope
 
 from polaris.api._access import Access
-from polaris.api._bodies import Gate, read_body
+from polaris.api._bodies import Gate, read_body, refuse_body
 from polaris.api._command_endpoints import COMMAND_ENDPOINTS, body_of
 from polaris.api._commands import NodeCommands
 from polaris.api._crowd import Crowd
@@ -72,7 +72,8 @@ def create_app(
     document = msgspec.json.encode(openapi_document(endpoints))
     gate = None if access is None else Gate(access)
 
-    async def openapi(_: Request) -> Response:
+    async def openapi(request: Request) -> Response:
+        refuse_body(request)
         return Response(document, media_type=JSON_TYPE)
 
     by_path: dict[str, list[Endpoint]] = {}
@@ -122,6 +123,8 @@ def _answering(endpoint: Endpoint, context: Context, gate: Gate | None) -> Calla
         if endpoint.method != "GET":
             assert gate is not None  # noqa: S101 - such endpoints are there only with access
             await gate.admit(request)
+        if endpoint.method != "POST":
+            refuse_body(request)
         arguments = parse_query(request.scope["query_string"], endpoint.parameters)
         for name, text in request.path_params.items():
             arguments[name] = parsers[name](text)

@@ -54,6 +54,13 @@ async def _nothing() -> None:
     pass
 
 
+def refuse_body(request: Request) -> None:
+    """Raise `RequestError` when a request has a body although its method takes none."""
+    headers = request.headers
+    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        raise RequestError("a request body is not accepted")
+
+
 async def read_body(request: Request, *, expected: bool) -> bytes:
     """The whole body, of at most `BODY_BYTES_MAX`, which must come within `BODY_WAIT_S`.
 

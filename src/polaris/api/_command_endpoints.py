@@ -94,6 +94,7 @@ COMMAND_ENDPOINTS: tuple[Endpoint, ...] = (
         method="POST",
         body=ActionRequest,
         status=202,
+        problems=(409,),
     ),
     Endpoint(
         "/api/v1/dead-letters",

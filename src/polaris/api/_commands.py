@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 
 from polaris._redaction import redact_fields
+from polaris.api._parameters import NO_CONTROL
 from polaris.api._view import Timestamp
 from polaris.domain import AdaptationAction
 from polaris.ids import new_id
@@ -19,17 +20,21 @@ CHANGES_PER_S = 20
 CHANGES_OF_ALL_PER_S = 100
 """The same for all clients together."""
 
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256, extra_json_schema={"pattern": NO_CONTROL})]
+
+
+_PARAMETERS = "JSON values: at most 10 000 in 16 levels, integers of at most 64 bits."
 
 
 class ActionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An action that is asked for. Asking again with the same `action_id` does nothing twice."""
 
     action_type: _Name
-    parameters: dict[str, Any] = {}
+    parameters: Annotated[dict[str, Any], msgspec.Meta(description=_PARAMETERS)] = {}
     action_id: _Name | None = None
     """None makes one. Give it to be able to ask again when no answer came."""
-    priority: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 1
+    priority: Annotated[float, msgspec.Meta(ge=0, le=1_000, multiple_of=1)] = 1
+    """A whole number; to JSON Schema, and to some clients, 1.0 is one too."""
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
     """For one attempt; None takes the node's."""
 
@@ -40,7 +45,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             self.action_type,
             system_id,
             self.parameters,
-            priority=self.priority,
+            priority=int(self.priority),
             timeout_seconds=self.timeout_seconds,
         )
 

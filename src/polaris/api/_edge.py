@@ -37,8 +37,8 @@ class Edge:
     """ASGI middleware: checks the request, runs it under a correlation id, and makes every failure a problem document.
 
     Refused before anything else runs: whatever comes while there are too many connections, a head of more than 16 KiB,
-    a `Host` that is not in `hosts` (None: any is welcome), a request without the token where `access` asks for it
-    everywhere, and a body where none is read. Cancellation passes through.
+    a `Host` that is not in `hosts` (None: any is welcome), and a request without the token where `access` asks for
+    it everywhere. Cancellation passes through.
     """
 
     def __init__(
@@ -114,5 +114,3 @@ class Edge:
             raise HostNotAllowedError("this node does not answer under that host name")
         if self._access is not None and self._access.everything:
             self._access.check_token(headers)
-        if scope["method"] != "POST" and (headers.get("content-length", "0") != "0" or "transfer-encoding" in headers):
-            raise RequestError("a request body is not accepted")

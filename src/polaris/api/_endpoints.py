@@ -17,8 +17,6 @@ from polaris.api._answers import (
     ComponentsAnswer,
     DependenciesAnswer,
     HealthAnswer,
-    SchemaEntry,
-    SchemasAnswer,
     SeriesAnswer,
     SystemsAnswer,
 )
@@ -33,7 +31,6 @@ from polaris.api._parameters import (
     instant,
     limit,
     metric,
-    number,
     seconds,
 )
 from polaris.api._stream import Streams
@@ -47,15 +44,13 @@ from polaris.api._view import (
     Verdict,
 )
 from polaris.clock import Clock
-from polaris.domain import EVENTS, EventRegistry, event_schema
-from polaris.domain._schemas import EventVersion, event_versions
+from polaris.domain import EVENTS, EventRegistry
 from polaris.exceptions import InvalidValueError, NotFoundError
 
 RANGE_DEFAULT = timedelta(hours=1)
 RANGE_MAX = timedelta(days=3660)
 BUCKETS_MAX = 5_000
 JSON_TYPE = "application/json"
-SCHEMA_TYPE = "application/schema+json"
 
 T = TypeVar("T")
 
@@ -97,6 +92,8 @@ class Endpoint:
     """What the request says, as JSON."""
     status: int = 200
     """204 comes without an answer."""
+    problems: tuple[int, ...] = ()
+    """Statuses of problems that do not follow from the rest of this description."""
 
 
 def json_response(answer: object, *, status: int = 200) -> Response:
@@ -122,36 +119,6 @@ async def _metrics(context: Context, arguments: Arguments) -> Response:
     async with context.rendering:
         body, content_type = await asyncio.to_thread(context.view.render_metrics, arguments["accept"])
     return Response(body, headers={"Content-Type": content_type})
-
-
-async def _asyncapi(context: Context, _: Arguments) -> Response:
-    async with context.rendering:
-        document = await asyncio.to_thread(context.view.asyncapi)
-    if document is None:
-        raise NotFoundError("this node offers no AsyncAPI document")
-    return json_response(document)
-
-
-async def _schemas(context: Context, _: Arguments) -> SchemasAnswer:
-    async with context.rendering:
-        versions = await asyncio.to_thread(lambda: tuple(event_versions(context.registry)))
-    return SchemasAnswer(schemas=tuple(_schema_entry(version) for version in versions))
-
-
-async def _schema(context: Context, arguments: Arguments) -> Response:
-    async with context.rendering:
-        schema = await asyncio.to_thread(_schema_of, context.registry, arguments["event_type"], arguments["version"])
-    return Response(msgspec.json.encode(schema), media_type=SCHEMA_TYPE)
-
-
-def _schema_entry(version: EventVersion) -> SchemaEntry:
-    path = f"/api/v1/schemas/{version.name}/{version.version}"
-    return SchemaEntry(id=version.uri, event_type=version.name, version=version.version, path=path)
-
-
-def _schema_of(registry: EventRegistry, name: str, version: int) -> dict[str, Any]:
-    fitting = (one for one in event_versions(registry) if (one.name, one.version) == (name, version))
-    return event_schema(found(next(fitting, None), "no event type with this name and version has a schema"))
 
 
 async def _node(context: Context, _: Arguments) -> NodeFacts:
@@ -282,19 +249,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         failing_answer=True,
     ),
     Endpoint("/metrics", "metrics", "Metrics in the Prometheus text format.", _metrics, media_type="text/plain"),
-    Endpoint("/asyncapi.json", "asyncapi", "The AsyncAPI 3.0 document of the bus: topics, streams, events.", _asyncapi),
-    Endpoint("/api/v1/schemas", "schemas", "The JSON Schemas of the events, by type.", _schemas, SchemasAnswer),
-    Endpoint(
-        "/api/v1/schemas/{event_type}/{version}",
-        "schema",
-        "The JSON Schema (2020-12) of the data of one event type; its anchor `cloudevent` describes the whole event.",
-        _schema,
-        media_type=SCHEMA_TYPE,
-        parameters=(
-            identifier("event_type", "The event type, such as polaris.telemetry.", place="path"),
-            number("version", "The version of its data."),
-        ),
-    ),
     Endpoint("/api/v1/node", "node", "Who the node is, how it does and how much flows through it.", _node, NodeFacts),
     Endpoint(
         "/api/v1/systems",

@@ -19,10 +19,13 @@ from polaris.exceptions import InvalidValueError, RequestError
 ID_CHARS_MAX = 256
 QUERY_BYTES_MAX = 4096
 CURSOR_CHARS_MAX = 1024
+INTEGER_MAX = 10**15 - 1
+NO_CONTROL = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+"""As a regular expression of JSON Schema, that is of ECMA-262."""
 
 # A "+" that was not percent-encoded arrives as a space; in a time it can only have meant the sign of the offset.
 _BARE_PLUS = re.compile(r"(T[\d:.]+) (\d\d:?\d\d)$")
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,20})?", re.ASCII)
 _INTEGER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
@@ -51,7 +54,7 @@ def identifier(name: str, description: str, *, place: Literal["path", "query"] =
             raise InvalidValueError(name, expected, text)
         return text
 
-    schema = {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX}
+    schema = {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX, "pattern": NO_CONTROL}
     return Parameter(name, description, schema, parse, place, required=place == "path")
 
 
@@ -75,14 +78,15 @@ def limit(*, default: int, maximum: int) -> Parameter:
 
 
 def number(name: str, description: str) -> Parameter:
-    """A whole number from 1 in the path."""
+    """A whole number from 1, of at most 15 digits, in the path."""
 
     def parse(text: str) -> int:
         if not _INTEGER.fullmatch(text) or int(text) < 1:
-            raise InvalidValueError(name, "an integer from 1", text)
+            raise InvalidValueError(name, f"an integer from 1 to {INTEGER_MAX}", text)
         return int(text)
 
-    return Parameter(name, description, {"type": "integer", "minimum": 1}, parse, "path", required=True)
+    schema = {"type": "integer", "minimum": 1, "maximum": INTEGER_MAX}
+    return Parameter(name, description, schema, parse, "path", required=True)
 
 
 def seconds(name: str, description: str, *, default: float, minimum: float, maximum: float) -> Parameter:
@@ -151,7 +155,7 @@ def sequence_cursor() -> Parameter:
             raise InvalidValueError("cursor", "the next_cursor of a former answer", text)
         return int(text)
 
-    schema = {"type": "string", "pattern": "^[0-9]{1,15}$"}
+    schema = {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}
     return Parameter("cursor", "Go on after a former page: its `next_cursor`.", schema, parse)
 
 

@@ -39,6 +39,13 @@ class Streams:
         self._unhear: Callable[[], None] | None = None
         self._endings: set[Callable[[], None]] = set()
         self._closed = False
+        self.tap_dropped_total = 0
+        """Messages that taps missed, since the start; noted by whoever answers them."""
+
+    @property
+    def taps(self) -> int:
+        """How many endless answers of another kind are open."""
+        return len(self._endings)
 
     @property
     def count(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
@@ -46,17 +47,22 @@ class TapResponse(StreamingResponse):
 
     async def _frames(self, tap: Tap, pattern: str) -> AsyncGenerator[bytes, None]:
         yield b"event: hello\ndata: %b\n\n" % msgspec.json.encode(TapHello(pattern=pattern))
-        while True:
-            try:
-                async with asyncio.timeout(HEARTBEAT_S):
-                    events = await tap.next_events()
-            except TimeoutError:
+        while (events := await _next(tap)) != []:
+            if events is None:
                 yield b"event: heartbeat\ndata: {}\n\n"
-                continue
-            if not events:
-                return
-            yield _frame(events, tap.dropped)
-            await asyncio.sleep(PAUSE_S)
+            else:
+                dropped = tap.dropped
+                self._streams.tap_dropped_total += dropped
+                yield _frame(events, dropped)
+                await asyncio.sleep(PAUSE_S)
+
+
+async def _next(tap: Tap) -> list[TappedEvent] | None:
+    """What passed, empty at the end; None when nothing did for a while."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HEARTBEAT_S):
+            return list(await tap.next_events())
+    return None
 
 
 def _frame(events: Sequence[TappedEvent], dropped: int) -> bytes:

@@ -39,7 +39,7 @@ REFUSALS: dict[type[PolarisException], str] = {
     RateLimitExceededError: "rate",
     BulkheadRejectedException: "busy",
 }
-LIVE = "live"
+LIVE, TAP = "live", "tap"
 
 
 class Traffic:
@@ -59,6 +59,8 @@ class Traffic:
         """Show the open streams, and what slow clients of them missed."""
         self._instruments.http_streams(LIVE).set_function(lambda: streams.count)
         self._instruments.http_stream_dropped(LIVE).set_function(lambda: streams.dropped_total)
+        self._instruments.http_streams(TAP).set_function(lambda: streams.taps)
+        self._instruments.http_stream_dropped(TAP).set_function(lambda: streams.tap_dropped_total)
 
     def answered(self, scope: Scope, status: int) -> None:
         """An answer begins."""

@@ -305,7 +305,7 @@ async def test_the_document_tells_of_changes_their_bodies_and_the_token(client: 
     act = document["paths"]["/api/v1/systems/{system_id}/actions"]["post"]
     assert act["security"] == [{"bearer": []}, {"basic": []}]
     assert act["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/ActionRequest")
-    assert {"200", "202", "default"} <= set(act["responses"])
+    assert {"200", "202", "409", "429"} <= set(act["responses"])
     letter = document["paths"]["/api/v1/dead-letters/{sequence}"]
     assert set(letter) == {"get", "delete"}
     assert "security" not in letter["get"]

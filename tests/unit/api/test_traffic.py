@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.types import Message
 from tests.living_view import LivingView
 from tests.unit.api.conftest import NOW
 from tests.unit.api.test_changes import ACT, ADD, BEARER, TOKEN, NotedCommands
@@ -19,6 +21,8 @@ from polaris.api._app import ALL_ENDPOINTS
 from polaris.api._bodies import CLIENTS_MAX, Gate
 from polaris.api._commands import BODY_BYTES_MAX, CHANGES_OF_ALL_PER_S, CHANGES_PER_S
 from polaris.api._crowd import CONNECTIONS_MAX
+from polaris.api._tap_stream import TapResponse
+from polaris.api._tap_view import TappedEvent
 from polaris.dashboard import Page
 from polaris.exceptions import RateLimitExceededError
 from polaris.observability import MetricsCollector
@@ -140,6 +144,46 @@ async def test_open_streams_and_what_slow_clients_missed_are_shown(
     assert numbers(metrics, "polaris_http_streams") == {}
 
 
+class OneEvent:
+    """A tap that has missed three messages, shows one, and ends."""
+
+    dropped = 3
+
+    def __init__(self) -> None:
+        self._left = [TappedEvent(topic="polaris.health.web", received_at=NOW, bytes=1, hex="00")]
+
+    async def next_events(self) -> Sequence[TappedEvent]:
+        shown, self._left = self._left, []
+        return shown
+
+    def end(self) -> None:
+        self._left.clear()
+
+    async def close(self) -> None:
+        self.end()
+
+
+async def test_taps_are_shown_beside_the_streams(app: Starlette, metrics: MetricsCollector) -> None:
+    streams = app.state.streams
+    sent: list[Message] = []
+    open_taps: list[dict[tuple[str, ...], float]] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        open_taps.append(numbers(metrics, "polaris_http_streams"))
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    response = TapResponse(OneEvent(), "polaris.>", streams)
+    await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
+    assert b"event: dropped" in b"".join(message.get("body", b"") for message in sent)
+    assert open_taps[0] == {("tap",): 1}
+    assert numbers(metrics, "polaris_http_streams") == {}
+    assert numbers(metrics, "polaris_http_stream_dropped_total") == {("tap",): 3}
+
+
 async def test_a_stream_has_no_duration(client: httpx2.AsyncClient, metrics: MetricsCollector) -> None:
     await client.head("/api/v1/stream")
     assert numbers(metrics, "polaris_http_requests_total") == {("HEAD", "/api/v1/stream", "2xx"): 1}
@@ -163,6 +207,36 @@ async def test_one_connection_too_many_is_told_so_and_sent_away(
 async def test_a_page_at_the_root_takes_no_method_from_the_resources(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.put(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PATCH", "GET"])
+async def test_a_wrong_method_is_wrong_whatever_it_brings(client: httpx2.AsyncClient, method: str) -> None:
+    answer = await client.request(method, ACT, content=b"{}", headers=BEARER)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/node", "/openapi.json"])
+async def test_a_body_that_nobody_reads_is_refused(client: httpx2.AsyncClient, path: str) -> None:
+    assert (await client.request("GET", path, content=b"{}")).status_code == 400
+
+
+@pytest.mark.parametrize(("said", "meant"), [("7", 7), ("7.0", 7), ("1e2", 100)])
+async def test_a_whole_number_may_be_written_in_all_ways_of_json(
+    client: httpx2.AsyncClient, commands: NotedCommands, said: str, meant: int
+) -> None:
+    body = f'{{"action_type": "add_worker", "priority": {said}}}'
+    answer = await client.post(ACT, content=body, headers={**BEARER, "Content-Type": "application/json"})
+    assert answer.status_code == 202, answer.text
+    (action,) = commands.actions
+    assert repr(action.priority) == str(meant)
+
+
+async def test_the_largest_number_that_the_document_allows_is_taken(client: httpx2.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    (sequence,) = document["paths"]["/api/v1/dead-letters/{sequence}"]["get"]["parameters"]
+    largest = sequence["schema"]["maximum"]
+    assert (await client.get(f"/api/v1/dead-letters/{largest}")).status_code == 404
+    assert (await client.get(f"/api/v1/dead-letters/{largest + 1}")).status_code == 422
 
 
 async def admitted(gate: Gate, client: str, times: int) -> int:
