@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
@@ -15,7 +14,7 @@ from polaris.observability import current_trace
 from polaris.observability._conventions import STORE_WRITE
 from polaris.resilience import RetryPolicy
 from polaris.runtime._execution import ActionExecution, rejection
-from polaris.runtime._ledger import ActionLedger, LedgerEntry
+from polaris.runtime._ledger import ActionLedger, CausedAt, LedgerEntry
 from polaris.runtime._patience import DELIVERIES_MAX, REDELIVERY_AFTER_S, UNTIL_STORED
 from polaris.runtime._supervision import Supervisor
 from polaris.runtime._traces import Traces
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 OnAction = Callable[[LedgerEntry], None]
 Handle = Callable[[AdaptationEvent, "MessageContext"], Awaitable[None]]
-CausedAt = Callable[[str | None], datetime | None]
 
 INTERRUPTED = (
     "the node stopped in mid-execution and the connector cannot tell whether the action was carried out; "
@@ -191,7 +189,8 @@ class ActionService:
         self._traces.note_end(action.action_id)
         with self._traces.recorder.span(STORE_WRITE, operation="finish", collection="action_ledger", rows=1):
             entry = await self._until_stored.execute(
-                lambda: self._ledger.finish(action.action_id, result, source=self._source), "finish action"
+                lambda: self._ledger.finish(action.action_id, result, source=self._source, caused_at=self._caused_at),
+                "finish action",
             )
         del self._unsaved[action.action_id]
         self._begun.discard(action.action_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 COLLECTION = "action_ledger"
 LANES = "action_lanes"
 SOLE = SolePlace()
+CausedAt = Callable[[str | None], datetime | None]
+"""The timestamp of the telemetry with a correlation id, as far as it is known."""
 
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _not_known(_: str | None) -> None:
+    """Nothing is known of any telemetry."""
 
 
 def microseconds(moment: datetime) -> int:
@@ -144,9 +150,12 @@ class ActionLedger:
         await self._store.in_unit_of_work(body)
         return taken
 
-    async def finish(self, action_id: str, result: ExecutionResult, *, source: str) -> LedgerEntry | None:
+    async def finish(
+        self, action_id: str, result: ExecutionResult, *, source: str, caused_at: CausedAt = _not_known
+    ) -> LedgerEntry | None:
         """Store the final status and the result, and announce it. The first finish wins; later ones change nothing.
 
+        A controller may be quicker than the store: `caused_at` is asked for the telemetry that was not known at `take`.
         Returns the entry as it stands afterwards, None when the ledger does not know the action.
         """
         async with self._store.unit_of_work() as work:
@@ -156,7 +165,8 @@ class ActionLedger:
             entry = entry_of(document)
             if entry.status.is_final:
                 return entry
-            entry = msgspec.structs.replace(entry, status=result.status, result=result)
+            known_at = entry.caused_at or caused_at(entry.correlation_id)
+            entry = msgspec.structs.replace(entry, status=result.status, result=result, caused_at=known_at)
             await work.documents.put_document(
                 COLLECTION, action_id, entry.document(), expected_version=document["_version"]
             )

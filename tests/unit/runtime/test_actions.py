@@ -475,6 +475,28 @@ def test_outcomes_and_loop_latency_are_counted() -> None:
     in_virtual_time(scenario)
 
 
+def test_a_controller_that_is_quicker_than_the_store_is_measured_too() -> None:
+    async def scenario() -> None:
+        causes: dict[str, datetime] = {}
+
+        async def while_the_sample_is_stored(asked: AdaptationAction) -> ExecutionResult:
+            causes["c1"] = sampled_at
+            return ExecutionResult(asked.action_id, ExecutionStatus.SUCCESS)
+
+        loop = Loop(ScriptedConnector(behaviour=while_the_sample_is_stored))
+        loop.causes, sampled_at = causes, loop.clock.now()
+        async with loop.running() as bus:
+            await bus.publish(adaptation_topic("web"), AdaptationEvent(action(), correlation_id="c1"))
+        assert [entry.caused_at for entry in loop.seen] == [None, sampled_at]
+        entry = await loop.ledger().get("a1")
+        assert entry is not None
+        assert entry.caused_at == sampled_at
+        text = loop.metrics.render().decode()
+        assert 'polaris_loop_latency_seconds_count{action_type="scale",status="success"} 1.0' in text
+
+    in_virtual_time(scenario)
+
+
 def test_an_action_that_waited_for_the_node_connects_the_system_itself() -> None:
     class Slow(ScriptedConnector):
         async def connect(self) -> None:
