@@ -17,7 +17,7 @@ from polaris.storage.backends.postgresql._catalog import Catalog, Partitions
 from polaris.storage.backends.postgresql._driver import driver_errors
 from polaris.storage.backends.postgresql._errors import STALE, RepeatError, sqlstate
 from polaris.storage.backends.postgresql._layout import Content, Slot, plain, slots_of
-from polaris.storage.backends.postgresql._link import SNAPSHOT, Link
+from polaris.storage.backends.postgresql._link import SCAN, SNAPSHOT, Link
 from polaris.storage.backends.postgresql._memory import Lessons
 from polaris.storage.backends.postgresql._point_reads import read_latest, read_points
 from polaris.storage.backends.postgresql._point_writes import Rows, put_points
@@ -101,7 +101,7 @@ class PostgresTimeSeries:
             return await read_latest(self._link, home.table, await self._registry.chosen(home.number, tags), fields)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> list[AggregatedRow]:
-        async with self._link.atomic(SNAPSHOT):
+        async with self._link.atomic(SCAN):
             home = await self._home(collection)
             if home is None:
                 return []

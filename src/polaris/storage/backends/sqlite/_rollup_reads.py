@@ -18,8 +18,8 @@ from polaris.storage._buckets import FixedBuckets
 from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._rollups import ceiling, floor
 from polaris.storage._timeseries_requests import AggregateRequest, Micros
+from polaris.storage.backends.shared._row_table import RowTable
 from polaris.storage.backends.sqlite._aggregate_sql import aggregate
-from polaris.storage.backends.sqlite._rollup_rows import RowTable
 from polaris.storage.backends.sqlite._rollup_scan import PieceScan
 from polaris.storage.backends.sqlite._rollup_sql import OVER_PIECES
 from polaris.storage.backends.sqlite._rollup_streams import IN_ORDER, StreamedRead

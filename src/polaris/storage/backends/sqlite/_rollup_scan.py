@@ -20,7 +20,7 @@ from polaris.storage._aggregation import AggregationType
 from polaris.storage._buckets import FixedBuckets
 from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._timeseries_requests import AggregateRequest, Micros
-from polaris.storage.backends.sqlite._rollup_rows import Counted
+from polaris.storage.backends.shared._row_table import Counted
 from polaris.storage.backends.sqlite._sample_sql import Samples
 from polaris.storage.backends.sqlite._series import StoredSeries
 from polaris.storage.backends.sqlite._sql import Row, rows

@@ -15,7 +15,7 @@ from polaris.storage._buckets import Edges, FixedBuckets
 from polaris.storage._rollup_sketches import Bins, bins_of, decode_bins, percentile
 from polaris.storage._rollup_summaries import ExactSum, Rising, Summary, of_sample
 from polaris.storage._timeseries_requests import AggregateRequest
-from polaris.storage.backends.sqlite._rollup_rows import RowTable
+from polaris.storage.backends.shared._row_table import RowTable
 from polaris.storage.backends.sqlite._rollups import SUMMARY_COLUMNS
 from polaris.storage.backends.sqlite._series import COLUMNS, StoredSeries
 

@@ -1,0 +1,111 @@
+"""Aggregates of groups of one series each, bucket by bucket: in the order of the index, so that nothing is sorted.
+
+One statement over all numbers would sort them by their buckets. Where the buckets that have numbers are known, each is
+a stretch of the index of its own.
+"""
+
+# ruff: noqa: S608 - statements are made of constants, names of own tables and marks of parameters
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from polaris.storage._aggregates import Number
+from polaris.storage._aggregation import AggregationType
+from polaris.storage.backends.postgresql._link import Link
+from polaris.storage.backends.postgresql._parameters import Parameters
+
+NUMBERS_A_CELL_MIN = 32
+"""Numbers that a bucket must have on average to be worth a look-up of its own."""
+
+_EITHER = "coalesce(p.f[c.fp], p.i[c.ip]::float8)"
+_POINTS = "{table} p WHERE p.series = c.series AND p.ts >= c.low AND p.ts < c.high"
+# After a fall a counter began again from zero. Integers are taken from each other exactly, whatever their size.
+_RISE_OF_FLOATS = "CASE WHEN v < ev THEN v ELSE v - ev END"
+RISE = "CASE WHEN v < ev THEN v WHEN iv IS NOT NULL AND ei IS NOT NULL THEN (iv::numeric - ei)::float8 ELSE v - ev END"
+_RATE = (
+    "SELECT sum({rise}) / (nullif(max(ts) - min(ts), 0) / 1e6::float8) AS x FROM (SELECT ts, v, lag(v) OVER w AS ev{ei}"
+    " FROM (SELECT p.ts, {v} AS v{iv} FROM {points} AND {v} IS NOT NULL) AS samples"
+    " WINDOW w AS (ORDER BY ts)) AS steps"
+)
+_RATE_OF_FLOATS = _RATE.format(rise=_RISE_OF_FLOATS, ei="", v="p.f[c.fp]", iv="", points="{points}")
+_RATE_OF_EITHER = _RATE.format(
+    rise=RISE, ei=", iv, lag(iv) OVER w AS ei", v=_EITHER, iv=", p.i[c.ip] AS iv", points="{points}"
+)
+# The mean is rounded, and so are the differences from it: what these add up to is taken out again.
+_DEVIATION = (
+    "SELECT sqrt(greatest(sum(d * d) - sum(d) * sum(d) / count(d), 0) / nullif(count(d) - 1, 0)) AS x"
+    f" FROM (SELECT {_EITHER} - c.mean AS d FROM {{points}} OFFSET 0) AS differences"
+)
+_PERCENTILES = f"SELECT percentile_cont({{wanted}}) WITHIN GROUP (ORDER BY {_EITHER}) AS x FROM {{points}}"
+_EDGE = (
+    "SELECT p.f[c.fp] AS x, p.i[c.ip] AS y FROM {points} AND (p.f[c.fp] IS NOT NULL OR p.i[c.ip] IS NOT NULL)"
+    " ORDER BY p.ts {way} LIMIT 1"
+)
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """The numbers of one field of one series in one bucket: where they are, and what is known of them."""
+
+    group: int
+    field: int
+    start_us: int
+    series: int
+    low_us: int
+    high_us: int
+    float_place: int | None
+    integer_place: int | None
+    count: int
+    total: float | None
+
+
+async def edges(link: Link, table: str, stretches: Sequence[Stretch], *, last: bool) -> list[Number | None]:
+    """The first number of each stretch, or the last."""
+    rows = await _rows(link, table, stretches, _EDGE.replace("{way}", "DESC" if last else "ASC"), Parameters())
+    return [y if x is None else x for x, y in rows]
+
+
+async def percentiles(
+    link: Link, table: str, stretches: Sequence[Stretch], fractions: Sequence[float]
+) -> list[list[Number] | None]:
+    """These percentiles of each stretch."""
+    parameters = Parameters()
+    wanted = parameters.bind(fractions, "float8[]")
+    return [row[0] for row in await _rows(link, table, stretches, _PERCENTILES.replace("{wanted}", wanted), parameters)]
+
+
+async def singles(link: Link, table: str, stretches: Sequence[Stretch], name: str) -> list[Number | None]:
+    """The deviation or the rate of each stretch; None where the numbers are too few."""
+    sql = _DEVIATION
+    if name == AggregationType.RATE:
+        has_integers = any(one.integer_place is not None for one in stretches)
+        sql = _RATE_OF_EITHER if has_integers else _RATE_OF_FLOATS
+    return [row[0] for row in await _rows(link, table, stretches, sql, Parameters())]
+
+
+async def _rows(
+    link: Link, table: str, stretches: Sequence[Stretch], reduction: str, parameters: Parameters
+) -> list[tuple[Any, Any]]:
+    """What the reduction gives for each of the stretches."""
+    columns = {
+        "series": parameters.bind([one.series for one in stretches], "bigint[]"),
+        "low": parameters.bind([one.low_us for one in stretches], "bigint[]"),
+        "high": parameters.bind([one.high_us for one in stretches], "bigint[]"),
+        "fp": parameters.bind([one.float_place for one in stretches], "int[]"),
+        "ip": parameters.bind([one.integer_place for one in stretches], "int[]"),
+    }
+    if "c.mean" in reduction:
+        means = [None if one.total is None else one.total / one.count for one in stretches]
+        columns["mean"] = parameters.bind(means, "float8[]")
+    reduction = reduction.replace("{points}", _POINTS.format(table=table))
+    found: list[tuple[Any, Any]] = [(None, None)] * len(stretches)
+    for row in await link.rows(
+        f"SELECT c.n, r.* FROM unnest({', '.join(columns.values())}) WITH ORDINALITY AS c ({', '.join(columns)}, n)"
+        f" CROSS JOIN LATERAL ({reduction}) AS r",
+        *parameters.values,
+    ):
+        found[row[0] - 1] = (row[1], row[2] if len(row) > 2 else None)
+    return found
