@@ -12,6 +12,7 @@ import uvicorn
 
 from polaris.api._crowd import CONNECTIONS_MAX, Crowd
 from polaris.api._edge import HEAD_BYTES_MAX
+from polaris.api._idle import IdleWatch
 from polaris.exceptions import ConfigurationError, PolarisException
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class HttpServer:
     """Serves `app` on `host` and `port` (0: a free port) in the loop that calls `start`.
 
     No signal handler is touched, nothing is printed, no access log is written. Bounds: 16 KiB of request head, 1 024
-    connections (more get 503), 5 s of idle keep-alive. May be started again after `stop`, on the same port.
+    connections (more get 503), 5 s of idle keep-alive, 10 s for a request's head and for an answer that is not taken.
+    May be started again after `stop`, on the same port.
     """
 
     def __init__(self, app: Starlette, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -166,10 +168,15 @@ def _config(app: Starlette) -> uvicorn.Config:
 
 
 async def _tick(server: uvicorn.Server) -> None:
-    """Keep the `Date` header right. The server's own main loop would do it, but also polls ten times a second."""
+    """Keep the `Date` header right. The server's own main loop would do it, but also polls ten times a second.
+
+    And end connections on which nothing goes on, which the server does only between two requests.
+    """
+    idle, loop = IdleWatch(), asyncio.get_running_loop()
     while True:
         await asyncio.sleep(1)
         await server.on_tick(0)
+        idle.look(server.server_state.connections, loop.time())
 
 
 async def _cut(server: uvicorn.Server, ticker: asyncio.Task[None]) -> None:

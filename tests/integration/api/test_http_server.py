@@ -347,3 +347,25 @@ async def test_cancelling_the_stop_still_frees_the_port() -> None:
     again = HttpServer(Starlette(), *address)
     await again.start()
     await again.stop()
+
+
+async def test_a_head_that_comes_byte_by_byte_does_not_hold_the_connection(
+    view: LivingView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polaris.api._idle.HEAD_WAIT_S", 1.0)
+    server = HttpServer(create_app(view))
+    address = await server.start()
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+    ended = asyncio.create_task(reader.read())
+    async with stream(server.url) as events:  # which is quiet for as long
+        await events.next()
+        async with within(10):
+            while not ended.done():
+                writer.write(b"X: y\r\n")
+                await asyncio.wait([ended], timeout=0.05)
+        assert (await asyncio.gather(ended, return_exceptions=True))[0] == b"" or ended.exception() is not None
+        view.sample("host")
+        assert (await events.next() or {})["event"] == "sample"
+    writer.close()
+    await server.stop()

@@ -146,6 +146,7 @@ def test_a_server_that_was_killed_is_said_to_have_been_killed(monkeypatch: pytes
         assert "was killed by a signal (SIGKILL), is being started again" in scene.told
         assert not any("Server is ready" in message for message in scene.told)
         assert len(scene.server.restarted_s) == 1
+        assert scene.board.restarts == {COMPONENT: 1}
         await scene.host.stop()
 
     run_virtual(scenario())

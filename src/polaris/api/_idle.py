@@ -1,0 +1,46 @@
+"""Ends connections on which nothing goes on: a head that does not come, an answer that nobody takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+HEAD_WAIT_S = 10.0
+
+
+class _Seen(NamedTuple):
+    since_s: float
+    cycle: object
+    unsent_bytes: int
+
+
+class IdleWatch:
+    """Notes at each look what every connection does, and aborts those that wait for `wait_s` seconds.
+
+    One waits while no request is being answered on it: before the first, between two, and while what was answered is
+    not taken. Bytes of a head that is not complete are no progress, so that nobody holds a connection by sending one
+    now and then. The time begins anew with every answer, and with every byte that is taken.
+    """
+
+    def __init__(self, wait_s: float | None = None) -> None:
+        self._wait_s = HEAD_WAIT_S if wait_s is None else wait_s
+        self._waiting: dict[Any, _Seen] = {}
+
+    def look(self, connections: Iterable[Any], now_s: float) -> int:
+        """Look at all of them, and tell how many were aborted."""
+        before, self._waiting = self._waiting, {}
+        aborted = 0
+        for connection in tuple(connections):
+            cycle, transport = connection.cycle, connection.transport
+            if transport is None or (cycle is not None and not cycle.response_complete):
+                continue
+            seen = _Seen(now_s, cycle, transport.get_write_buffer_size())
+            known = before.get(connection)
+            if known is not None and known.cycle is cycle and known.unsent_bytes == seen.unsent_bytes:
+                seen = known
+            if now_s - seen.since_s >= self._wait_s:
+                transport.abort()
+                aborted += 1
+            else:
+                self._waiting[connection] = seen
+        return aborted
