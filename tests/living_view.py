@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from statistics import fmean
 from typing import Any
 
+import msgspec
 from tests.living_inspection import LivingInspection
 
 from polaris.api import (
@@ -22,6 +23,7 @@ from polaris.api import (
     BusView,
     Check,
     ComponentView,
+    DependencyKey,
     LiveFeed,
     NodeFacts,
     NodeRates,
@@ -211,16 +213,18 @@ class LivingView:
         async def beat() -> None:
             while True:
                 for system_id in self.states:
-                    self.sample(system_id)
+                    await self.inspection.let_pass(self.sample(system_id))
                 self.live.publish(self.node())
                 await asyncio.sleep(every_s)
 
+        await self.inspection.broker.connect()
         task = asyncio.create_task(beat())
         try:
             yield self
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await self.inspection.broker.disconnect()
 
     def node(self) -> NodeFacts:
         return NodeFacts(
@@ -353,5 +357,7 @@ class LivingView:
     async def action(self, action_id: str) -> ActionRecord | None:
         return next((record for record in self.records if record.action_id == action_id), None)
 
-    async def dependencies(self, *, limit: int) -> Sequence[SystemDependency]:
-        return [SystemDependency("web-shop", "host", "runs_on")][:limit]
+    async def dependencies(self, *, limit: int, after: DependencyKey | None) -> Sequence[SystemDependency]:
+        ends = [("web-shop", "database", "uses"), ("web-shop", "host", "runs_on"), ("web-shop", "host", "sends_to")]
+        last = None if after is None else msgspec.structs.astuple(after)
+        return [SystemDependency(*one) for one in ends if last is None or one > last][:limit]

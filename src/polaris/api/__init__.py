@@ -21,6 +21,7 @@ from polaris.api._view import (
     AggregationName,
     Check,
     ComponentView,
+    DependencyKey,
     LiveUpdate,
     NodeFacts,
     NodeRates,
@@ -85,6 +86,7 @@ __all__ = [
     "AggregationName",
     "ActionRecord",
     "ActionKey",
+    "DependencyKey",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -89,7 +89,11 @@ class ComponentsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DependenciesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Edges of the dependency graph; `truncated` when there are more."""
+    """Edges of the dependency graph, by source, target and type; `truncated` when there are more.
+
+    `next_cursor` goes on after the last one, None at the end.
+    """
 
     dependencies: tuple[SystemDependency, ...]
     truncated: bool
+    next_cursor: str | None

@@ -24,11 +24,11 @@ from polaris.api._bus_view import BusView
 from polaris.api._commands import NodeCommands
 from polaris.api._parameters import (
     Parameter,
-    action_cursor,
     choice,
-    encode_action_cursor,
+    encode_cursor,
     identifier,
     instant,
+    key_cursor,
     limit,
     metric,
     seconds,
@@ -38,6 +38,7 @@ from polaris.api._view import (
     ActionKey,
     ActionRecord,
     AggregationName,
+    DependencyKey,
     NodeFacts,
     NodeView,
     SystemView,
@@ -187,7 +188,7 @@ async def _actions(context: Context, arguments: Arguments) -> ActionsAnswer:
     page = tuple(actions[:count])
     cursor = None
     if len(actions) > count:
-        cursor = encode_action_cursor(ActionKey(page[-1].created_at, page[-1].action_id))
+        cursor = encode_cursor(ActionKey(page[-1].created_at, page[-1].action_id))
     return ActionsAnswer(actions=page, next_cursor=cursor)
 
 
@@ -205,8 +206,12 @@ async def _bus(context: Context, _: Arguments) -> BusView:
 
 async def _dependencies(context: Context, arguments: Arguments) -> DependenciesAnswer:
     count = arguments["limit"]
-    edges = await context.view.dependencies(limit=count + 1)
-    return DependenciesAnswer(dependencies=tuple(edges[:count]), truncated=len(edges) > count)
+    edges = await context.view.dependencies(limit=count + 1, after=arguments["cursor"])
+    page, more = tuple(edges[:count]), len(edges) > count
+    cursor = None
+    if more:
+        cursor = encode_cursor(DependencyKey(page[-1].source_system, page[-1].target_system, page[-1].dependency_type))
+    return DependenciesAnswer(dependencies=page, truncated=more, next_cursor=cursor)
 
 
 async def _stream(context: Context, arguments: Arguments) -> Response:
@@ -307,7 +312,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         parameters=(
             identifier("system", "Only actions on this managed system."),
             limit(default=50, maximum=500),
-            action_cursor(),
+            key_cursor(ActionKey),
         ),
     ),
     Endpoint(
@@ -334,7 +339,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Which managed system needs which.",
         _dependencies,
         DependenciesAnswer,
-        parameters=(limit(default=1_000, maximum=10_000),),
+        parameters=(limit(default=1_000, maximum=10_000), key_cursor(DependencyKey)),
     ),
     Endpoint(
         "/api/v1/stream",

@@ -8,12 +8,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from polaris.api._view import ActionKey
 from polaris.exceptions import InvalidValueError, RequestError
 
 ID_CHARS_MAX = 256
@@ -22,6 +21,8 @@ CURSOR_CHARS_MAX = 1024
 INTEGER_MAX = 10**15 - 1
 NO_CONTROL = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
 """As a regular expression of JSON Schema, that is of ECMA-262."""
+
+Key = TypeVar("Key", bound=msgspec.Struct)
 
 # A "+" that was not percent-encoded arrives as a space; in a time it can only have meant the sign of the offset.
 _BARE_PLUS = re.compile(r"(T[\d:.]+) (\d\d:?\d\d)$")
@@ -131,15 +132,15 @@ def choice(name: str, description: str, options: Sequence[str], *, default: str)
     )
 
 
-def action_cursor() -> Parameter:
-    """The `next_cursor` of a former page of actions: opaque to clients."""
+def key_cursor(key: type[Key]) -> Parameter:
+    """The `next_cursor` of a former page, made of the place of its last item: opaque to clients."""
 
-    def parse(text: str) -> ActionKey:
+    def parse(text: str) -> Key:
         try:
             if len(text) > CURSOR_CHARS_MAX:
                 raise ValueError(text[:16])
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            return msgspec.json.decode(raw, type=ActionKey)
+            return msgspec.json.decode(raw, type=key)
         except (ValueError, binascii.Error, msgspec.DecodeError) as error:
             raise InvalidValueError("cursor", "the next_cursor of a former answer", text) from error
 
@@ -159,7 +160,7 @@ def sequence_cursor() -> Parameter:
     return Parameter("cursor", "Go on after a former page: its `next_cursor`.", schema, parse)
 
 
-def encode_action_cursor(key: ActionKey) -> str:
+def encode_cursor(key: msgspec.Struct) -> str:
     """The cursor text for `key`, safe in a URL as it is."""
     return base64.urlsafe_b64encode(msgspec.json.encode(key)).rstrip(b"=").decode()
 

@@ -253,6 +253,14 @@ class ActionKey(msgspec.Struct, frozen=True, array_like=True):
     action_id: str
 
 
+class DependencyKey(msgspec.Struct, frozen=True, array_like=True):
+    """The place of a dependency in the listing, which is ordered by source, target and type."""
+
+    source_system: str
+    target_system: str
+    dependency_type: str
+
+
 class SampleUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """One stored sample, as sent to live clients: values only; units come with the system."""
 
@@ -371,6 +379,6 @@ class NodeView(Protocol):
         """One action, None when it is unknown."""
         ...
 
-    async def dependencies(self, *, limit: int) -> Sequence[SystemDependency]:
-        """At most `limit` edges of the dependency graph; none when the store keeps none."""
+    async def dependencies(self, *, limit: int, after: DependencyKey | None) -> Sequence[SystemDependency]:
+        """At most `limit` edges of the dependency graph behind `after`; none when the store keeps none."""
         ...

@@ -17,6 +17,7 @@ from polaris.api._view import (
     Aggregates,
     AggregationName,
     ComponentView,
+    DependencyKey,
     NodeFacts,
     NodeRates,
     SampleBooks,
@@ -292,8 +293,11 @@ class RuntimeView:
         entry = await self._ledger.get(action_id)
         return None if entry is None else record_of(entry)
 
-    async def dependencies(self, *, limit: int) -> Sequence[SystemDependency]:
-        return await self._store.dependencies.find_all(limit=limit)
+    async def dependencies(self, *, limit: int, after: DependencyKey | None) -> Sequence[SystemDependency]:
+        last = None
+        if after is not None:
+            last = SystemDependency(after.source_system, after.target_system, after.dependency_type)
+        return await self._store.dependencies.find_all(limit=limit, after=last)
 
 
 def record_of(entry: LedgerEntry) -> ActionRecord:

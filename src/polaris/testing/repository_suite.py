@@ -255,6 +255,9 @@ class RepositorySuite:
         for source, target in (("web", "api"), ("api", "db"), ("job", "db")):
             await store.dependencies.save(SystemDependency(source, target, "calls"))
         assert [one.target_system for one in await store.dependencies.dependencies_of("api")] == ["db"]
+        first, second, third = await store.dependencies.find_all()
+        assert await store.dependencies.find_all(limit=1, after=first) == [second]
+        assert await store.dependencies.find_all(after=second) == [third]
         assert [one.source_system for one in await store.dependencies.dependents_of("db")] == ["api", "job"]
         assert await store.dependencies.affected_by("db") == {"api": 1, "job": 1, "web": 2}
 

@@ -165,8 +165,21 @@ async def test_components_and_dependencies_are_listed(client: httpx2.AsyncClient
     components = (await get(client, "/api/v1/components"))["components"]
     assert [component["name"] for component in components][:2] == ["bus", "store"]
     answer = await get(client, "/api/v1/dependencies")
-    assert answer["dependencies"][0]["dependency_type"] == "runs_on"
-    assert answer["truncated"] is False
+    assert [edge["dependency_type"] for edge in answer["dependencies"]] == ["uses", "runs_on", "sends_to"]
+    assert (answer["truncated"], answer["next_cursor"]) == (False, None)
+
+
+async def test_dependencies_come_in_pages(client: httpx2.AsyncClient) -> None:
+    seen: list[str] = []
+    path = "/api/v1/dependencies?limit=1"
+    while True:
+        answer = await get(client, path)
+        seen += [edge["dependency_type"] for edge in answer["dependencies"]]
+        assert answer["truncated"] is (answer["next_cursor"] is not None)
+        if answer["next_cursor"] is None:
+            break
+        path = f"/api/v1/dependencies?limit=1&cursor={answer['next_cursor']}"
+    assert seen == ["uses", "runs_on", "sends_to"]
 
 
 @pytest.mark.parametrize(

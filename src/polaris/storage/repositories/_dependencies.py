@@ -53,9 +53,12 @@ class SystemDependencyRepository(Repository[SystemDependency]):
         edge = await self.graph.get_edge(*_parts(entity_id))
         return None if edge is None else _dependency(edge)
 
-    async def find_all(self, *, limit: int | None = None) -> list[SystemDependency]:
-        """All dependencies, in order of source, target and type."""
-        return [_dependency(edge) for edge in await self.graph.get_edges(limit=limit)]
+    async def find_all(
+        self, *, limit: int | None = None, after: SystemDependency | None = None
+    ) -> list[SystemDependency]:
+        """All dependencies, in order of source, target and type, behind `after`, which may be gone."""
+        last = None if after is None else GraphEdge(after.source_system, after.target_system, after.dependency_type)
+        return [_dependency(edge) for edge in await self.graph.get_edges(limit=limit, after=last)]
 
     async def delete(self, entity_id: str) -> bool:
         return await self.graph.remove_edge(*_parts(entity_id))
