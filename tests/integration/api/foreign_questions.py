@@ -9,6 +9,7 @@ from typing import Any
 
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 DEAD_LETTERS = 40
@@ -31,6 +32,14 @@ def what_fits_is_accepted(ctx: CheckContext, response: Response, case: Case[Any]
         if errors and all(error["expected"].startswith(UNSAYABLE) for error in errors):
             return None
     return positive_data_acceptance(ctx, response, case)
+
+
+@schemathesis.check
+def nothing_fails(ctx: CheckContext, response: Response, case: Case[Any]) -> bool | None:
+    """A node that is not ready says so with 503: an answer, and no failure."""
+    if response.status_code == 503 and case.operation.path in ("/healthz", "/readyz"):
+        return None
+    return not_a_server_error(ctx, response, case)
 
 
 @schemathesis.hook
