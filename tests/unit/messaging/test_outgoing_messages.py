@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.messaging.doubles import STORED, health
 
 from polaris.exceptions import PayloadTooLargeError
 from polaris.messaging import (
+    Capabilities,
     CompressionMiddleware,
     EventCodec,
     InMemoryMessageBroker,
@@ -71,14 +73,22 @@ async def test_a_message_id_is_forgotten_when_its_window_is_over() -> None:
     await broker.disconnect()
 
 
+class Counting(InMemoryMessageBroker):
+    """Counts what reaches it, and may change the limit that it tells, as a server of another configuration does."""
+
+    sent = 0
+    told_bytes_max = 1_000
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return msgspec.structs.replace(super().capabilities, payload_bytes_max=self.told_bytes_max)
+
+    async def publish(self, message: OutgoingMessage, **options: Any) -> Receipt:
+        self.sent += 1
+        return await super().publish(message, **options)
+
+
 async def test_an_oversized_event_does_not_reach_the_broker() -> None:
-    class Counting(InMemoryMessageBroker):
-        sent = 0
-
-        async def publish(self, message: OutgoingMessage, **options: Any) -> Receipt:
-            self.sent += 1
-            return await super().publish(message, **options)
-
     clock = running_clock()
     broker = Counting(clock=clock, payload_bytes_max=1_000)
     async with PolarisMessageBus(broker, clock=clock) as bus:
@@ -89,6 +99,23 @@ async def test_an_oversized_event_does_not_reach_the_broker() -> None:
         assert broker.sent == 0
         await bus.publish("polaris.health.x", health("m"))
         assert broker.sent == 1
+
+
+async def test_the_limit_is_that_of_the_server_that_is_connected_now() -> None:
+    clock = running_clock()
+    broker = Counting(clock=clock)
+    bus = PolarisMessageBus(broker, clock=clock)
+    async with bus:
+        await bus.publish("polaris.health.x", health("m" * 400))
+    broker.told_bytes_max = 500
+    async with bus:
+        with pytest.raises(PayloadTooLargeError) as refusal:
+            await bus.publish("polaris.health.x", health("m" * 400))
+        assert refusal.value.context["payload_bytes_max"] == 500
+        assert broker.sent == 1
+        broker.told_bytes_max = 1_000
+        await bus.publish("polaris.health.x", health("m" * 400))
+        assert broker.sent == 2
 
 
 async def test_a_message_is_compressed_from_1_kib_on() -> None:

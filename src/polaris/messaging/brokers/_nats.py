@@ -315,8 +315,10 @@ class NATSMessageBroker:
         headers = message.headers
         if message_id is not None:
             headers = {**headers, MESSAGE_ID_HEADER: message_id} if headers else {MESSAGE_ID_HEADER: message_id}
-        block = encode_headers(headers) if headers else None
-        size = len(message.payload) if block is None else len(message.payload) + len(block)
+        block, size = None, len(message.payload)
+        if headers:
+            block = encode_headers(headers)
+            size += len(block)
         limit = self._connection.payload_bytes_max
         if size > limit:
             # Without headers of its own the message is as large as the caller sees it, whatever the id adds.

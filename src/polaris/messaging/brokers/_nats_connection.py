@@ -70,7 +70,8 @@ class NATSConnection:
     @property
     def payload_bytes_max(self) -> int:
         """The limit of the server that was met last; before the first one, nats-server's default."""
-        return PAYLOAD_BYTES_ASSUMED if self._met is None else self._met.max_payload
+        met = self._met
+        return PAYLOAD_BYTES_ASSUMED if met is None else met._max_payload  # noqa: SLF001 - one call less a message
 
     def require_client(self, *, settling: bool = False) -> HardenedClient:
         """The client while messages can be sent; raises `BusConnectionError` otherwise.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 from typing import Any, ClassVar
 
+from polaris._correlation import CORRELATION_ID_CHARS_MAX, legal_correlation_id
 from polaris._correlation import _correlation_id as correlation_variable
-from polaris._correlation import current_correlation_id, legal_correlation_id
 from polaris.messaging._chain import (
     BoundMiddleware,
     MessageMiddleware,
@@ -33,7 +33,9 @@ class CorrelationMiddleware(BoundMiddleware):
     def around(self, next_handler: NextHandler) -> NextHandler:
         async def under_id(context: MessageContext) -> Any:
             # `correlation_scope`, written out: every message passes here.
-            chosen = context.correlation_id = legal_correlation_id(context.correlation_id)
+            chosen = context.correlation_id
+            if not chosen or len(chosen) > CORRELATION_ID_CHARS_MAX or not chosen.isprintable():
+                chosen = context.correlation_id = legal_correlation_id(chosen)
             token = correlation_variable.set(chosen)
             try:
                 return await next_handler(context)
@@ -48,7 +50,7 @@ class CorrelationMiddleware(BoundMiddleware):
             if context.direction is _PUBLISH:
                 # Its trace is current already, and its id may be.
                 correlation_id = context.correlation_id
-                if correlation_id and correlation_id == current_correlation_id():
+                if correlation_id and correlation_id == correlation_variable.get():
                     return next_handler(context)
             elif context.trace is not None:
                 return under_trace(context, context.trace)

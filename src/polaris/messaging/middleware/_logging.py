@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from polaris._correlation import correlation_scope, current_correlation_id
+from polaris._correlation import _correlation_id as correlation_variable
+from polaris._correlation import correlation_scope
 from polaris.messaging._chain import BoundMiddleware, NextHandler
 from polaris.messaging._context import MessageContext, MessageDirection
 
@@ -35,7 +36,8 @@ class LoggingMiddleware(BoundMiddleware):
         logger, wants = self._logger, self._wants
 
         async def run(context: MessageContext) -> Any:
-            if context.correlation_id is None or context.correlation_id != current_correlation_id():
+            correlation_id = context.correlation_id
+            if correlation_id is None or correlation_id != correlation_variable.get():
                 with correlation_scope(context.correlation_id) as context.correlation_id:
                     return await run(context)
             began_s = perf_counter()

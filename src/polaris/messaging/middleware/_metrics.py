@@ -59,16 +59,19 @@ class MetricsMiddleware(BoundMiddleware):
         async def run(context: MessageContext) -> Any:
             known = published if context.direction is _PUBLISH else delivered
             series = known.get((topic_pattern(context.topic), context.event_type)) or bind(known, context)
-            count = 1 if context.batch is None else len(context.batch)
-            began_s = perf_counter()
+            batch = context.batch
+            count = 1 if batch is None else len(batch)
+            seconds = series.seconds
+            began_s = 0.0 if seconds is None else perf_counter()
             try:
                 result = await next_handler(context)
             except BaseException:  # boundary: whatever it was, the message failed
                 series.failed.inc(count)
                 raise
-            series.done.inc(count)
-            if series.seconds is not None:
-                series.seconds.observe(perf_counter() - began_s, context.trace)
+            # As `inc`, which looks whether it is a number at all.
+            series.done.value += count
+            if seconds is not None:
+                seconds.observe(perf_counter() - began_s, context.trace)
             return result
 
         return run

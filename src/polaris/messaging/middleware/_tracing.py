@@ -77,9 +77,10 @@ class TracingMiddleware(BoundMiddleware):
         def run(context: MessageContext) -> Awaitable[Any]:
             if origin is not None and (found := origin(context)) is not None:
                 context.trace = found
-            if context.links or _is_recorded(context):
+            trace = context.trace
+            if context.links or (trace is not None and trace.sampled):
                 return self._record(context, next_handler)
-            if context.trace is not None:
+            if trace is not None:
                 return unrecorded(context)
             if context.direction is _PUBLISH:
                 if _passed_over.get() or not sample():
@@ -136,10 +137,6 @@ class TracingMiddleware(BoundMiddleware):
                 return await next_handler(context)
             finally:
                 context.trace = trace
-
-
-def _is_recorded(context: MessageContext) -> bool:
-    return context.trace is not None and context.trace.sampled
 
 
 def _global_tracer() -> Tracer:
