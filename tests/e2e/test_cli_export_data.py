@@ -35,7 +35,7 @@ def test_telemetry_becomes_a_file_by_its_ending_with_a_column_for_each_metric(po
     ended = polaris("export", "telemetry", "all.parquet")
     assert (ended.code, ended.complaint) == (0, "")
     assert ended.lines[0].startswith("all.parquet: 5 rows, ")
-    assert "duckdb" in ended.lines[-1]
+    assert len(ended.lines) == 1
     with duckdb.connect() as connection:
         found = connection.execute(f"SELECT * FROM '{polaris.folder}/all.parquet' ORDER BY timestamp")
         columns = [column[0] for column in found.description or ()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,10 +83,10 @@ def test_stats_tell_what_is_in_the_store(polaris: Polaris, store: Path) -> None:
 def test_a_backup_is_made_verified_and_put_back(polaris: Polaris, store: Path) -> None:
     ended = polaris("store", "backup", "copy.db")
     assert (ended.code, ended.complaint) == (0, "")
-    assert ended.lines[-1] == "next: polaris store restore copy.db"
+    assert re.fullmatch(r"copy\.db: .*, checked", ended.lines[-1])
     again = polaris("store", "backup", "copy.db")
     assert (again.code, again.output) == (2, "")
-    assert "destination" in again.complaint
+    assert "copy.db exists already; --force replaces it" in again.complaint
     made = polaris("store", "backup", "copy.db", "--force", "--json").json["backup"]
     assert made["bytes"] == (polaris.folder / "copy.db").stat().st_size
     assert polaris("store", "verify", "copy.db").code == 0
@@ -94,7 +95,7 @@ def test_a_backup_is_made_verified_and_put_back(polaris: Polaris, store: Path) -
     assert "--force" in refused.complaint
     store.unlink()
     restored = polaris("store", "restore", "copy.db")
-    assert (restored.code, restored.complaint, restored.lines[-1]) == (0, "", "next: polaris run")
+    assert (restored.code, restored.complaint, len(restored.lines)) == (0, "", 1)
     assert polaris("store", "restore", "copy.db", "--force", "--json").json["store"]["path"] == str(store)
     assert polaris("store", "verify", "--json").json == {"path": str(store), "whole": True, "findings": []}
 
@@ -104,7 +105,7 @@ def test_a_backup_into_a_folder_is_named_by_the_time(polaris: Polaris, store: Pa
     ended = polaris("store", "backup", "all backups")
     (made,) = (polaris.folder / "all backups").iterdir()
     assert made.name.startswith("polaris-20")
-    assert f"polaris store restore 'all backups/{made.name}'" in ended.output
+    assert ended.output.startswith(f"all backups/{made.name}: ")
 
 
 def test_a_damaged_store_is_told_and_not_copied(polaris: Polaris, store: Path) -> None:
@@ -156,7 +157,7 @@ def test_compaction_gives_room_back(polaris: Polaris, store: Path) -> None:
     asyncio.run(loosen())
     size = store.stat().st_size
     ended = polaris("store", "compact")
-    assert (ended.code, ended.complaint, ended.lines[-1]) == (0, "", "next: polaris run")
+    assert (ended.code, ended.complaint, len(ended.lines)) == (0, "", 2)
     assert "written anew" in ended.output
     assert store.stat().st_size < size / 4
     report = polaris("store", "compact", "--no-rewrite", "--json").json["report"]

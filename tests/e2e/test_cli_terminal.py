@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from tests.commands import ROOT, Polaris
 from tests.terminals import CTRL_C, PATIENCE_S, POLARIS, Terminal
+
+from polaris.storage import PolarisDataStore
 
 COLOUR = re.compile(r"\x1b\[\d+m")
 
@@ -45,14 +48,27 @@ def test_colours_and_the_next_step_are_for_terminals(terminals: list[Terminal], 
     assert plain.shown.replace("\r\n", "\n") == f"{piped.output}next: polaris run\n"
 
 
+def test_the_next_step_can_be_copied_whatever_a_file_is_called(terminals: list[Terminal], tmp_path: Path) -> None:
+    async def make() -> None:
+        (tmp_path / "polaris-data").mkdir()
+        async with PolarisDataStore.sqlite(tmp_path / "polaris-data" / "polaris.db"):
+            pass
+
+    asyncio.run(make())
+    backup = opened(terminals, tmp_path, "store", "backup", "my backup.db")
+    assert backup.ended() == 0
+    assert "next: polaris store restore 'my backup.db'" in backup.shown
+
+
 def test_work_that_lasts_shows_what_it_does_and_leaves_nothing_of_it(terminals: list[Terminal], tmp_path: Path) -> None:
     terminal = opened(terminals, tmp_path, "bench", "--seconds", "4")
     terminal.read("\r\x1b[Kbus: ")
-    terminal.resize(40)
+    terminal.resize(60)
     assert terminal.ended() == 0
-    table = terminal.shown.rpartition("\r\x1b[K")[2]
-    assert b"..." not in table.encode()
+    table = COLOUR.sub("", terminal.shown.rpartition("\r\x1b[K")[2]).replace("\r\n", "\n")
+    assert "..." not in table
     assert len(re.findall(r"(?m)^(?:bus|store): .*/s  ", table)) == 5
+    assert [line for line in table.splitlines() if len(line) > 60] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ import msgspec
 from polaris.cli import _exit
 from polaris.cli._bus import connected_bus
 from polaris.cli._near import hint
-from polaris.cli._output import duration_text, print_json, status_text
+from polaris.cli._output import duration_text, print_json, say_next, status_text
 from polaris.cli._store import opened_store
 from polaris.domain import AdaptationAction, AdaptationEvent, ExecutionResult, ExecutionResultEvent, ExecutionStatus
 from polaris.exceptions import DataStoreError
@@ -70,6 +71,8 @@ def act_on(settings: Settings, request: Request, *, as_json: bool) -> int:
         print_json({"action": action, "result": result})
     elif result is not None:
         _print(result)
+        if result.status is ExecutionStatus.SUCCESS:
+            say_next(f"polaris query {shlex.quote(request.system_id)}")
         if result.status is ExecutionStatus.REJECTED and request.system_id not in settings.systems:
             _exit.complain(f"nothing to act on is called {request.system_id!r}{_meant(settings, request.system_id)}")
     elif not request.wait:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
+
+import click
 
 from polaris.cli._commands import Option
 from polaris.exceptions import InvalidValueError
@@ -30,3 +33,9 @@ def deliver_text(text: str, output: Path | None) -> None:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidValueError("--output", f"a file that can be written ({error.strerror})", str(output)) from error
+
+
+def refuse_existing(output: Path, *, force: bool) -> None:
+    """Before any work is done. Raises `click.UsageError`."""
+    if not force and os.path.lexists(output):
+        raise click.UsageError(f"{output} exists already; --force replaces it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -17,7 +16,8 @@ from polaris.cli import _exit
 from polaris.cli._bus import connected_broker
 from polaris.cli._dlq_text import HEADINGS, SPARE_HEADINGS, facts_of, lines_of, printable, row_of
 from polaris.cli._near import hint
-from polaris.cli._output import print_json, print_json_line, print_table
+from polaris.cli._output import print_json, print_json_line, print_table, say_next
+from polaris.cli._progress import Progress
 from polaris.cli._publish import guarantee_of
 from polaris.exceptions import BusConnectionError, MessageBusError, UnconfirmedPublishError
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from polaris.messaging._dead_letter_entry import DeadLetterFilter
     from polaris.runtime import Settings
 
-PROGRESS_EVERY_S = 0.2
 NOTHING = "there are no such dead letters"
 
 
@@ -90,28 +89,6 @@ class Done(NamedTuple):
 Act = Callable[["DeadLetters", int], Awaitable[Done]]
 
 
-class Progress:
-    """One line on standard error that tells how far long work is; only where people can see it, and gone at the end."""
-
-    def __init__(self) -> None:
-        self._shown = False
-        self._visible = sys.stderr.isatty()
-        self._next_s = time.monotonic() + PROGRESS_EVERY_S
-
-    def tell(self, text: str) -> None:
-        """Show `text` instead of what stands there, unless that is too young."""
-        if self._visible and time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + PROGRESS_EVERY_S
-            self._shown = True
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Make room for other lines."""
-        if self._shown:
-            self._shown = False
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
 class Search:
     """The progress of looking through the stream."""
 
@@ -159,6 +136,7 @@ def list_letters(
     print_table(HEADINGS, rows, spare_columns=[HEADINGS.index(name) for name in SPARE_HEADINGS])
     if page.after is not None:
         _exit.complain(f"there are more; go on with --after {page.after}")
+    say_next(f"polaris dlq show {page.records[0].sequence}")
     return _exit.OK
 
 

@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from polaris.cli import _exit
-from polaris.cli._output import coloured, moment_text, print_json, value_text
+from polaris.cli._deliver import refuse_existing
+from polaris.cli._output import moment_text, print_json, say_next, value_text
 from polaris.cli._store import opened_store
 from polaris.cli._waiting import Doing
 
@@ -48,6 +49,7 @@ def export_telemetry(settings: Settings, wanted: Wanted, output: Path, kind: Any
     from polaris.storage import TimeRange, export_time_series
     from polaris.storage._ranges import TIME_MAX, TIME_MIN
 
+    refuse_existing(output, force=force)
     doing = Doing("opening the store")
     time_range = TimeRange(wanted.start or TIME_MIN, wanted.end or TIME_MAX)
 
@@ -83,6 +85,7 @@ def export_collection(
     """Write documents to a file."""
     from polaris.storage import export_documents
 
+    refuse_existing(output, force=force)
     doing = Doing("opening the store")
 
     async def work() -> ExportReport:
@@ -109,7 +112,7 @@ def _end(done: ExportReport, nothing: str, *, as_json: bool) -> int:
     elif done.rows:
         print(f"{done.path}: {done.rows} rows, {value_text(done.bytes, 'By')}")
         if done.path.suffix == ".parquet":
-            print(coloured(f"next: duckdb -c \"SELECT * FROM '{done.path}' LIMIT 10\"", "dim"))  # noqa: S608 # to be read
+            say_next(f"duckdb -c \"SELECT * FROM '{done.path}' LIMIT 10\"")  # noqa: S608 - to be read
     if not done.rows:
         _exit.complain(f"{nothing}: {done.path} is empty")
         return _exit.NOTHING_FOUND

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from polaris.cli import _exit
 from polaris.cli._store import opened_store
+from polaris.cli._waiting import Doing
 from polaris.exceptions import InvalidValueError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Picture(NamedTuple):
 
 def show_dependencies(settings: Settings, picture: Picture) -> int:
     """Print the dependencies, whether the node runs or not."""
-    return asyncio.run(_show(settings, picture))
+    return Doing("reading the store").run(_show(settings, picture))
 
 
 async def _show(settings: Settings, picture: Picture) -> int:

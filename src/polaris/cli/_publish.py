@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ import msgspec
 from polaris.cli import _exit
 from polaris.cli._bus import connected_bus
 from polaris.cli._near import hint
-from polaris.cli._output import print_json
+from polaris.cli._output import print_json, say_next
+from polaris.cli._waiting import Doing
 from polaris.domain import EVENTS, PolarisEvent
 from polaris.exceptions import MessageDecodeError, UnknownEventTypeError
 
@@ -33,11 +34,13 @@ def publish_event(settings: Settings, topic: str, text: str, *, type_name: str |
     """Publish the event in `text` (or standard input for `-`) on `topic` and print the receipt."""
     raw = sys.stdin.buffer.read(INPUT_BYTES_MAX) if text == "-" else text.encode()
     event = read_event(raw, topic, type_name)
-    receipt = asyncio.run(_publish(settings, topic, event))
+    receipt = Doing("publishing").run(_publish(settings, topic, event))
     if as_json:
         print_json({"event_id": event.event_id, **msgspec.to_builtins(receipt)})
     else:
         print(f"{event.event_id}  {guarantee_of(receipt)}")
+        if receipt.stream is not None:
+            say_next(f"polaris replay {shlex.quote(topic)}")
     return _exit.OK
 
 

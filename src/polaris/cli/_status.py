@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from polaris.cli import _exit
 from polaris.cli._node_http import ask_json
 from polaris.cli._output import ago, print_json, print_table, status_text
+from polaris.cli._waiting import Doing
 from polaris.runtime import DataFolder, NodeFile
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ def show_status(settings: Settings, *, as_json: bool) -> int:
         return _exit.UNAVAILABLE
     if running.http_url is None:
         return _show_file(running, as_json=as_json)
-    node = ask_json(running, "api/v1/node")
-    ready = ask_json(running, "readyz")
-    components = ask_json(running, "api/v1/components")
+    with Doing("asking the node").during():
+        node = ask_json(running, "api/v1/node")
+        ready = ask_json(running, "readyz")
+        components = ask_json(running, "api/v1/components")
     if node is None or ready is None or components is None:
         _exit.complain(f"the node (pid {running.pid}) runs, but {running.http_url} does not answer")
         return _exit.UNAVAILABLE

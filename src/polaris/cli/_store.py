@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from polaris.cli._waiting import Doing
 from polaris.exceptions import StoreConnectionError
 from polaris.runtime import DataFolder
 
@@ -48,4 +48,4 @@ def ask(settings: Settings, question: Callable[[PolarisDataStore], Awaitable[T]]
         async with opened_store(settings) as store:
             return await question(store)
 
-    return asyncio.run(answer())
+    return Doing("reading the store").run(answer())

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from polaris.cli import _exit
-from polaris.cli._output import coloured, print_json, print_table
+from polaris.cli._output import print_json, print_table, say_next
 from polaris.cli._waiting import Doing
 from polaris.exceptions import InvalidValueError, PolarisException, StoreConnectionError
 
@@ -129,7 +129,7 @@ def show_moves(settings: Settings, *, resume: bool, abandon: str | None, as_json
         print(f"{abandon}: stays where it is")
     if left:
         print_table(("SYSTEM", "FROM", "TO", "PHASE"), [tuple(one.values()) for one in left])
-        print(coloured("next: polaris store moves --resume, unless somebody is at them", "dim"))
+        say_next("polaris store moves --resume, unless somebody is at them")
     elif not resumed and abandon is None:
         print("no move is under way")
     return _exit.OK

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polaris.cli import _exit
-from polaris.cli._output import ago, coloured, print_json, print_table, value_text
+from polaris.cli._deliver import refuse_existing
+from polaris.cli._output import ago, coloured, print_json, print_table, say_next, value_text
 from polaris.cli._store import store_file
 from polaris.cli._waiting import Doing
 from polaris.exceptions import InvalidValueError, StoreConnectionError, StoreLockedError
@@ -17,6 +18,9 @@ from polaris.runtime import DataFolder
 if TYPE_CHECKING:
     from polaris.runtime import Settings
     from polaris.storage.backends.sqlite import CompactProgress, CopyProgress, StoreCopy, StoreFigures
+
+KNOWN_SINCE = 1971
+"""A year before which nothing was measured."""
 
 
 def show_stats(settings: Settings, *, count_points: bool, as_json: bool) -> int:
@@ -42,7 +46,7 @@ def show_stats(settings: Settings, *, count_points: bool, as_json: bool) -> int:
         print()
         counted = ("POINTS",) if count_points else ()
         rows = [
-            (one.name, str(one.series), *((str(one.points),) if count_points else ()), ago(one.newest))
+            (one.name, str(one.series), *((str(one.points),) if count_points else ()), _newest(one.newest))
             for one in figures.time_series
         ]
         print_table(("TIME SERIES", "SERIES", *counted, "NEWEST"), rows)
@@ -53,6 +57,11 @@ def show_stats(settings: Settings, *, count_points: bool, as_json: bool) -> int:
             [(one.name, str(one.documents), str(one.indexes)) for one in figures.documents],
         )
     return _exit.OK
+
+
+def _newest(moment: datetime | None) -> str:
+    """What is no measurement stands at the beginning of time."""
+    return "-" if moment is None or moment.year < KNOWN_SINCE else ago(moment)
 
 
 def compact_store(settings: Settings, *, rewrite_file: bool | None, as_json: bool) -> int:
@@ -80,7 +89,7 @@ def compact_store(settings: Settings, *, rewrite_file: bool | None, as_json: boo
             how = "not written anew"
         print(f"{path}: {done.rows_moved} rows moved, the file {how}")
         print(f"{_bytes(done.bytes_before)} before, {_bytes(done.bytes_after)} now")
-        _next("polaris run")
+        say_next("polaris run")
     return _exit.OK
 
 
@@ -91,6 +100,7 @@ def back_up_store(settings: Settings, destination: Path, *, force: bool, as_json
     path = _existing(settings)
     if destination.is_dir():
         destination = destination / f"{path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{path.suffix}"
+    refuse_existing(destination, force=force)
     doing = Doing("opening the store")
 
     async def work() -> StoreCopy:
@@ -103,7 +113,7 @@ def back_up_store(settings: Settings, destination: Path, *, force: bool, as_json
         print_json({"store": str(path), "backup": _facts(done)})
     else:
         print(f"{destination}: {_bytes(done.bytes)}, schema version {done.schema_version}, checked")
-        _next(f"polaris store restore {shlex.quote(str(destination))}")
+        say_next(f"polaris store restore {shlex.quote(str(destination))}")
     return _exit.OK
 
 
@@ -127,7 +137,7 @@ def restore_backup(settings: Settings, backup: Path, *, force: bool, as_json: bo
         print_json({"backup": str(backup), "store": _facts(done)})
     else:
         print(f"{target}: {_bytes(done.bytes)}, schema version {done.schema_version}, checked")
-        _next("polaris run")
+        say_next("polaris run")
     return _exit.OK
 
 
@@ -152,7 +162,7 @@ def verify_file(settings: Settings, file: Path | None, *, as_json: bool) -> int:
         print(f"{path}: {coloured('damaged', 'red')}")
         for finding in found:
             print(f"  {finding}")
-        _next("polaris store restore BACKUP --force, with a backup that polaris store verify BACKUP finds whole")
+        _advise("polaris store restore BACKUP --force, with a backup that polaris store verify BACKUP finds whole")
     return _exit.FAILED if found else _exit.OK
 
 
@@ -187,5 +197,6 @@ def _bytes(size: int) -> str:
     return value_text(size, "By")
 
 
-def _next(step: str) -> None:
+def _advise(step: str) -> None:
+    """As `say_next`, for programs too: it is what the answer is about."""
     print(coloured(f"next: {step}", "dim"))

@@ -11,7 +11,8 @@ from typing import Any, cast
 import click
 import pytest
 
-from polaris.cli._dlq import Done, Progress, Selection, Wanted, _do_all
+from polaris.cli._dlq import Done, Selection, Wanted, _do_all
+from polaris.cli._progress import Progress
 from polaris.exceptions import BusConnectionError, InvalidTopicError, PublishError, UnconfirmedPublishError
 from polaris.messaging import DeadLetterReason, DeadLetters
 
