@@ -1,6 +1,7 @@
 // Changes: they need the node's token, which is asked for once and kept as long as the tab is open.
 
 import { signal } from '@preact/signals'
+import type { Page } from './paged'
 import type { Action, DeadLetter, DeadLetterDetails } from './types'
 
 const TIMEOUT_MS = 15_000
@@ -22,15 +23,16 @@ function forgetToken(): void {
 /** The node refused, in its own words. */
 export class Refused extends Error {}
 
-async function ask(method: string, path: string, body?: unknown): Promise<Response> {
+async function ask(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
   const headers: Record<string, string> = {}
   const token = sessionStorage.getItem(KEPT_AS)
   if (token !== null) headers['Authorization'] = `Bearer ${token}`
   if (body !== undefined) headers['Content-Type'] = 'application/json'
   const content = body === undefined ? null : JSON.stringify(body)
+  const signals = [AbortSignal.timeout(TIMEOUT_MS), ...(signal ? [signal] : [])]
   let answer: Response
   try {
-    answer = await fetch(`api/v1/${path}`, { method, headers, body: content, signal: AbortSignal.timeout(TIMEOUT_MS) })
+    answer = await fetch(`api/v1/${path}`, { method, headers, body: content, signal: AbortSignal.any(signals) })
   } catch {
     throw new Refused('The node did not answer.')
   }
@@ -45,9 +47,12 @@ export const changes = {
     (await (
       await ask('POST', `systems/${encodeURIComponent(system)}/actions`, { action_type, parameters, action_id })
     ).json()) as Action,
-  deadLetters: async () =>
-    ((await (await ask('GET', `dead-letters?limit=${DEAD_LETTERS_SHOWN}`)).json()) as { dead_letters: DeadLetter[] })
-      .dead_letters,
+  deadLetters: async (cursor: string | null, signal?: AbortSignal): Promise<Page<DeadLetter>> => {
+    const query = new URLSearchParams({ limit: String(DEAD_LETTERS_SHOWN), ...(cursor ? { cursor } : {}) })
+    const answer = await ask('GET', `dead-letters?${query}`, undefined, signal)
+    const found = (await answer.json()) as { dead_letters: DeadLetter[]; next_cursor: string | null }
+    return { items: found.dead_letters, next: found.next_cursor }
+  },
   deadLetter: async (sequence: number) =>
     (await (await ask('GET', `dead-letters/${sequence}`)).json()) as DeadLetterDetails,
   replay: (sequence: number) => ask('POST', `dead-letters/${sequence}/replay`),

@@ -27,6 +27,9 @@ function scaled(value: number, base: number, names: string[]): string {
   return `${digits(value, step === 0 || size >= 100 ? 0 : size >= 10 ? 1 : 2)}${name.length > 1 ? ' ' : ''}${name}`
 }
 
+/** How much a second; nothing known is a dash. */
+export const rate = (value: number | null | undefined): string => (value == null ? NONE : `${number(value)} /s`)
+
 export const bytes = (value: number): string => scaled(value, 1024, ['B ', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']).trimEnd()
 
 /** A duration as measured: `250 µs`, `3.4 ms`, `1.25 s`, `4 min 10 s`. */

@@ -1,6 +1,6 @@
 // What is around every view: who the node is and how it does, the ways to the views, the documents.
 
-import { number, span } from './format'
+import { number, rate, span } from './format'
 import { HealthPill, Pill } from './pills'
 import { link, route, type View } from './route'
 import { connection, node, now, systems } from './store'
@@ -26,10 +26,6 @@ export function Header() {
       <dl class="facts" aria-label="Node">
         <Fact name="Systems" value={facts ? number(systems.value.size) : '–'} />
         <Fact name="Samples" value={rate(fresh?.rates.samples_per_s)} />
-        <Fact name="Values" value={rate(fresh?.rates.values_per_s)} />
-        {facts?.rates.messages_per_s == null ? null : (
-          <Fact name="Messages" value={rate(fresh?.rates.messages_per_s)} />
-        )}
         <Fact name="Uptime" value={fresh ? span((now.value - Date.parse(fresh.started_at)) / 1000) : '–'} />
       </dl>
       <span class="connection" role="status" data-connection={connection.value}>
@@ -38,8 +34,6 @@ export function Header() {
     </header>
   )
 }
-
-const rate = (value: number | null | undefined): string => (value == null ? '–' : `${number(value)} /s`)
 
 function Fact({ name, value }: { name: string; value: string }) {
   return (
@@ -62,11 +56,18 @@ const VIEWS: [View, string][] = [
 
 export function Ways() {
   const shown = route.value.view
+  const letters = node.value?.dead_letters ?? 0
   return (
     <nav class="ways" aria-label="Views">
       {VIEWS.map(([view, name]) => (
         <a key={view} href={link(view)} aria-current={view === shown ? 'page' : undefined}>
           {name}
+          {view === 'bus' && letters > 0 ? (
+            <span class="badge" title={`${letters} dead letters wait`}>
+              {letters}
+              <span class="unseen"> dead letters</span>
+            </span>
+          ) : null}
         </a>
       ))}
     </nav>

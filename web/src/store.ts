@@ -1,9 +1,12 @@
 // Everything the page knows, as signals; views read them and nothing else.
 
-import { batch, computed, signal } from '@preact/signals'
+import { batch, computed, effect, signal } from '@preact/signals'
 import { ACTIONS_SHOWN } from './api'
 import { route } from './route'
 import type { Action, Component, NodeFacts, Sample, System } from './types'
+
+const PACE_MS = 250
+export const RATES_KEPT = 90
 
 export type Connection = 'connecting' | 'live' | 'reconnecting'
 
@@ -25,6 +28,30 @@ export const now = computed(() => tick.value + skew.value)
 setInterval(() => {
   tick.value = Date.now()
 }, 1000)
+
+/** The systems, but at most four times a second: for views that draw all of them. */
+export const paced = signal<ReadonlyMap<string, System>>(new Map())
+let pacing = false
+
+effect(() => {
+  const next = systems.value
+  if (pacing) return
+  paced.value = next
+  pacing = true
+  setTimeout(() => {
+    pacing = false
+    paced.value = systems.peek()
+  }, PACE_MS)
+})
+
+export interface Rates {
+  at: number
+  samples: number | null
+  values: number | null
+}
+
+/** What flowed through the node in the last minutes, as its stream told. */
+export const rates = signal<readonly Rates[]>([])
 
 export const nodeTime = (): number => Date.now() + skew.peek()
 
@@ -50,6 +77,10 @@ export function onSample(listener: Listener): () => void {
 export function takeNode(facts: NodeFacts): void {
   skew.value = Date.parse(facts.now) - Date.now()
   node.value = facts
+  const { samples_per_s, values_per_s } = facts.rates
+  const next = { at: Date.parse(facts.now), samples: samples_per_s, values: values_per_s }
+  const former = rates.peek().filter(({ at }) => at < next.at)
+  rates.value = [...former, next].slice(-RATES_KEPT)
 }
 
 export function takeAll(facts: NodeFacts, all: System[], recent: Action[], parts: Component[]): void {

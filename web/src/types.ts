@@ -37,7 +37,17 @@ export interface System {
   stale: boolean
   stale_after_s: number | null
   metrics: Record<string, Reading>
+  metadata: Record<string, unknown>
   supported_actions: string[]
+  samples: SampleBooks | null
+}
+
+/** Where the samples are that the node took: `sampled = confirmed + waiting + dropped`. */
+export interface SampleBooks {
+  sampled: number
+  confirmed: number
+  waiting: number
+  dropped: number
 }
 
 export interface Sample {
@@ -81,6 +91,10 @@ export interface Component {
   message: string
   since: string | null
   details: Record<string, Scalar>
+  /** Whether the node is not ready without it. */
+  essential?: boolean
+  /** What to do about it; empty when all is well. */
+  remedy?: string
 }
 
 export interface SeriesAnswer {
@@ -105,10 +119,26 @@ export interface DeadLetter {
   error_code: string
   error_message: string
   attempts: number
+  first_at: string
+  failed_at: string
+  correlation_id: string | null
   payload_bytes: number
 }
 
 export interface DeadLetterDetails extends DeadLetter {
   payload: string
   headers: Record<string, string>
+}
+
+export interface Dependency {
+  source_system: string
+  target_system: string
+  dependency_type: string
+  strength: number
+}
+
+export interface BusFacts {
+  state: string
+  published: { kind: string; published: number; confirmed: number; waiting: number; dropped: Record<string, number> }[]
+  subscriptions: { name: string; pattern: string; in_flight: number; paused: boolean; counts: Record<string, number> }[]
 }

@@ -66,7 +66,7 @@ def _facts(settings: Settings) -> dict[str, str]:
     return {
         "data folder": redact_text(str(settings.data_dir)),
         "store": redact_text(where),
-        "bus": "servers of their own" if settings.nats.servers else "embedded NATS server",
+        "bus server": "not of this node" if settings.nats.servers else "embedded in this node",
         "process": str(os.getpid()),
         "Python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

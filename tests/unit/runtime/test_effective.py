@@ -101,4 +101,4 @@ def test_every_setting_of_the_package_has_its_words_and_default() -> None:
     told = configuration_of(Settings(), OF_A_PROGRAM)
     assert by_key(told)["actions.attempts_max"].description.startswith("Attempts in all")
     assert by_key(told)["actions.attempts_max"].default == 3
-    assert (told.left_out, told.facts["bus"]) == (0, "embedded NATS server")
+    assert (told.left_out, told.facts["bus server"]) == (0, "embedded in this node")
