@@ -16,9 +16,9 @@ from polaris.api import (
     StreamView,
     Tap,
 )
-from polaris.domain import HealthStatus
+from polaris.domain import HealthStatus, SystemState, TelemetryEvent
 from polaris.exceptions import BusConnectionError
-from polaris.messaging import InMemoryMessageBroker
+from polaris.messaging import EventCodec, InMemoryMessageBroker, OutgoingMessage, telemetry_topic
 from polaris.runtime._taps import Taps
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -45,6 +45,7 @@ class LivingInspection:
         self.broker = InMemoryMessageBroker()
         """What passes on it can be tapped, once it is connected."""
         self.taps = Taps(self.broker)
+        self._codec = EventCodec()
         self.mute = False
         """Whether the broker does not answer."""
         self.stream = StreamView(
@@ -93,3 +94,8 @@ class LivingInspection:
 
     async def tap(self, pattern: str) -> Tap:
         return await self.taps.open(pattern)
+
+    async def let_pass(self, state: SystemState) -> None:
+        """Publish the state, for whoever taps the bus."""
+        payload = self._codec.encode(TelemetryEvent(state, source="polaris/atlas"))
+        await self.broker.publish(OutgoingMessage(telemetry_topic(state.system_id), payload))
