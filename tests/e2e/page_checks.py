@@ -7,6 +7,7 @@ as for a node in memory.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 
@@ -19,14 +20,19 @@ RETURNS_MS = 30_000
 
 
 async def data_appear(watched: Watched) -> None:
-    """The node, its systems with values, a drawn chart and the components are there; nothing waits any more."""
+    """The node and its systems with values are there; on the overview also what flows, and the components, and on the
+    view of a system a drawn chart. Nothing waits any more."""
     page = watched.page
     await expect(page.locator("[data-connection=live]")).to_be_visible(timeout=APPEARS_MS)
     await expect(page.locator("[data-system]").first).to_be_visible(timeout=APPEARS_MS)
     await expect(page.locator("[data-system] .value:not(.absent)").first).to_be_visible(timeout=APPEARS_MS)
-    await expect(page.locator(".plot[data-state=shown] canvas").first).to_be_visible(timeout=APPEARS_MS)
-    await expect(page.locator("[data-component]").first).to_be_visible(timeout=APPEARS_MS)
-    await chart_is_painted(page)
+    if await page.locator("main").get_attribute("data-view") == "overview":
+        await expect(page.locator("[data-component]").first).to_be_visible(timeout=APPEARS_MS)
+        await expect(page.locator("[data-rate=telemetry]")).to_contain_text(re.compile(r"\d"), timeout=APPEARS_MS)
+        await expect(page.locator("[data-rate=messages]")).to_contain_text(re.compile(r"\d"), timeout=APPEARS_MS)
+    else:
+        await expect(page.locator(".plot[data-state=shown] canvas").first).to_be_visible(timeout=APPEARS_MS)
+        await chart_is_painted(page)
 
 
 async def chart_is_painted(page: Page) -> None:
@@ -48,11 +54,11 @@ async def chart_is_painted(page: Page) -> None:
 
 
 async def shown_values(page: Page) -> list[str]:
-    return await page.locator("[data-value]").all_inner_texts()
+    return await page.locator("[data-value], [data-system] .value").all_inner_texts()
 
 
 async def data_move(watched: Watched) -> None:
-    """The numbers of the charts change by themselves, and the last sample stays young."""
+    """The numbers of systems and charts change by themselves, and the last sample stays young."""
     page = watched.page
     before = await shown_values(page)
     deadline = time.monotonic() + MOVES_S
@@ -107,7 +113,7 @@ async def it_works_by_keyboard(watched: Watched) -> None:
     last = page.locator("[data-system]").last
     name = await last.get_attribute("data-system")
     await page.evaluate("document.activeElement?.blur?.()")
-    for _ in range(60):
+    for _ in range(120):
         await page.keyboard.press("Tab")
         if await page.evaluate("document.activeElement?.dataset?.system ?? null") == name:
             break

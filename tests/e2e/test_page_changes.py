@@ -1,15 +1,14 @@
-"""The page of a real node changes things: an action reaches its system, a dead letter is replayed and dropped."""
+"""The page of a real node changes things: an action reaches its system."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import nats
 import pytest
 from playwright.async_api import Page, expect
 from tests.e2e import page_checks as check
 from tests.e2e.browsing import browsing, watching
-from tests.nodes import NodeUnderTest, a_node
+from tests.nodes import a_node
 from tests.witness_connector import read_journal
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -24,7 +23,7 @@ async def run_once(page: Page, token: str | None) -> None:
     await page.get_by_role("dialog").get_by_role("button", name="Run", exact=True).click()
 
 
-async def test_an_action_and_a_dead_letter_are_dealt_with_on_the_page(tmp_path: Path) -> None:
+async def test_an_action_from_the_page_reaches_its_system_once_and_only_with_the_token(tmp_path: Path) -> None:
     journal = tmp_path / "web.jsonl"
     options = {"journal": str(journal), "before_s": 0.0}
     system = {"connector": "tests.witness_connector:WitnessConnector", "interval_s": 0.1, "options": options}
@@ -47,27 +46,12 @@ async def test_an_action_and_a_dead_letter_are_dealt_with_on_the_page(tmp_path: 
             await expect(page.locator("[data-action] .status-success")).to_be_visible(timeout=PATIENCE_MS)
             assert actions_begun(journal) == [await page.locator("[data-action]").get_attribute("data-action")]
 
-            await put_aside(node, b"\x00\xff no event")
-            letter = page.locator("[data-dead-letter]")
-            await expect(letter).to_be_visible(timeout=PATIENCE_MS)
-            number = await letter.get_attribute("data-dead-letter")
-            await letter.locator("summary").click()
-            await expect(letter.locator("pre")).to_have_text("00 ff 20 6e 6f 20 65 76 65 6e 74")
-            await check.it_can_be_read(watched)
-            await letter.get_by_role("button", name="Replay …").click()
-            await page.get_by_role("dialog").get_by_role("button", name="Replay").click()
-            again = page.locator(f"[data-dead-letter]:not([data-dead-letter='{number}'])")
-            await expect(again).to_be_visible(timeout=PATIENCE_MS)
-
-            await again.locator("summary").click()
-            await again.get_by_role("button", name="Drop …").click()
-            await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
-            await expect(again).to_be_visible()
-            await again.get_by_role("button", name="Drop …").click()
-            await page.get_by_role("dialog").get_by_role("button", name="Drop").click()
-            await expect(page.locator("[data-dead-letter]")).to_have_count(0, timeout=PATIENCE_MS)
-            status, answer = await node.get("api/v1/dead-letters")
-            assert (status, answer["dead_letters"]) == (200, [])
+            row = page.locator("[data-action]")
+            await expect(row.get_by_role("link")).to_have_attribute(
+                "href", f"#/adaptations/{actions_begun(journal)[0]}"
+            )
+            # The same action is marked on the charts, where it began.
+            await expect(page.locator(".mark.status-success").first).to_be_attached()
             # The wrong token is told by the browser too; nothing else is.
             (error,) = watched.errors
             assert REFUSED in error
@@ -77,11 +61,3 @@ async def test_an_action_and_a_dead_letter_are_dealt_with_on_the_page(tmp_path: 
 
 def actions_begun(journal: Path) -> list[str | None]:
     return [line.action_id for line in read_journal(journal) if line.event == "begin"]
-
-
-async def put_aside(node: NodeUnderTest, payload: bytes) -> None:
-    client = await nats.connect(str(node.file.bus_url), token=node.file.bus_token)
-    try:
-        await client.jetstream().publish("polaris.telemetry.web", payload)
-    finally:
-        await client.close()

@@ -57,6 +57,9 @@ async def test_the_page_fits_a_phone() -> None:
     ):
         await check.data_appear(watched)
         await check.it_fits(watched)
+        await watched.page.goto(server.url + HOST)
+        await check.data_appear(watched)
+        await check.it_fits(watched)
         await watched.page.get_by_text("metrics choose").click()
         await check.it_fits(watched)
         await check.it_can_be_read(watched)
@@ -205,21 +208,24 @@ async def test_a_system_that_falls_ill_says_why_and_takes_it_back() -> None:
     async with serving(view) as server, browsing() as browser, watching(browser, server.url + HOST) as watched:
         card = watched.page.locator("[data-system=host]")
         await expect(card).to_contain_text("healthy")
-        state = SystemState(
-            "host",
-            view.node().now,
-            view.states["host"][-1].metrics,
-            HealthStatus.CRITICAL,
-            {"health.reasons": ["cpu at 98 %"]},
-        )
-        view.states["host"].append(state)
-        view.live.publish(SampleUpdate.of(state))
+        fall_ill(view, "cpu at 98 %")
         await expect(card).to_contain_text("critical")
         await expect(card).to_contain_text("cpu at 98 %")
         view.sample("host")
         await expect(card).to_contain_text("healthy")
         await expect(card).not_to_contain_text("cpu at 98 %")
+        # Again before the page asks for a system another time: it must not forget to.
+        fall_ill(view, "disk is full")
+        await expect(card).to_contain_text("critical")
+        await expect(card).to_contain_text("disk is full", timeout=15_000)
         check.it_was_clean(watched)
+
+
+def fall_ill(view: LivingView, why: str) -> None:
+    metrics = view.states["host"][-1].metrics
+    state = SystemState("host", view.node().now, metrics, HealthStatus.CRITICAL, {"health.reasons": [why]})
+    view.states["host"].append(state)
+    view.live.publish(SampleUpdate.of(state))
 
 
 async def test_charts_are_chosen_and_the_range_is_changed_and_both_are_kept() -> None:
@@ -242,6 +248,7 @@ async def test_charts_are_chosen_and_the_range_is_changed_and_both_are_kept() ->
         await page.reload()
         await expect(page.locator("[data-metric='system.memory.usage']")).to_be_visible()
         await expect(page.locator("[data-metric='system.cpu.utilization']")).to_have_count(0)
+        await expect(page.get_by_role("button", name="1 h")).to_have_attribute("aria-pressed", "true")
         check.it_was_clean(watched)
 
 

@@ -21,18 +21,27 @@ export const api = {
   system: (id: string) => get<System>(`systems/${encodeURIComponent(id)}`),
   actions: async () => (await get<{ actions: Action[] }>('actions', { limit: ACTIONS_SHOWN })).actions,
   components: async () => (await get<{ components: Component[] }>('components')).components,
-  series: (id: string, metric: string, start: number, limit: number, signal: AbortSignal) =>
+  /** The newest `limit` points from `start` on; times are seconds since the epoch. */
+  series: (id: string, metric: string, start: number, limit: number, signal: AbortSignal, end: number | null = null) =>
     get<SeriesAnswer>(
       `systems/${encodeURIComponent(id)}/series`,
-      { metric, start: new Date(start * 1000).toISOString(), end: FAR, limit },
+      { metric, start: new Date(start * 1000).toISOString(), end: end === null ? FAR : new Date(end * 1000).toISOString(), limit },
       signal,
     ),
-  aggregates: (id: string, metric: string, start: number, end: number, bucket_s: number, signal: AbortSignal) =>
+  aggregates: (
+    id: string,
+    metric: string,
+    aggregation: 'avg' | 'min' | 'max',
+    start: number,
+    end: number,
+    bucket_s: number,
+    signal: AbortSignal,
+  ) =>
     get<AggregatesAnswer>(
       `systems/${encodeURIComponent(id)}/aggregates`,
       {
         metric,
-        aggregation: 'avg',
+        aggregation,
         bucket_s,
         start: new Date(start * 1000).toISOString(),
         end: new Date(end * 1000).toISOString(),

@@ -2,13 +2,21 @@
 
 import { span } from './format'
 import { HealthPill } from './pills'
+import { link } from './route'
 import { components, loaded, now } from './store'
 
 export function Components() {
   const all = components.value
   return (
     <section class="components" aria-labelledby="components-title">
-      <h2 id="components-title">Components</h2>
+      <div class="row head">
+        <h2 id="components-title">Components</h2>
+        {all.length > 0 ? (
+          <a class="small" href={link('node')}>
+            Health
+          </a>
+        ) : null}
+      </div>
       {all.length === 0 ? (
         <p class="waiting card">{loaded.value ? 'The node reports no components.' : 'Waiting for the node …'}</p>
       ) : (
