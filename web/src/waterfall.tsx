@@ -123,7 +123,6 @@ function Row({ node, tree, current, shut, choose, fold }: RowProps) {
       aria-level={node.depth + 1}
       aria-selected={current}
       aria-expanded={parts > 0 ? !shut : undefined}
-      aria-label={spoken(node, tree)}
       tabIndex={current ? 0 : -1}
       data-span={span.span_id}
       onClick={() => choose(span.span_id)}
@@ -143,10 +142,9 @@ function Row({ node, tree, current, shut, choose, fold }: RowProps) {
         </span>
         <span class="clip" title={span.name}>
           {titleOf(span)}
-        </span>
-        {isError(span) ? <span class="flag">error</span> : null}
-        {node.linked ? <span class="tag">batch</span> : null}
-      </span>
+        </span>{' '}
+        {isError(span) ? <span class="flag">error</span> : null} {node.linked ? <span class="tag">batch</span> : null}
+      </span>{' '}
       <span class="lane">
         <span class={`fall-bar of-${familyOf(span)}`} style={{ left: `${left * 100}%`, width: `${Math.max(width * 100, 0.15)}%` }} />
         <span
@@ -156,6 +154,7 @@ function Row({ node, tree, current, shut, choose, fold }: RowProps) {
           {seconds(span.duration_s)}
         </span>
       </span>
+      <span class="unseen">{spoken(node, tree)}</span>
     </div>
   )
 }
@@ -166,9 +165,9 @@ function titleOf(span: Span): string {
   return attempt === null ? span.name : `${span.name} ${attempt}`
 }
 
+/** What the bar shows to those who see it. */
 function spoken(node: Node, tree: Tree): string {
-  const { span } = node
-  const error = errorOf(span)
-  const after = seconds((startOf(span) - tree.begin) / 1000)
-  return `${titleOf(span)}, after ${after}, took ${seconds(span.duration_s)}${error ? `, error: ${error}` : ''}${node.linked ? ', of another trace' : ''}`
+  const error = errorOf(node.span)
+  const after = seconds((startOf(node.span) - tree.begin) / 1000)
+  return ` after ${after}${error ? `, error: ${error}` : ''}${node.linked ? ', of another trace' : ''}`
 }
