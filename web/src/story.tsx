@@ -211,7 +211,7 @@ function Step({ chapter, begin, children }: { chapter: Chapter; begin: number; c
   return (
     <li class={`${kind} ${error === undefined ? '' : 'failed'}`} data-step={kind}>
       <span class="at small muted">{at === null ? '' : at <= begin ? moment(new Date(at).toISOString()) : `+ ${seconds((at - begin) / 1000)}`}</span>
-      <span class={`mark ${chapter.tone ?? ''}`} aria-hidden="true" />
+      <span class={`knot ${chapter.tone ?? ''}`} aria-hidden="true" />
       <div class="what">
         <p class="row">
           <strong>{title}</strong>

@@ -144,7 +144,7 @@ function Row({ action, former }: { action: WholeAction; former: WholeAction | un
       <time class="at small muted" dateTime={action.created_at} title={whole(action.created_at)}>
         {at.toLocaleTimeString('en-GB')}
       </time>
-      <span class={`mark status-${action.status}`} aria-hidden="true" />
+      <span class={`knot status-${action.status}`} aria-hidden="true" />
       <div class="what">
         <p class="row">
           <span class="clip">
