@@ -185,6 +185,8 @@ class Pair:
         self.memory = MemoryTimeSeries(self.journal)
         self.engines = (self.memory, session.time_series)
         self.model = Model()
+        self.is_parted = False
+        """Whether a late point was retired in slices: which points go together is each engine's own matter."""
 
     def run(self, step: tuple[Any, ...]) -> None:
         kind = step[0]
@@ -227,6 +229,7 @@ class Pair:
         for retain in retains:
             went = 0
             while part := retain("m", since, rows_max):
+                self.is_parted |= self.model.overlaps and went > 0
                 went += part
             assert went == expected
 
@@ -253,6 +256,8 @@ class Pair:
             first, second = (found[cell] for found in answers)
             assert first.approximate == second.approximate
             for name in request.aggregations:
+                if self.is_parted and name in ("rate", "increase"):
+                    continue
                 assert close(first.values[name], second.values[name], scale, name), (name, first, second)
 
 
