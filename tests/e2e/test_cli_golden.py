@@ -289,5 +289,23 @@ def test_no_line_is_broken_by_a_terminal_of_80_columns(name: str, scene: Scene) 
     assert [line for line in text.splitlines() if len(line) > 80] == []
 
 
+POKE = '{"action": {"action_id": "published-1", "action_type": "poke", "target_system": "pump"}}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "step"),
+    [
+        (("act", "pump", "poke"), "polaris query pump"),
+        (("publish", "polaris.adaptations.pump", POKE), "polaris replay polaris.adaptations.pump"),
+    ],
+    ids=["act", "publish"],
+)
+def test_after_a_change_people_are_told_where_to_look_and_programs_are_not(
+    arguments: tuple[str, ...], step: str, scene: Scene
+) -> None:
+    assert f"next: {step}\n[0]\n" in shown(scene.folder, arguments, WAYS[2])
+    assert "next:" not in shown(scene.folder, arguments, WAYS[3])
+
+
 def test_every_file_is_compared_with_something() -> None:
     assert {file.stem for file in GOLDEN.iterdir()} == {*HELP, *BESIDE_A_NODE, *WITHOUT_A_NODE}
