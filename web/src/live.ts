@@ -9,6 +9,7 @@ const BACKOFF_MIN_MS = 500
 const BACKOFF_MAX_MS = 5_000
 /** The node sends a heartbeat every 5 s; three missed ones mean a dead connection. */
 const SILENCE_MAX_MS = 15_000
+const LEARN_EVERY_MS = 5_000
 
 let source: EventSource | null = null
 let lastEventId = ''
@@ -17,7 +18,8 @@ let attempt = 0
 let retryTimer: ReturnType<typeof setTimeout> | undefined
 let reading = false
 let readAgain = false
-const asked = new Set<string>()
+/** Systems asked for lately, and whether there was a reason to ask again since. */
+const asked = new Map<string, boolean>()
 
 export function start(): void {
   open()
@@ -113,10 +115,15 @@ async function readAll(): Promise<void> {
   }
 }
 
-/** Ask for the facts of a system that a sample told of; each system at most once in five seconds. */
+/** Ask for the facts of a system that a sample told of: at most once in five seconds, and never the last time in vain. */
 function learn(id: string): void {
-  if (asked.has(id)) return
-  asked.add(id)
-  setTimeout(() => asked.delete(id), 5000)
+  const resting = asked.has(id)
+  asked.set(id, resting)
+  if (resting) return
   api.system(id).then(takeSystem, () => undefined)
+  setTimeout(() => {
+    const again = asked.get(id) === true
+    asked.delete(id)
+    if (again && source) learn(id)
+  }, LEARN_EVERY_MS)
 }
