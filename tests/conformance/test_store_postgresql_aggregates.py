@@ -13,6 +13,7 @@ from tests.conformance.conftest import QuickPostgres, schema_numbers
 from tests.postgres_servers import VERSIONS
 
 from polaris.storage import AggregationType, FieldValue, PolarisDataStore, TimeRange, TimeSeriesPoint
+from polaris.storage._rollups import RetentionPolicy, RollupPolicy
 from polaris.storage.backends.postgresql import _aggregate_numbers, _aggregate_sql
 from polaris.storage.backends.postgresql._link import Link
 
@@ -120,6 +121,43 @@ async def test_many_at_once_are_what_each_is_alone(
                 name: None if value is None else pytest.approx(value, rel=1e-9, abs=1e-9)
                 for name, value in other.values.items()
             }
+
+
+async def test_rollups_are_added_to_what_the_server_counts(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_one_by_one: list[str] = []
+    original = Link.rows
+
+    async def seen(link: Link, sql: str, *values: Any) -> list[Any]:
+        if sql.startswith("SELECT series, ts, f, i FROM"):
+            read_one_by_one.append(sql)
+        return await original(link, sql, *values)
+
+    monkeypatch.setattr(Link, "rows", seen)
+    for store in stores:
+        await store.time_series.set_retention("m", RetentionPolicy(None, [RollupPolicy(10 * MINUTE)]))
+        await store.time_series.store_many("m", of_hosts(random.Random(2), 400))
+        assert await store.time_series.apply_retention("m", T0) > 100
+        await store.time_series.store_many("m", of_hosts(random.Random(4), 60))
+    approximate = set()
+    for names in (["avg", "sum", "min", "max", "count"], ["count"], ["max"], {"v": ["avg"], "w": ["min", "count"]}):
+        for group_by in (["host", "zone"], "zone", None):
+            for bucket in (None, 10 * MINUTE, 13 * MINUTE, "day"):
+                for span in (ALL, TimeRange(T0 - 95 * MINUTE, T0 + 33 * MINUTE)):
+                    asked = ("m", span, names, group_by)
+                    expected, found = [
+                        await store.time_series.aggregate_many(*asked, bucket=bucket) for store in stores
+                    ]
+                    assert found
+                    assert [(row.timestamp, row.field, row.tags, row.count, row.approximate) for row in found] == [
+                        (row.timestamp, row.field, row.tags, row.count, row.approximate) for row in expected
+                    ]
+                    for row, other in zip(found, expected, strict=True):
+                        assert row.values == pytest.approx(other.values, rel=1e-12, abs=1e-9), (row, other)
+                    approximate |= {row.approximate for row in found}
+    assert approximate == {True, False}
+    assert not read_one_by_one
+    await stores[1].time_series.aggregate_many("m", ALL, ["last"])
+    assert read_one_by_one
 
 
 async def test_what_a_sum_loses_is_added_up_again_exactly(server: PolarisDataStore) -> None:

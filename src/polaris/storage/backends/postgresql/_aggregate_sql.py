@@ -11,7 +11,7 @@ from typing import TypeVar
 from polaris.storage._aggregates import Number
 from polaris.storage._aggregation import AggregatedRow, AggregationType, percent_of
 from polaris.storage._buckets import FixedBuckets
-from polaris.storage._timeseries_requests import AggregateRequest
+from polaris.storage._timeseries_requests import AggregateRequest, Micros
 from polaris.storage.backends.postgresql._aggregate_cells import (
     NUMBERS_A_CELL_MIN,
     RISE,
@@ -82,14 +82,17 @@ async def aggregate(
     question = Question(table, series, request)
     if not question.fields or request.micros[0] >= request.micros[1]:
         return []
-    numbering = await _numbered(link, question)
+    numbering = await numbered(link, question)
     if numbering is None:
         return []
     return await _Answer(link, question, numbering).rows()
 
 
-async def _numbered(link: Link, question: Question) -> Numbering | None:
-    """The buckets of the range, or of the part of it in which there is anything; None where there is nothing."""
+async def numbered(link: Link, question: Question, rolled_up: Micros | None = None) -> Numbering | None:
+    """The buckets of the range, or of the part of it in which there is anything; None where there is nothing.
+
+    `rolled_up`: from where to where there are rollups of points that are gone.
+    """
     request = question.request
     buckets, (low, high) = request.buckets, request.micros
     if buckets is None or isinstance(buckets, FixedBuckets):
@@ -101,9 +104,10 @@ async def _numbered(link: Link, question: Question) -> Numbering | None:
             [one.number for one in question.series],
             *request.micros,
         )
-        if row is None or row[0] is None:
+        spans = [span for span in (row, rolled_up) if span is not None and span[0] is not None]
+        if not spans:
             return None
-        low, high = row
+        low, high = min(span[0] for span in spans), max(span[1] for span in spans)
     return Numbering(request, list(buckets.starts(low, high - 1)))
 
 

@@ -42,6 +42,14 @@ class Numbering:
             return f"(p.ts - {origin}) / {width}"
         return f"width_bucket(p.ts, {parameters.bind(self._starts, 'bigint[]')}) - 1"
 
+    def bucket_of(self, time_us: int) -> int:
+        """The start of the bucket of an instant of the range."""
+        if self._is_one:
+            return self._micros[0]
+        if self._fixed is not None:
+            return self._fixed.start_of(time_us)
+        return self._starts[bisect_right(self._starts, time_us) - 1]
+
     def start_of(self, number: int) -> int:
         """The start of a bucket."""
         if self._is_one:
