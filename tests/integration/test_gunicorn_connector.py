@@ -337,10 +337,19 @@ async def test_a_slow_service_is_unwell_by_its_thresholds(service: Gunicorn, con
     connector = await connect(statsd_port=0, latency_warning_s=0.1, latency_critical_s=1.0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.connect(("127.0.0.1", connector.statsd_port))
-        for datagram, health in (
-            (b"gunicorn.request.duration:50|ms", HealthStatus.HEALTHY),
-            (b"gunicorn.request.duration:500|ms", HealthStatus.WARNING),
-            (b"gunicorn.request.response_time:5000|ms", HealthStatus.CRITICAL),
+        for datagram, health, reasons in (
+            (b"gunicorn.request.duration:50|ms", HealthStatus.HEALTHY, None),
+            (
+                b"gunicorn.request.duration:500|ms",
+                HealthStatus.WARNING,
+                ["service.request.duration.p95 is 0.5 s, more than 0.1 s"],
+            ),
+            (
+                b"gunicorn.request.response_time:5000|ms",
+                HealthStatus.CRITICAL,
+                ["service.response_time.p95 is 5 s, more than 1 s"],
+            ),
         ):
             sender.send(datagram)
-            assert (await until(connector, lambda state, h=health: state.health_status is h)).health_status is health  # type: ignore[misc]
+            found = await until(connector, lambda state, h=health: state.health_status is h)  # type: ignore[misc]
+            assert (found.health_status, found.metadata.get("health.reasons")) == (health, reasons)

@@ -167,25 +167,34 @@ class GunicornConnector:
             self._listener.read_into(readings)
             readings.add("connector.statsd.lost", lost, "{datagram}")
         metrics = readings.metrics()
-        metadata = {
+        status, reason = self._judge(workers, metrics)
+        metadata: dict[str, object] = {
             "arbiter.pid": arbiter.pid,
             "workers.min": self._options.workers_min,
             "workers.max": self._options.workers_max,
         }
-        return SystemState(self._system_id, stamp, metrics, self._judge(workers, metrics), metadata)
+        if reason:
+            metadata["health.reasons"] = [reason]
+        return SystemState(self._system_id, stamp, metrics, status, metadata)
 
-    def _judge(self, workers: int, metrics: Mapping[str, MetricValue]) -> HealthStatus:
+    def _judge(self, workers: int, metrics: Mapping[str, MetricValue]) -> tuple[HealthStatus, str]:
+        """How the service does, and why it does not do well; no words when it does."""
         if workers == 0:
-            return HealthStatus.CRITICAL
+            return HealthStatus.CRITICAL, "no worker runs"
         # What clients wait is the truth where the service tells it; the time in a worker leaves the queue out.
         seen = (metrics.get(f"service.{kind}.p95") for kind in ("response_time", "request.duration"))
-        latency_s = next((p95.value for p95 in seen if p95 is not None and p95.value is not None), None)
-        if isinstance(latency_s, float):
-            if self._options.latency_critical_s is not None and latency_s > self._options.latency_critical_s:
-                return HealthStatus.CRITICAL
-            if self._options.latency_warning_s is not None and latency_s > self._options.latency_warning_s:
-                return HealthStatus.WARNING
-        return HealthStatus.HEALTHY if workers >= self._options.workers_min else HealthStatus.WARNING
+        p95 = next((one for one in seen if one is not None and one.value is not None), None)
+        if p95 is not None and isinstance(p95.value, float):
+            limits = (
+                (HealthStatus.CRITICAL, self._options.latency_critical_s),
+                (HealthStatus.WARNING, self._options.latency_warning_s),
+            )
+            for status, limit_s in limits:
+                if limit_s is not None and p95.value > limit_s:
+                    return status, f"{p95.name} is {p95.value:.3g} s, more than {limit_s:g} s"
+        if workers < self._options.workers_min:
+            return HealthStatus.WARNING, f"{workers} of at least {self._options.workers_min} workers run"
+        return HealthStatus.HEALTHY, ""
 
     async def execute_action(self, action: AdaptationAction) -> ExecutionResult:
         wanted = self._understand(action)
