@@ -12,21 +12,22 @@ class CallDeadline:
     overdue. So a call costs two assignments instead of a timer of its own.
     """
 
-    __slots__ = ("_due_s", "_loop", "_overdue", "_task", "_timeout_s", "_timer")
+    __slots__ = ("_due_s", "_loop", "_now_s", "_overdue", "_task", "_timeout_s", "_timer")
 
     def __init__(self, task: asyncio.Task[object], timeout_s: float) -> None:
         self._task = task
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
+        self._now_s = self._loop.time
         self._due_s: float | None = None
         self._overdue = False
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """A call begins."""
-        self._due_s = self._loop.time() + self._timeout_s
+        due_s = self._due_s = self._now_s() + self._timeout_s
         if self._timer is None:
-            self._timer = self._loop.call_at(self._due_s, self._ring)
+            self._timer = self._loop.call_at(due_s, self._ring)
 
     def end(self) -> bool:
         """The call has ended; whether it was cancelled for being overdue, and by nobody else besides."""

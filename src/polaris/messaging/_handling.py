@@ -122,13 +122,13 @@ class Handling:
         """Handle one event. None when it is done with, be it as a dead letter; otherwise why it must come again."""
         if isinstance(member, Undecodable):
             return await self._settlement.store(item, Failure.of_decoding(member.error), member.payload, f"{index}")
-        if not self._invoker.wants(member):
+        invoker, delivery = self._invoker, item.delivery
+        if not isinstance(member.event, invoker.types) and not invoker.wants(member):
             return None
-        delivery = item.delivery
         try:
             attempt = delivery.attempt + self._repeats(item)
             if self._guard is None:
-                result = await self._invoker.call(delivery, (member,), attempt=attempt)
+                result = await invoker.call(delivery, (member,), attempt=attempt)
             else:
                 result = await self._call(delivery, [member], attempt)
         except Exception as error:  # boundary: handlers are foreign code; what they raise decides about the message

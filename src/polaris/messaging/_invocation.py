@@ -46,7 +46,7 @@ class Invoker:
     ) -> None:
         self.takes_batch = handler.takes_batch
         self._handler = handler
-        self._types = handler.types
+        self.types = handler.types
         self._codec = codec
         self._subscription = subscription
         self._delivery = delivery
@@ -72,13 +72,13 @@ class Invoker:
 
     def wants_all(self, members: Sequence[DecodedEvent | Undecodable]) -> TypeGuard[Sequence[DecodedEvent]]:
         """Whether there are any, and all of them events of the handler's types. Nothing is counted."""
-        types = self._types
+        types = self.types
         wanted = [isinstance(found, DecodedEvent) and isinstance(found.event, types) for found in members]
         return bool(wanted) and all(wanted)
 
     def wants(self, found: DecodedEvent) -> bool:
         """Whether the event is of the handler's types; one that is not counts as skipped."""
-        if isinstance(found.event, self._types):
+        if isinstance(found.event, self.types):
             return True
         self._stats.skipped += 1
         return False

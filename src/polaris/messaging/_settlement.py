@@ -156,7 +156,10 @@ class Settlement:
             return False
         if self._observe is not None:
             self._observe(item.delivery, None)
-        self._release(item)
+        # `_release`, written out: everything that comes once ends here.
+        self._accepted.pop(id(item), None)
+        if self._waiting:
+            self._freed.set()
         return True
 
     def delay_s(self, item: Accepted, error: BaseException, repeats: int = 0) -> float:

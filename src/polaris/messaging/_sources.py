@@ -245,10 +245,12 @@ class PushedSource:
         self._subscription: BrokerSubscription | None = None
 
     async def start(self, sink: Sink) -> None:
+        accept = sink.accept
+
         async def on_delivery(delivery: Delivery) -> None:
             if sink.room <= 0:
                 await sink.wait_for_room()
-            sink.accept(delivery)
+            accept(delivery)
 
         self._subscription = await self._broker.subscribe(self._pattern, on_delivery, group=self._group)
 

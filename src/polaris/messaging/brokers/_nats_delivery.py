@@ -51,7 +51,7 @@ class CoreDelivery(msgspec.Struct, eq=False):
     @property
     def headers(self) -> Mapping[str, str]:
         if self._headers is None:
-            self._headers = decode_headers(self.block)
+            self._headers = {} if self.block is None else decode_headers(self.block)
         return self._headers
 
     async def ack(self, *, confirm: bool = False) -> None:
