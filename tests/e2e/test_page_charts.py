@@ -20,6 +20,8 @@ from polaris.dashboard import Page as PageFiles
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 ACTIONS = 130
+# A chart begins anew after the frame in which its stretch has changed.
+PAINTED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
 
 
 class Described(LivingView):
@@ -49,7 +51,9 @@ async def shown(page: Page) -> None:
 
 
 async def drag(plot: Locator, start: float, end: float) -> None:
-    """Over these parts of the plot's width."""
+    """Over these parts of the plot's width, once the plot is that of the stretch now shown."""
+    await plot.page.evaluate(PAINTED)
+    await shown(plot.page)
     box = await plot.bounding_box()
     assert box is not None
     mouse = plot.page.mouse

@@ -218,6 +218,9 @@ async def test_a_system_that_falls_ill_says_why_and_takes_it_back() -> None:
         fall_ill(view, "disk is full")
         await expect(card).to_contain_text("critical")
         await expect(card).to_contain_text("disk is full", timeout=15_000)
+        # The words may change while the health does not.
+        fall_ill(view, "disk is nearly full")
+        await expect(card).to_contain_text("disk is nearly full", timeout=15_000)
         check.it_was_clean(watched)
 
 

@@ -120,6 +120,7 @@ export function Chart({ system, metric, stretch }: { system: System; metric: str
 
   useEffect(() => {
     if (!host.current) return
+    state.value = 'loading'
     return run(host.current, system, metric, stretch, {
       hover: (found) => {
         hover.value = found

@@ -3,7 +3,7 @@
 import { quantity, rate } from './format'
 import { useLook } from './look'
 import { link, type View } from './route'
-import { actions, components, connection, node, paced } from './store'
+import { actionCount, actions, components, connection, node, paced } from './store'
 import './styles/flow.css'
 import { bus, inFlight, LOOK_EVERY_MS, lookAtBus, messageRates, unconfirmed } from './traffic'
 import type { Health } from './types'
@@ -56,18 +56,17 @@ const busState = (): string => (connection.value === 'live' ? (bus.value?.state 
 function storeLines(): string[] {
   const store = components.value.find(({ name }) => name === 'store')
   const engine = store?.details['engine']
-  const handled = components.value.find(({ name }) => name === 'telemetry ingest')?.details['handled']
+  const handled = bus.value?.subscriptions.find(({ name }) => name === 'store-telemetry')?.counts['handled']
   return [
     typeof engine === 'string' ? engine : store?.message || (store ? store.status : '–'),
-    typeof handled === 'number' ? `${quantity(handled, null)} samples stored` : '',
+    handled !== undefined ? `${quantity(handled, null)} samples stored` : '',
   ]
 }
 
 function actionLines(): string[] {
   const all = actions.value
-  const known = node.value?.actions ?? all.length
   const failed = all.filter(({ status }) => ['failed', 'timeout', 'rejected', 'unknown'].includes(status)).length
-  return [`${quantity(known, null)} in all`, all.length === 0 ? '' : failed === 0 ? 'none failed lately' : `${failed} of the last ${all.length} failed`]
+  return [`${actionCount.value} in all`, all.length === 0 ? '' : failed === 0 ? 'none failed lately' : `${failed} of the last ${all.length} failed`]
 }
 
 const ORDER: Health[] = ['unhealthy', 'critical', 'warning', 'unknown', 'healthy']

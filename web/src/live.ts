@@ -10,6 +10,7 @@ const BACKOFF_MAX_MS = 5_000
 /** The node sends a heartbeat every 5 s; three missed ones mean a dead connection. */
 const SILENCE_MAX_MS = 15_000
 const LEARN_EVERY_MS = 5_000
+const ILL_ASKED_MAX = 8
 
 let source: EventSource | null = null
 let lastEventId = ''
@@ -57,7 +58,11 @@ function open(): void {
     if (resumed) connection.value = 'live'
     else void readAll()
   })
-  on<Sample>('sample', (sample) => queue(() => takeSample(sample) || learn(sample.system_id)))
+  on<Sample>('sample', (sample) =>
+    queue(() => {
+      if (!takeSample(sample) || hasNewWords(sample)) learn(sample.system_id)
+    }),
+  )
   on<Action>('action', (action) => queue(() => takeAction(action)))
   on<Component>('component', (component) => queue(() => takeComponent(component)))
   on<System>('system', (system) => queue(() => takeSystem(system)))
@@ -114,6 +119,10 @@ async function readAll(): Promise<void> {
     reading = false
   }
 }
+
+/** While a system is ill the words why change with every sample, which does not carry them: kept true for a few. */
+const hasNewWords = (sample: Sample): boolean =>
+  ['warning', 'critical', 'unhealthy'].includes(sample.health_status) && !document.hidden && asked.size < ILL_ASKED_MAX
 
 /** Ask for the facts of a system that a sample told of: at most once in five seconds, and never the last time in vain. */
 function learn(id: string): void {

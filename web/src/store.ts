@@ -14,6 +14,12 @@ export const connection = signal<Connection>('connecting')
 export const node = signal<NodeFacts | null>(null)
 export const systems = signal<ReadonlyMap<string, System>>(new Map())
 export const actions = signal<readonly Action[]>([])
+/** How many actions there are, in words: the node may know, else as many as were read. */
+export const actionCount = computed<string>(() => {
+  const told = node.value?.actions
+  const read = actions.value.length
+  return told == null ? `${read}${read >= ACTIONS_SHOWN ? '+' : ''}` : told.toLocaleString('en')
+})
 export const components = signal<readonly Component[]>([])
 /** Goes up whenever history may have been missed: charts then load theirs again. */
 export const epoch = signal(0)

@@ -1,11 +1,11 @@
 // The state of everything in a few numbers: health, what flows, what was done.
 
 import type { ComponentChildren } from 'preact'
-import { ago, number, rate } from './format'
+import { ago, rate } from './format'
 import { HealthPill, Pill } from './pills'
 import { link } from './route'
 import { Spark } from './spark'
-import { actions, connection, node, now, paced, rates, RATES_KEPT } from './store'
+import { actionCount, actions, connection, node, now, paced, rates, RATES_KEPT } from './store'
 import { isStale } from './systems'
 import { messageRates } from './traffic'
 import type { Health } from './types'
@@ -116,7 +116,7 @@ function Done() {
       href={link('adaptations')}
       beside={last ? <Pill tone={`status-${last.status}`} text={last.status} /> : null}
     >
-      <p class="big">{number(node.value?.actions ?? all.length)}</p>
+      <p class="big">{actionCount.value}</p>
       {last ? (
         <>
           <p class="small muted clip" title={`${last.action_type} on ${last.target_system}`}>
