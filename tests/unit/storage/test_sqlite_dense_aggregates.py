@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -84,6 +85,27 @@ def test_python_sees_a_row_a_bucket(session: SqliteSession) -> None:
     assert [row.count for row in rows] == [600] * 10
     # The series, whether it is dense, the buckets, and each of them.
     assert len(statements_of(session, lambda: asked(session, SIMPLE))) <= 10 + 5
+
+
+def test_a_deviation_takes_one_reading(session: SqliteSession) -> None:
+    rows = asked(session, ("stddev",))
+    assert [row.values["stddev"] for row in rows] == [pytest.approx(statistics.stdev(range(600)), rel=1e-12)] * 10
+    assert len(statements_of(session, lambda: asked(session, ("stddev",)))) <= 10 + 6
+
+
+def test_a_deviation_that_would_lose_its_digits_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_aggregate_cells, "ROWS_A_BUCKET_MIN", 0)
+    session = new_session()
+    values = [0.0, *(1e9 + n % 7 / 8 for n in range(2_000))]  # it begins with a number that is far from all others
+    points = [TimeSeriesPoint(T0 + timedelta(seconds=n), {"h": "dense"}, {"v": v}) for n, v in enumerate(values)]
+    points.append(TimeSeriesPoint(T0 + timedelta(seconds=len(values)), {"h": "dense"}, {"u": 1}))
+    session.time_series.store_many("m", points)
+    compact(session, len(points) - 1)
+    for buckets, numbers, times in ((MINUTES, values[:600], 0), (None, values, 1)):
+        told = asked(session, ("stddev",), buckets=buckets)
+        assert told[0].values["stddev"] == pytest.approx(statistics.stdev(numbers), rel=1e-12)
+        again = statements_of(session, lambda buckets=buckets: asked(session, ("stddev",), buckets=buckets))  # type: ignore[misc] # bound in the loop
+        assert sum("m.mean" in one for one in again) == times
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ for each bucket costs some microseconds instead, so it pays as soon as a bucket 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
@@ -53,6 +54,11 @@ _SINGLE: dict[str, str] = {
 }
 """What reads the numbers of its field for itself; `edges` has the first or the last of each table."""
 BY_CELL = frozenset(_SINGLE)
+_DIFFERENCE = "(x{0} - (SELECT x{0} FROM samples WHERE x{0} IS NOT NULL LIMIT 1))"
+_DIFFERENCES = (f"total({_DIFFERENCE})", f"total({_DIFFERENCE} * {_DIFFERENCE})")
+"""The sums of the differences to one of the numbers, and of their squares: the deviation in a single reading."""
+_LEFT_MIN = 1e-3
+"""How much of the squares must be left for the deviation when the differences are taken out."""
 
 
 class CellReads:
@@ -65,7 +71,9 @@ class CellReads:
         self._series = series
         self._places = {name: place for place, name in enumerate(series.shape)}
         self._request = request
-        self._buckets = msgspec.json.encode(buckets).decode()
+        self._buckets = buckets
+        self._doubtful: dict[str, set[int]] = {}
+        """Of each field the buckets whose deviation has to be read again."""
 
     def read(self, fields: Sequence[str]) -> Iterator[Told]:
         """Everything that is asked of the fields, but for increases, which look beyond their bucket."""
@@ -77,6 +85,10 @@ class CellReads:
         """One of `BY_CELL` of one field: the starts of the buckets that have it, and its values."""
         if field not in self._places:
             return
+        buckets = self._buckets
+        if name == AggregationType.STDDEV:
+            doubtful = self._doubtful.get(field, ())
+            buckets = [bucket for bucket in buckets if bucket[0] in doubtful]
         part, column = divmod(self._places[field], COLUMNS)
         if name in (AggregationType.FIRST, AggregationType.LAST):
             direction = "" if name == AggregationType.FIRST else "DESC"
@@ -88,7 +100,7 @@ class CellReads:
             sql = f"WITH edges AS ({tables}) {_SINGLE[name]}"
         else:
             sql = f"WITH {_samples(part, f'ts, c{column} AS x', f'AND c{column} < {_TEXT}')} {_SINGLE[name]}"
-        for start, found in self._cells(sql, {}):
+        for start, found in self._cells(sql, {}, buckets):
             if found is not None and found[0] is not None:
                 yield start, found[0]
 
@@ -105,21 +117,31 @@ class CellReads:
         for place, of_field in enumerate(names):
             wanted.append(f"count(x{place})")
             wanted += [expression(name, place, bindings) for name in of_field]
-        for start, found in self._cells(f"WITH {samples} SELECT {', '.join(wanted)} FROM samples", bindings):  # noqa: S608
+            if AggregationType.STDDEV in self._request.of(fields[place]):
+                wanted += [one.format(place) for one in _DIFFERENCES]
+        sql = f"WITH {samples} SELECT {', '.join(wanted)} FROM samples"  # noqa: S608
+        for start, found in self._cells(sql, bindings, self._buckets):
             values = iter(found or ())
             for field, of_field in zip(fields, names, strict=True):
                 count = next(values)
                 told = {name: next(values) for name in of_field}
+                if AggregationType.STDDEV in self._request.of(field):
+                    deviation = _deviation(count, next(values), next(values))
+                    if deviation is not None:
+                        told[AggregationType.STDDEV] = deviation
+                    elif count > 1:
+                        self._doubtful.setdefault(field, set()).add(start)
                 if count:
                     yield start, field, count, told
 
-    def _cells(self, sql: str, bindings: dict[str, Any]) -> Iterator[tuple[int, Row | None]]:
+    def _cells(self, sql: str, bindings: dict[str, Any], among: Sequence[Bucket]) -> Iterator[tuple[int, Row | None]]:
         """The first row of the statement for each bucket.
 
         The buckets come from a statement that stays open: an interruption between two others reaches the next one.
         """
         buckets = self._connection.execute(
-            "SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)", (self._buckets,)
+            "SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)",
+            (msgspec.json.encode(among).decode(),),
         )
         with closing(buckets):
             for start, low, high in buckets:
@@ -182,6 +204,16 @@ def _rows(table: str, part: int, columns: str, condition: str) -> str:
 def _samples(part: int, columns: str, condition: str) -> str:
     tables = " UNION ALL ".join(_rows(table, part, columns, condition) for table in ("ts_hot", "ts_cold"))
     return f"samples AS NOT MATERIALIZED ({tables})"
+
+
+def _deviation(count: int, differences: float, squares: float) -> float | None:
+    """The deviation of numbers from what they differ from one of them; None where too many digits would be lost."""
+    if count < 2:
+        return None
+    spread = squares - differences * differences / count
+    if not spread >= _LEFT_MIN * squares or not math.isfinite(spread):
+        return None
+    return math.sqrt(spread / (count - 1))
 
 
 def _is_scanned(name: str) -> bool:
