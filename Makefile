@@ -59,8 +59,8 @@ compiled: $(VENV)/.installed-dev
 test: $(VENV)/.installed-dev
 	@tools/debian-packages
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint page-check compiled
-	@# Tests wait about a third of their time: for servers that are frozen, for what must not come.
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup --durations 15
+	@# Tests wait about half of their time: for servers that are frozen, for what must not come.
+	$(BIN)/pytest --numprocesses 4 --dist loadgroup --durations 15
 
 page: $(VENV)/.installed-dev
 	$(BIN)/python tools/build_page.py
