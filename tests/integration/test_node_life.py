@@ -10,10 +10,12 @@ import pytest
 
 from polaris.exceptions import ConfigurationError
 from polaris.runtime import Node, load_settings
+from polaris.storage import PolarisDataStore
 
 
-def node_in(folder: Path) -> Node:
-    return Node(load_settings(environment={"POLARIS_NODE__DATA_DIR": str(folder), "POLARIS_HTTP__PORT": "0"}))
+def node_in(folder: Path, **environment: str) -> Node:
+    places = {"POLARIS_NODE__DATA_DIR": str(folder), "POLARIS_HTTP__PORT": "0"}
+    return Node(load_settings(environment={**places, **environment}))
 
 
 def left_behind(before: set[int]) -> tuple[int, set[int]]:
@@ -26,11 +28,13 @@ def children() -> set[int]:
 
 
 async def test_a_second_start_is_refused_and_the_node_can_still_be_stopped(tmp_path: Path) -> None:
-    before, node = children(), node_in(tmp_path / "data")
+    before, node = children(), node_in(tmp_path / "data", POLARIS_SYSTEMS__THIS_MACHINE__DEPENDS_ON='["power"]')
     await node.start()
     with pytest.raises(ConfigurationError, match="started already"):
         await node.start()
     await node.stop()
+    async with PolarisDataStore.sqlite(tmp_path / "data" / "polaris.db", read_only=True) as store:
+        assert [one.target_system for one in await store.dependencies.find_all()] == ["power"]
     assert left_behind(before) == (0, set())
     await node.start()
     await node.stop()

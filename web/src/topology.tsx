@@ -66,8 +66,8 @@ function Nothing({ systems }: { systems: number }) {
   if (systems < 2) return null
   return (
     <p class="note small muted">
-      No dependency between the systems is known. What is stored as <code>SystemDependency</code> is drawn here: which system
-      needs which.
+      No dependency between the systems is known. What <code>depends_on</code> of a system names in the configuration is drawn
+      here.
     </p>
   )
 }

@@ -83,6 +83,9 @@ def _value(field: msgspec.structs.FieldInfo, hint: Any) -> str:
 
 def _example(hint: Any) -> object:
     parts = list(_parts(hint))
+    for part in parts:
+        if get_origin(part) is Literal:
+            return get_args(part)[0]
     if int in parts:
         return max((meta.ge for meta in parts if isinstance(meta, msgspec.Meta) and meta.ge), default=1)
     if float in parts:

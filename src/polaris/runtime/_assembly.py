@@ -33,6 +33,7 @@ from polaris.runtime._bus_host import BusHost
 from polaris.runtime._commands import RuntimeCommands
 from polaris.runtime._connection import Connections
 from polaris.runtime._data_folder import DataFolder
+from polaris.runtime._dependencies import apply_dependencies
 from polaris.runtime._effective import OF_A_PROGRAM, Origination
 from polaris.runtime._execution import ActionExecution
 from polaris.runtime._health import HealthBoard
@@ -154,6 +155,7 @@ async def store(settings: Settings, folder: DataFolder) -> AsyncIterator[Polaris
     await opened.connect()
     try:
         await apply_retention(opened, settings.store.retention)
+        await apply_dependencies(opened, settings)
         yield opened
     finally:
         await opened.disconnect()

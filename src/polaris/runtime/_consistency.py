@@ -32,12 +32,21 @@ def check_whole(settings: Settings, problems: list[str]) -> None:
             'http.token_file; or take "127.0.0.1"'
         )
     for system_id, system in settings.systems.items():
-        if not system_id or len(system_id) > 256 or not system_id.isprintable():
+        if not _is_id(system_id):
             problems.append(
                 f"systems: {redact_text(repr(system_id), chars_max=80)} cannot be an id (1 to 256 characters)"
             )
+        problems.extend(
+            f"systems.{system_id}.depends_on: {redact_text(repr(other), chars_max=80)} cannot be another system"
+            for other in system.depends_on
+            if other == system_id or not _is_id(other)
+        )
         if system.timeout_s > 3600:
             problems.append(f"systems.{system_id}.timeout_s = {system.timeout_s:g}: at most 3600")
+
+
+def _is_id(text: str) -> bool:
+    return 0 < len(text) <= 256 and text.isprintable()
 
 
 def _check_store(store: StoreSettings, problems: list[str]) -> None:

@@ -211,6 +211,8 @@ class SystemSettings(Section, frozen=True):
     timeout_s: Seconds = 5.0
     """How long taking one sample may last."""
     enabled: bool = True
+    depends_on: list[Annotated[str, Meta(min_length=1, max_length=256)]] = []
+    """Ids of the systems that this one cannot do without: drawn on the page, listed by `polaris graph dependencies`."""
     options: dict[str, Any] = {}
     """What the connector wants to know; checked by the connector."""
 
