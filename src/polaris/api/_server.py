@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KEEP_ALIVE_S = 5
 STOP_TIMEOUT_S = 5.0
 BACKLOG = 512
+SENT_BYTES_HELD_MAX = 64 * 1024
 SPARE_CONNECTIONS = 64
 """Beyond the most that are served: they are told so by the app. Still more get a bare 503 of the server."""
 PORT_MAX = 65_535
@@ -137,6 +138,8 @@ class HttpServer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # What the system holds of an answer tells nothing of whether it is taken; connections inherit this.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES_HELD_MAX)
             listener.setblocking(False)
             listener.bind(address)
             # Two sockets may be bound to one port until one of them listens: listening is the test.

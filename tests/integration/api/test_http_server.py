@@ -369,3 +369,26 @@ async def test_a_head_that_comes_byte_by_byte_does_not_hold_the_connection(
         assert (await events.next() or {})["event"] == "sample"
     writer.close()
     await server.stop()
+
+
+@pytest.mark.slow
+async def test_a_client_that_reads_slowly_but_steadily_gets_all_of_a_large_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("polaris.api._idle.TAKE_WAIT_S", 1.0)
+    size, bytes_per_s, step_s = 6_000_000, 600_000, 0.05
+
+    async def large(_: Request) -> Response:
+        return Response(b"x" * size)
+
+    server = HttpServer(Starlette(routes=[Route("/large", large)]))
+    reader, writer = await asyncio.open_connection(*await server.start(), limit=2048)
+    writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    got = 0
+    while part := await reader.read(int(bytes_per_s * step_s)):
+        got += len(part)
+        await asyncio.sleep(len(part) / bytes_per_s)
+    assert got == size
+    writer.close()
+    await server.stop()

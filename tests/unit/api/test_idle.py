@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from polaris.api._idle import HEAD_WAIT_S, IdleWatch
+from polaris.api._idle import HEAD_WAIT_S, TAKE_WAIT_S, IdleWatch
 
 
 class Connection:
@@ -73,7 +73,21 @@ def test_an_answer_that_is_taken_slowly_may_take_its_time_and_one_that_is_not_ta
         connection.unsent_bytes = 1_000_000 - second
         watch.look([connection], float(second))
     assert not connection.aborted
-    looks(watch, connection, HEAD_WAIT_S, begin_s=100.0)
+    looks(watch, connection, TAKE_WAIT_S - 2, begin_s=100.0)
+    assert not connection.aborted
+    looks(watch, connection, 1, begin_s=99.0 + TAKE_WAIT_S)
+    assert connection.aborted
+
+
+def test_an_answer_without_an_end_may_say_nothing_but_not_lie_there_untaken() -> None:
+    watch, connection = IdleWatch(), Connection()
+    connection.ask()
+    looks(watch, connection, 100 * TAKE_WAIT_S)
+    for second in range(100):
+        connection.unsent_bytes = 5_000 - second
+        watch.look([connection], 100 * TAKE_WAIT_S + second)
+    assert not connection.aborted
+    looks(watch, connection, TAKE_WAIT_S, begin_s=100 * TAKE_WAIT_S + 100)
     assert connection.aborted
 
 
