@@ -121,3 +121,19 @@ class RecallingWitnessConnector(WitnessConnector):
             return ExecutionResult(action_id, ExecutionStatus.SUCCESS, {"recalled": True})
         self.write("denied", action_id)
         return ExecutionResult(action_id, ExecutionStatus.PENDING)
+
+
+class MoodyWitnessConnector(WitnessConnector):
+    """Gives no sample while there is a file `silent` beside its journal, and does nothing while there is `refusing`."""
+
+    async def collect_metrics(self) -> SystemState:
+        self._fail_with("silent", "it does not answer")
+        return await super().collect_metrics()
+
+    async def execute_action(self, action: AdaptationAction) -> ExecutionResult:
+        self._fail_with("refusing", "it takes no orders")
+        return await super().execute_action(action)
+
+    def _fail_with(self, mood: str, reason: str) -> None:
+        if self._path.with_name(mood).exists():
+            raise ConnectorError(reason)
