@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -116,6 +117,9 @@ def live(request: Request) -> NoReturn:
         opened: IO[bytes]
         with open(path, mode) as opened:  # noqa: PTH123 - a mode that is not known before
             os.dup2(opened.fileno(), number)
+    # As a new interpreter has it: line by line where somebody watches.
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))
     sys.path[0] = request.folder
     sys.argv = [str(Path(sys.modules["polaris"].__path__[0], "__main__.py")), *request.arguments]
     from polaris.cli import main

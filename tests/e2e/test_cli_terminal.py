@@ -62,7 +62,8 @@ def test_the_next_step_can_be_copied_whatever_a_file_is_called(terminals: list[T
 
 def test_work_that_lasts_shows_what_it_does_and_leaves_nothing_of_it(terminals: list[Terminal], tmp_path: Path) -> None:
     terminal = opened(terminals, tmp_path, "bench", "--seconds", "4")
-    terminal.read("\r\x1b[Kbus: ")
+    terminal.resize(100)
+    terminal.read("\r\x1b[K")
     terminal.resize(60)
     assert terminal.ended() == 0
     table = COLOUR.sub("", terminal.shown.rpartition("\r\x1b[K")[2]).replace("\r\n", "\n")

@@ -15,7 +15,8 @@ from polaris.domain import EVENTS, EventRegistry, PolarisEvent
 from polaris.messaging import STANDARD_STREAMS, StreamSpec, asyncapi_document
 
 # The first test may have to install the packages.
-pytestmark = pytest.mark.timeout(300)
+# One worker waits for the packages, not all of them.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("npm")]
 # Documents of 3.0 are what most tools read.
 TOLERATED = {"asyncapi-latest-version"}
 

@@ -23,7 +23,8 @@ from polaris.messaging import (
 )
 
 # The first test may have to install the packages.
-pytestmark = pytest.mark.timeout(300)
+# One worker waits for the packages, not all of them.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("npm")]
 PATIENCE_S = 40.0
 # An id that no subject token can hold as it is.
 SYSTEM = "boiler no. 7/ü"
