@@ -6,6 +6,10 @@ import { Confirm } from './confirm'
 import { node, takeAction } from './store'
 import type { System } from './types'
 
+/** 128 random bits. Over plain HTTP from elsewhere a browser has no `randomUUID`. */
+const someId = (): string =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('')
+
 /** The parameters as an object; an error text when they are none. */
 function parametersOf(text: string): Record<string, unknown> | string {
   if (text.trim() === '') return {}
@@ -34,7 +38,7 @@ export function Act({ system }: { system: System }) {
       onSubmit={(event) => {
         event.preventDefault()
         // One id for as long as the dialog is open: asking again after no answer does nothing twice.
-        if (!wrong) asking.value = `page-${crypto.randomUUID()}`
+        if (!wrong) asking.value = `page-${someId()}`
       }}
     >
       <label class="field">

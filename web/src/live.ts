@@ -2,7 +2,7 @@
 
 import { batch } from '@preact/signals'
 import { api } from './api'
-import { connection, takeAction, takeAll, takeComponent, takeNode, takeSample, takeSystem } from './store'
+import { beginReading, connection, hearNode, hearSystem, takeAction, takeAll, takeComponent, takeSample, takeSystem } from './store'
 import type { Action, Component, NodeFacts, Sample, System } from './types'
 
 const BACKOFF_MIN_MS = 500
@@ -65,8 +65,8 @@ function open(): void {
   )
   on<Action>('action', (action) => queue(() => takeAction(action)))
   on<Component>('component', (component) => queue(() => takeComponent(component)))
-  on<System>('system', (system) => queue(() => takeSystem(system)))
-  on<NodeFacts>('node', (facts) => queue(() => takeNode(facts)))
+  on<System>('system', (system) => queue(() => hearSystem(system)))
+  on<NodeFacts>('node', (facts) => queue(() => hearNode(facts)))
   on('dropped', () => void readAll())
   on('heartbeat', () => undefined)
   opened.onerror = () => {
@@ -108,6 +108,9 @@ async function readAll(): Promise<void> {
   try {
     do {
       readAgain = false
+      // What was told before is part of what is read now.
+      flush()
+      beginReading()
       takeAll(...(await Promise.all([api.node(), api.systems(), api.actions(), api.components()])))
     } while (readAgain)
     if (source) connection.value = 'live'

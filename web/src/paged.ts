@@ -13,7 +13,7 @@ export interface Page<T> {
 export const NONE_KNOWN = '–'
 export const ITEMS_MAX = 1000
 
-type Ask<T> = (cursor: string | null, signal: AbortSignal) => Promise<Page<T>>
+export type Ask<T> = (cursor: string | null, signal: AbortSignal) => Promise<Page<T>>
 
 export class Paged<T> {
   readonly items = signal<readonly T[]>([])
@@ -29,6 +29,10 @@ export class Paged<T> {
   constructor(
     private readonly ask: Ask<T>,
     private readonly keyOf: (item: T) => string,
+    /** What to keep of an item that is told anew. */
+    private readonly merged: (former: T | undefined, next: T) => T = (_, next) => next,
+    /** The order; without one, what is taken in comes above. */
+    private readonly order?: (a: T, b: T) => number,
   ) {}
 
   get full(): boolean {
@@ -77,9 +81,11 @@ export class Paged<T> {
   /** Take in items that are newer than what is known, or take its place. */
   add(fresh: readonly T[]): void {
     if (fresh.length === 0) return
-    const keys = new Set(fresh.map(this.keyOf))
-    const rest = this.items.peek().filter((item) => !keys.has(this.keyOf(item)))
-    this.items.value = [...fresh, ...rest].slice(0, ITEMS_MAX)
+    const known = new Map(this.items.peek().map((item) => [this.keyOf(item), item]))
+    const above = fresh.map((item) => this.merged(known.get(this.keyOf(item)), item))
+    for (const item of fresh) known.delete(this.keyOf(item))
+    const all = [...above, ...known.values()]
+    this.items.value = (this.order ? all.sort(this.order) : all).slice(0, ITEMS_MAX)
   }
 
   close(): void {
@@ -98,9 +104,12 @@ export class Paged<T> {
   }
 }
 
+export const usePaged = <T>(ask: Ask<T>, keyOf: (item: T) => string, key: string): Paged<T> =>
+  useList(() => new Paged(ask, keyOf), key)
+
 /** A list for as long as `key` stays: loaded when the node is there, and again when something may have been missed. */
-export function usePaged<T>(ask: Ask<T>, keyOf: (item: T) => string, key: string): Paged<T> {
-  const list = useMemo(() => new Paged(ask, keyOf), [key])
+export function useList<T>(make: () => Paged<T>, key: string): Paged<T> {
+  const list = useMemo(make, [key])
   useEffect(() => {
     const stop = effect(() => {
       if (epoch.value > 0) void list.load()

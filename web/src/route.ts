@@ -20,11 +20,12 @@ function read(): Route {
   return { view, id: decoded(id), query: new Map(new URLSearchParams(query)) }
 }
 
+/** What cannot be decoded stays as it is: it names something, though nothing that is known. */
 function decoded(text: string | undefined): string | null {
   try {
     return text === undefined ? null : decodeURIComponent(text)
   } catch {
-    return null
+    return text ?? null
   }
 }
 

@@ -4,6 +4,7 @@ import { batch, computed, effect, signal } from '@preact/signals'
 import { ACTIONS_SHOWN } from './api'
 import { route } from './route'
 import type { Action, Component, NodeFacts, Sample, System } from './types'
+import { further, micros, newestFirst } from './unfolding'
 
 const PACE_MS = 250
 export const RATES_KEPT = 90
@@ -64,9 +65,9 @@ export const nodeTime = (): number => Date.now() + skew.peek()
 export const selected = computed<System | null>(() => {
   const known = systems.value
   const wanted = route.value.view === 'system' ? route.value.id : null
-  const chosen = wanted === null ? undefined : known.get(wanted)
+  if (wanted !== null) return known.get(wanted) ?? null
   // Without a choice, a system that can be adapted: there something happens.
-  return chosen ?? [...known.values()].find((system) => system.supported_actions.length > 0) ?? first(known)
+  return [...known.values()].find((system) => system.supported_actions.length > 0) ?? first(known)
 })
 
 const first = (known: ReadonlyMap<string, System>): System | null => known.values().next().value ?? null
@@ -89,21 +90,53 @@ export function takeNode(facts: NodeFacts): void {
   rates.value = [...former, next].slice(-RATES_KEPT)
 }
 
+/** While the whole state is being read, what was told meanwhile: the reading may have been made before. */
+let told: Set<string> | null = null
+
+/** From here on the whole state is being read. */
+export function beginReading(): void {
+  told = new Set()
+}
+
 export function takeAll(facts: NodeFacts, all: System[], recent: Action[], parts: Component[]): void {
   batch(() => {
-    takeNode(facts)
-    const former = systems.peek()
-    systems.value = new Map(all.map((system) => [system.system_id, newer(former.get(system.system_id), system)]))
-    actions.value = recent
-    components.value = parts
+    if (!told?.has('node')) takeNode(facts)
+    const read = new Map(all.map((system) => [system.system_id, newer(systems.peek().get(system.system_id), system)]))
+    systems.value = sorted(withTold('system', read, systems.peek()))
+    const known = byKey(actions.peek(), ({ action_id }) => action_id)
+    const seen = byKey(recent.map((action) => further(known.get(action.action_id), action)), ({ action_id }) => action_id)
+    actions.value = newest(withTold('action', seen, known, further))
+    const named = ({ name }: Component): string => name
+    components.value = [...withTold('component', byKey(parts, named), byKey(components.peek(), named)).values()]
+    told = null
     loaded.value = true
     epoch.value += 1
   })
 }
 
+const byKey = <T>(all: readonly T[], keyOf: (one: T) => string): Map<string, T> =>
+  new Map(all.map((one) => [keyOf(one), one]))
+
+/** What was read, and in its place what the stream told meanwhile. */
+function withTold<T>(
+  kind: string,
+  read: Map<string, T>,
+  known: ReadonlyMap<string, T>,
+  later: (read: T | undefined, heard: T) => T = (_, heard) => heard,
+): Map<string, T> {
+  for (const [key, one] of known) if (told?.has(`${kind} ${key}`)) read.set(key, later(read.get(key), one))
+  return read
+}
+
+const sorted = (all: ReadonlyMap<string, System>): ReadonlyMap<string, System> =>
+  new Map([...all].sort(([a], [b]) => (a < b ? -1 : 1)))
+
+const newest = (all: ReadonlyMap<string, Action>): readonly Action[] =>
+  [...all.values()].sort(newestFirst).slice(0, ACTIONS_SHOWN)
+
 /** A sample that came by the stream while the state was being read may be newer than the state. */
 function newer(former: System | undefined, read: System): System {
-  const ahead = (former?.last_sample_at ?? '') > (read.last_sample_at ?? '')
+  const ahead = micros(former?.last_sample_at) > micros(read.last_sample_at)
   return former && ahead ? { ...former, connector: read.connector, supported_actions: read.supported_actions } : read
 }
 
@@ -111,7 +144,18 @@ export function takeSystem(system: System): void {
   const next = new Map(systems.peek())
   const isNew = !next.has(system.system_id)
   next.set(system.system_id, newer(next.get(system.system_id), system))
-  systems.value = isNew ? new Map([...next].sort(([a], [b]) => (a < b ? -1 : 1))) : next
+  systems.value = isNew ? sorted(next) : next
+}
+
+/** The facts of a system as the stream told them. */
+export function hearSystem(system: System): void {
+  told?.add(`system ${system.system_id}`)
+  takeSystem(system)
+}
+
+export function hearNode(facts: NodeFacts): void {
+  told?.add('node')
+  takeNode(facts)
 }
 
 /** Apply a sample; returns false when it tells of something whose facts are not known: a new system, metric or health. */
@@ -119,7 +163,7 @@ export function takeSample(sample: Sample): boolean {
   for (const listener of listeners) listener(sample)
   const system = systems.peek().get(sample.system_id)
   if (!system) return false
-  if ((system.last_sample_at ?? '') > sample.timestamp) return true
+  if (micros(system.last_sample_at) > micros(sample.timestamp)) return true
   const sameHealth = system.health_status === sample.health_status
   let complete = sameHealth
   const metrics = { ...system.metrics }
@@ -149,13 +193,13 @@ export function takeSample(sample: Sample): boolean {
 }
 
 export function takeAction(action: Action): void {
-  const others = actions.peek().filter((other) => other.action_id !== action.action_id)
-  actions.value = [action, ...others]
-    .sort((a, b) => (a.created_at < b.created_at ? 1 : a.created_at > b.created_at ? -1 : 0))
-    .slice(0, ACTIONS_SHOWN)
+  told?.add(`action ${action.action_id}`)
+  const known = byKey(actions.peek(), ({ action_id }) => action_id)
+  actions.value = newest(known.set(action.action_id, further(known.get(action.action_id), action)))
 }
 
 export function takeComponent(component: Component): void {
+  told?.add(`component ${component.name}`)
   const former = components.peek()
   components.value = former.some((other) => other.name === component.name)
     ? former.map((other) => (other.name === component.name ? component : other))

@@ -1,9 +1,11 @@
 // What was asked of the systems, and why: a timeline, and the story of each.
 
-import { useSignalEffect } from '@preact/signals'
+import { effect } from '@preact/signals'
+import { useEffect } from 'preact/hooks'
+import { actionList, takeIn } from '../actionlist'
 import { ago, seconds } from '../format'
 import { Choice, Listed, SystemChoice } from '../narrowing'
-import { usePaged, type Page, type Paged } from '../paged'
+import { useList, type Page, type Paged } from '../paged'
 import { Pill } from '../pills'
 import { asked, day, plain, recollection, whole, type WholeAction } from '../recollection'
 import { link, route } from '../route'
@@ -59,12 +61,12 @@ export function AdaptationsView() {
 function Timeline() {
   const system = asked('system')
   const outcome = asked('outcome')
-  const list = usePaged<WholeAction>(
-    (cursor, signal) => ask(system, outcome, cursor, signal),
-    (action) => action.action_id,
+  const list = useList(
+    () => actionList<WholeAction>((cursor, signal) => ask(system, outcome, cursor, signal)),
     `${system}\n${outcome}`,
   )
-  useSignalEffect(() => takeIn(list, actions.value as readonly WholeAction[], system, outcome))
+  const wanted = (action: WholeAction): boolean => (!system || action.target_system === system) && fits(action, outcome)
+  useEffect(() => effect(() => takeIn(list, actions.value as readonly WholeAction[], wanted)), [list])
   const shown = list.items.value
   return (
     <section class="adaptations" aria-labelledby="adaptations-title">
@@ -88,27 +90,6 @@ function Timeline() {
     </section>
   )
 }
-
-/** What the stream told since: new actions come above, known ones change; older ones come only by asking. */
-function takeIn(list: Paged<WholeAction>, live: readonly WholeAction[], system: string, outcome: string): void {
-  if (list.state.value !== 'ready') return
-  const known = list.items.peek()
-  const oldest = known.at(-1)?.created_at ?? ''
-  const merged = new Map(known.map((action) => [action.action_id, action]))
-  let changed = false
-  for (const action of live) {
-    const former = merged.get(action.action_id)
-    const wanted = (!system || action.target_system === system) && fits(action, outcome)
-    if (former === action || (!former && (!wanted || (list.next.peek() !== null && action.created_at < oldest)))) continue
-    changed = true
-    if (wanted) merged.set(action.action_id, { ...former, ...action })
-    else merged.delete(action.action_id)
-  }
-  if (changed) list.items.value = [...merged.values()].sort(newestFirst)
-}
-
-const newestFirst = (a: WholeAction, b: WholeAction): number =>
-  a.created_at === b.created_at ? (a.action_id < b.action_id ? 1 : -1) : a.created_at < b.created_at ? 1 : -1
 
 function Empty({ list, narrowed }: { list: Paged<WholeAction>; narrowed: boolean }) {
   if (narrowed)

@@ -9,8 +9,8 @@ import { doings, hasOlder, older, reachBack, readDoings } from '../doings'
 import { useLook } from '../look'
 import { CHARTS_MAX, charted, isNumeric, toggle } from '../metrics'
 import { moment } from '../plot'
-import { link } from '../route'
-import { epoch, loaded, nodeTime, selected } from '../store'
+import { link, route } from '../route'
+import { epoch, loaded, nodeTime, selected, systems } from '../store'
 import { live, RANGES, shift, show, stretch } from '../stretch'
 import '../styles/system.css'
 import { freshness, isStale, SystemList, SystemPill, Value } from '../systems'
@@ -42,7 +42,7 @@ function Detail() {
   if (!system)
     return (
       <section class="detail" aria-label="System">
-        {loaded.value ? <NoSystems /> : <p class="waiting card large">Waiting for the node at {location.host} to answer …</p>}
+        {loaded.value ? systems.value.size > 0 ? <NotKnown /> : <NoSystems /> : <p class="waiting card large">Waiting for the node at {location.host} to answer …</p>}
       </section>
     )
   const shown = charted(system)
@@ -70,6 +70,18 @@ function Detail() {
     </section>
   )
 }
+
+/** The address names a system that is not there: another one in its place would be taken for it. */
+const NotKnown = () => (
+  <div class="empty card">
+    <h2 class="title">System not known</h2>
+    <p>
+      This node manages no system <code>{route.value.id}</code>. Its name may be misspelt, or it is no longer configured and
+      has sent nothing since the node started. <a href={link('adaptations', null, { system: route.value.id })}>Its adaptations</a> may
+      still be known.
+    </p>
+  </div>
+)
 
 const emptyCharts = (system: System): string =>
   system.last_sample_at === null
