@@ -11,6 +11,16 @@ from enum import Enum
 from pathlib import PurePath
 from uuid import UUID
 
+from polaris._secret_names import (
+    DOUBTFUL,
+    WORDS,
+    asks_for_secret,
+    is_doubtful_key,
+    is_secret_key,
+    may_be_secret,
+    names_secret,
+)
+
 REDACTED = "[redacted]"
 TRUNCATED = "[truncated]"
 
@@ -22,12 +32,6 @@ KEY_CHARS_MAX = 128
 _INT_MAX = 2**63 - 1
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 
-_SECRET_KEY = re.compile(
-    r"pass(?:word|wd|phrase|code)|(?:^|[-_. ]|db|user|my)pass$|secret|(?:^|[-_. ]|[a-z](?=T))token$|credential|"
-    r"(?:api|access|private)[-_ ]?key|(?:^|[-_. ])nkey|authorization|cookie|session[-_ ]?id|\bjwt\b|bearer|"
-    r"signature$|\bdsn\b",
-    re.IGNORECASE,
-)
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,64}-----.*?(?:-----END [A-Z0-9 ]{0,64}-----|\Z)", re.DOTALL)
 # user:password@ in a URL; the user may be a token, so both go. The password may hold an unescaped "@", ...
 _URL = re.compile(r"(?i)([a-z][a-z0-9+.-]{0,31}://)[^\s/?#]{0,1024}@")
@@ -38,11 +42,33 @@ _URL_WITH_SLASH = re.compile(
 # JSON Web Tokens (RFC 7519 compact form).
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{4,2048}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
 _AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic|digest)\s{1,8}[A-Za-z0-9+/._~=-]{6,}")
-# key=value and "key": "value" with a telling key.
-_PAIR = re.compile(
-    r"(?i)((?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credential)"
-    r"[\w-]{0,64}[\"']?\s{0,8}[=:]\s{0,8})(?!\[redacted\])(\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s,;&}\]\)]+)"
+# user:password@host:port without a scheme.
+_LOGIN = re.compile(
+    r"(?:(?<![\w.+/-])|(?<=//))[\w.+-]{1,64}:[^\s/@:\"'<>]{1,256}@(?=[\w.-]{1,253}(?::\d{1,5}(?!\w)|/))"
 )
+# A header, to the end of its line.
+_HEADER = re.compile(
+    r"(?i)((?:authorization|cookie)\s{0,8}:\s{0,8})(?!\[redacted\]|(?:bearer|basic|digest) \[redacted\])"
+    r"(?:=\"[^\r\n\"]{0,4096}\"?|[^\r\n\"'])+"
+)
+# key=value and "key": "value" with a telling key, of the words above; in a text "token" is one wherever it stands.
+_VALUE = r"(?:\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s,;&}\]\)]+)"
+_IS = r"\\{0,8}[\"']?\s{0,8}[=:]\s{0,8}"
+_TELLING = rf"(?:{WORDS}|token|signature|nkey)[\w-]{{0,64}}|(?<![^\W_])(?:dsn|jwt)"
+_WHOLE = rf"(?<![^\W_])(?:(?:db|user|my)?pass|{DOUBTFUL})"
+_PLAIN = r"(?!(?:\d{1,12}(?:\.\d{1,12})?|true|false|none|null|ok|on|off|yes|no)(?!\w)|[/~{\[])"
+_PAIR = re.compile(
+    rf"(?i)((?:{_TELLING}){_IS}(?!\[redacted\]|(?:bearer|basic|digest) \[)|{_WHOLE}{_IS}{_PLAIN}){_VALUE}"
+)
+# --password value, and the same as a list is written.
+_SENTENCE = r"(?!-|\[redacted|(?:or|and|to|is|in|for|with|from|of|the|an?|as|was|must|needs|cannot|may|has|nor)(?!\w))"
+_ARGUMENT = re.compile(
+    rf"(?i)((?<![\w-])--[\w-]{{0,64}}(?:(?:{WORDS}|token)[\w-]{{0,64}}|(?<=-)(?:pass|{DOUBTFUL}))"
+    rf"(?<!file)(?<!path)[\"']?,?\s{{1,8}}){_SENTENCE}{_VALUE}"
+)
+_MAY_TELL = re.compile(rf"(?i){_TELLING}|{_WHOLE}(?![a-z0-9])")
+# What holds whole trees of values, of which a text does not tell the end.
+_TREE = re.compile(rf"(?i)(?:{_TELLING}|{_WHOLE}){_IS}[{{\[](?!redacted)")
 _NKEY_SEED = re.compile(r"\bS[OACUNX][A-Z2-7]{54,58}\b")
 
 # Every repetition in the patterns is bounded, so that no text, however hostile, makes one run in quadratic time.
@@ -75,9 +101,15 @@ class CleanTexts(dict[str, str]):
 clean_texts = CleanTexts()
 
 
-def is_secret_key(key: str) -> bool:
-    """Whether a field of this name holds a secret by its name alone."""
-    return _SECRET_KEY.search(key) is not None
+def tells_of_secrets(text: str) -> bool:
+    """Whether a word in it may name a secret."""
+    return _MAY_TELL.search(text) is not None
+
+
+def without_trees(text: str) -> str:
+    """`text` up to the first list or map that stands under a telling key."""
+    found = _TREE.search(text)
+    return text if found is None else text[: found.end() - 1] + REDACTED
 
 
 def redact_text(text: str, *, chars_max: int = TEXT_CHARS_MAX) -> str:
@@ -125,19 +157,32 @@ def _without_secrets(text: str) -> str:
     separated = ":" in folded or "=" in folded
     if separated and "://" in folded and "@" in folded:
         text = _URL_WITH_SLASH.sub(rf"\1{REDACTED}@", _URL.sub(rf"\1{REDACTED}@", text))
+    if "@" in folded and ":" in folded:
+        text = _LOGIN.sub(f"{REDACTED}@", text)
     if "eyj" in folded:
         text = _JWT.sub(REDACTED, text)
     if "bearer" in folded or "basic" in folded or "digest" in folded:
         text = _AUTHORIZATION.sub(rf"\1 {REDACTED}", text)
-    if separated and (
-        "passw" in folded
-        or "passphrase" in folded
+    if (separated or "--" in folded) and (
+        "pass" in folded
         or "secret" in folded
         or "token" in folded
         or "key" in folded
+        or "auth" in folded
+        or "cookie" in folded
         or "credential" in folded
+        or "session" in folded
+        or "bearer" in folded
+        or "sig" in folded
+        or "dsn" in folded
+        or "jwt" in folded
+        or "pwd" in folded
     ):
+        if ":" in folded:
+            text = _HEADER.sub(rf"\1{REDACTED}", text)
         text = _PAIR.sub(rf"\1{REDACTED}", text)
+        if "--" in folded:
+            text = _ARGUMENT.sub(rf"\1{REDACTED}", text)
     if len(text) >= _NKEY_SEED_CHARS and "S" in text:
         text = _NKEY_SEED.sub(REDACTED, text)
     return text
@@ -185,31 +230,38 @@ class _Copier:
                 copy["..."] = f"{len(value) - len(copy)} more"
                 break
             name, secret = _names[key] if type(key) is str else _judge_name(_key_text(key))
+            if secret is None:
+                secret = may_be_secret(item)
             copy[name] = REDACTED if secret else self.copy(item, depth + 1)
+        if "value" in copy and names_secret(value):
+            copy["value"] = REDACTED
         return copy
 
     def _copy_items(self, value: Sequence[object] | AbstractSet[object], depth: int) -> list[object]:
         copy: list[object] = []
+        asked = False
         for item in value:
             if len(copy) >= ITEMS_MAX or self._nodes > NODES_MAX:
                 copy.append(f"... {len(value) - len(copy)} more")
                 break
-            copy.append(self.copy(item, depth + 1))
+            copy.append(REDACTED if asked and isinstance(item, str) else self.copy(item, depth + 1))
+            asked = asks_for_secret(item)
         return copy
 
 
 _NOT_SCALAR = object()
 
 
-class _Names(dict[str, tuple[str, bool]]):
-    """The judgement on each field name: few, they come again, so it is kept. Full, it starts anew.
+class _Names(dict[str, tuple[str, bool | None]]):
+    """The judgement on each field name, None where its value decides: few, they come again, so it is kept. Full, it
+    starts anew.
 
     Not kept is a name that is over 128 characters long or holds a secret itself.
     """
 
     LENGTH_MAX = 2_048
 
-    def __missing__(self, key: str) -> tuple[str, bool]:
+    def __missing__(self, key: str) -> tuple[str, bool | None]:
         judged = _judge_name(key)
         if judged[0] == key:
             if len(self) >= self.LENGTH_MAX:
@@ -221,9 +273,11 @@ class _Names(dict[str, tuple[str, bool]]):
 _names = _Names()
 
 
-def _judge_name(key: str) -> tuple[str, bool]:
+def _judge_name(key: str) -> tuple[str, bool | None]:
     name = redact_text(key, chars_max=KEY_CHARS_MAX)
-    return name, is_secret_key(name)
+    if is_secret_key(name):
+        return name, True
+    return name, None if is_doubtful_key(name) else False
 
 
 def _key_text(key: object) -> str:
@@ -311,6 +365,8 @@ def _flat_copy(fields: dict[str, object]) -> dict[str, object] | None:
                 return None
             name, secret = _names[key]
             kind = type(value)
+            if secret is None:
+                secret = may_be_secret(value)
             if secret:
                 copy[name] = REDACTED
             elif kind is str:
@@ -321,4 +377,6 @@ def _flat_copy(fields: dict[str, object]) -> dict[str, object] | None:
                 return None
     except RuntimeError:  # another thread changed it meanwhile
         return None
+    if "value" in copy and names_secret(fields):
+        copy["value"] = REDACTED
     return copy

@@ -12,7 +12,8 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from polaris._redaction import REDACTED, is_secret_key, redact_text
+from polaris._redaction import REDACTED, redact_text
+from polaris._secret_names import is_secret_key
 from polaris.exceptions import ConfigurationError
 from polaris.runtime._consistency import check_whole
 from polaris.runtime._settings import Section, Settings, SystemSettings

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from polaris._redaction import REDACTED, is_secret_key, redact_text
+from polaris._redaction import REDACTED, redact_text
+from polaris._secret_names import asks_for_secret, holds_secret, is_secret_key, names_secret
 from polaris.runtime._settings import Section, Settings
 
 Path = tuple[str, ...]
@@ -80,7 +81,9 @@ def _of_section(section: Section, path: Path) -> Iterator[Setting]:
                 if isinstance(item, Section):
                     yield from _of_section(item, (*here, name))
                 else:
-                    yield from _of_table(item, (*here, name), type(section), field.name, secret=is_secret_key(name))
+                    yield from _of_table(
+                        item, (*here, name), type(section), field.name, secret=holds_secret(name, item)
+                    )
         else:
             # The name of a file with a secret is none.
             secret = is_secret_key(field.encode_name) and not field.encode_name.endswith("_file")
@@ -91,7 +94,8 @@ def _of_section(section: Section, path: Path) -> Iterator[Setting]:
 def _of_table(value: Any, path: Path, section: type[Section], field: str, *, secret: bool) -> Iterator[Setting]:
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            known = secret or is_secret_key(str(name))
+            named = name == "value" and names_secret(value)
+            known = secret or named or holds_secret(str(name), item)
             yield from _of_table(item, (*path, str(name)), section, field, secret=known)
     else:
         yield Setting(path, masked(msgspec.to_builtins(value), secret=secret), None, section, field, secret)
@@ -107,9 +111,15 @@ def _default_of(field: msgspec.structs.FieldInfo) -> Any:
 def masked(value: Any, *, secret: bool) -> Any:
     """A plain value fit to be shown."""
     if isinstance(value, dict):
-        return {name: masked(item, secret=secret or is_secret_key(str(name))) for name, item in value.items()}
+        named = names_secret(value)
+        return {
+            name: masked(item, secret=secret or (named and name == "value") or holds_secret(str(name), item))
+            for name, item in value.items()
+        }
     if isinstance(value, list):
-        return [masked(item, secret=secret) for item in value]
+        # What follows the flag of a command line.
+        asked = [False, *map(asks_for_secret, value)]
+        return [masked(item, secret=secret or asked[index]) for index, item in enumerate(value)]
     if secret and value is not None:
         return REDACTED
     return redact_text(value) if isinstance(value, str) else value

@@ -39,6 +39,7 @@ SECRETS = {
     "secret in JSON": json.dumps({"client_secret": NEEDLE}),
     "bearer": f"Authorization: Bearer {NEEDLE}",
     "basic": f"Authorization: Basic {NEEDLE}",
+    "bearer without its header": f"sent as Bearer {NEEDLE}",
     "JWT": f"got eyJhbGciOiJIUzI1NiJ9.{NEEDLE}.c2lnbmF0dXJl",
     "user and password of a URL": f"nats://polaris:{NEEDLE}@127.0.0.1:4222",
     "user of a URL": f"https://{NEEDLE}@example.org/path",

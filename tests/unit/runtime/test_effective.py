@@ -30,7 +30,9 @@ token = "{SECRET}{SECRET}"
 [systems.web]
 connector = "gunicorn"
 timeout_s = 2.5
-options = {{ pidfile = "web.pid", api_key = "{SECRET}", credentials = {{ a = "{SECRET}", b = ["{SECRET}"] }} }}
+options = {{ pidfile = "web.pid", api_key = "{SECRET}", credentials = {{ a = "{SECRET}", b = ["{SECRET}"] }}, \
+args = ["--password", "{SECRET}"], env = [{{ name = "DB_PASSWORD", value = "{SECRET}" }}], \
+pwd = "{SECRET}", tokens = 3 }}
 [systems."a.b"]
 connector = "host"
 """
@@ -82,8 +84,12 @@ def test_no_planted_secret_is_in_what_is_shown(tmp_path: Path) -> None:
         "http.token",
         "systems.web.options.api_key",
         "systems.web.options.credentials.a",
+        "systems.web.options.pwd",
     }
     assert by_key(told)["systems.web.options.credentials.b"].value == ["[redacted]"]
+    assert by_key(told)["systems.web.options.args"].value == ["--password", "[redacted]"]
+    assert by_key(told)["systems.web.options.env"].value == [{"name": "DB_PASSWORD", "value": "[redacted]"}]
+    assert by_key(told)["systems.web.options.tokens"].value == 3
 
 
 def test_a_secret_in_the_environment_is_known_by_the_name_of_its_variable_alone(tmp_path: Path) -> None:
