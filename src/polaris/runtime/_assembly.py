@@ -98,7 +98,7 @@ def assemble(settings: Settings, origination: Origination = OF_A_PROGRAM) -> DIC
     _singleton(container, Place, place, hosted=False)
     _singleton(container, ActionLedger, ledger)
     _singleton(container, Connections, connections)
-    register_inspecting(container)
+    register_inspecting(container, settings)
     _singleton(container, RuntimeView, view)
     _singleton(container, TelemetryIngest, ingest)
     _singleton(container, OutboxRelay, relay)

@@ -22,6 +22,12 @@ def broker(settings: Settings) -> MessageBroker:
     return _laned(settings, lambda name: nats_config(settings.nats, name=name))
 
 
+def broker_of_taps(settings: Settings, host: BusHost | None = None) -> MessageBroker:
+    """A connection for those who look on, not connected: what they are sent must hold up nobody else."""
+    name = f"{source_of(settings)} taps"
+    return NATSMessageBroker(host.server.client_config(name) if host else nats_config(settings.nats, name=name))
+
+
 def _laned(settings: Settings, config: Callable[[str], NATSConfig]) -> MessageBroker:
     """Telemetry has a connection of its own, so that no action and no result waits behind it."""
     name = source_of(settings)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from polaris.di import DIContainer, ServiceLifetime
 from polaris.messaging import MessageBroker
 from polaris.observability import StructuredLogger
+from polaris.runtime._brokers import broker_of_taps
+from polaris.runtime._bus_host import BusHost
 from polaris.runtime._bus_survey import BusSurvey
 from polaris.runtime._effective import Origination
 from polaris.runtime._health import HealthBoard
@@ -23,12 +25,18 @@ def inspection(
     return RuntimeInspection(settings, origination, board, survey, taps)
 
 
-def taps(broker: MessageBroker) -> Taps:
-    return Taps(broker)
+def taps(settings: Settings) -> Taps:
+    return Taps(broker_of_taps(settings), own_broker=True)
 
 
-def register_inspecting(container: DIContainer) -> None:
+def taps_of_host(settings: Settings, host: BusHost) -> Taps:
+    return Taps(broker_of_taps(settings, host), own_broker=True)
+
+
+def register_inspecting(container: DIContainer, settings: Settings) -> None:
     """Add all of it to the container of a node."""
     container.register_factory(BusSurvey, bus_survey, lifetime=ServiceLifetime.SINGLETON)
-    container.register_factory(Taps, taps, lifetime=ServiceLifetime.SINGLETON)
+    container.register_factory(
+        Taps, taps if settings.nats.servers else taps_of_host, lifetime=ServiceLifetime.SINGLETON
+    )
     container.register_factory(RuntimeInspection, inspection, lifetime=ServiceLifetime.SINGLETON)

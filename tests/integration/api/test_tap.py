@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
+import psutil
 import pytest
 from tests.awake import until, within
 from tests.living_view import LivingView
 
 from polaris.api import HttpServer, create_app
 from polaris.domain import HealthEvent, HealthStatus
-from polaris.messaging import EventCodec, OutgoingMessage
+from polaris.messaging import EventCodec, NATSMessageBroker, OutgoingMessage
+from polaris.runtime import Node, load_settings
+from polaris.runtime._node_bus import broker_of_node
 from polaris.runtime._taps import MESSAGES_MAX, TAPS_MAX
 
 
@@ -137,6 +142,36 @@ async def test_what_a_slow_one_missed_is_counted(server: HttpServer, view: Livin
     assert dropped is not None
     assert dropped[0] == "dropped"
     assert MESSAGES_MAX / 2 < dropped[1]["count"] <= MESSAGES_MAX
+
+
+async def test_the_taps_of_a_node_have_a_connection_of_their_own_while_there_are_any(tmp_path: Path) -> None:
+    places = {"POLARIS_NODE__DATA_DIR": str(tmp_path / "data"), "POLARIS_HTTP__PORT": "0"}
+    async with Node(load_settings(environment=places)) as node:
+        assert node.http_url is not None
+        bus = broker_of_node(tmp_path / "data", name="test")
+        await bus.connect()
+        before = len(connections_to(bus))
+        async with httpx2.AsyncClient(base_url=node.http_url, timeout=10) as client:
+            for _ in range(2):
+                async with (
+                    client.stream("GET", "api/v1/tap?pattern=demo.>") as first,
+                    client.stream("GET", "api/v1/tap?pattern=demo.*") as second,
+                ):
+                    taps = [Seen(first), Seen(second)]
+                    assert [(await tap.next() or ("",))[0] for tap in taps] == ["hello", "hello"]
+                    assert len(connections_to(bus)) == before + 1
+                    await bus.publish(OutgoingMessage("demo.x", b"x" * 200_000))
+                    for tap in taps:
+                        told = await tap.next()
+                        assert told is not None
+                        assert told[1]["problem"] == "200000 bytes, too large to be read here"
+                await until(lambda: len(connections_to(bus)) == before, "nobody looks on")
+        await bus.disconnect()
+
+
+def connections_to(bus: NATSMessageBroker) -> list[Any]:
+    port = urlsplit(bus.config.servers[0]).port
+    return [one for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == port]
 
 
 async def test_open_taps_end_at_once_when_the_server_stops(view: LivingView) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from polaris.exceptions import BulkheadRejectedException, BusConnectionError
 from polaris.messaging import (
     TELEMETRY_STREAM,
     CompressionMiddleware,
+    ConnectionState,
     ConsumerSpec,
     DeliveryClass,
     EventCodec,
@@ -27,8 +29,11 @@ from polaris.messaging import (
     PolarisMessageBus,
     WireFormat,
 )
-from polaris.runtime._tapped import EVENT_BYTES_MAX, Tapped
-from polaris.runtime._taps import BYTES_MAX, EVENTS_AT_ONCE, MESSAGES_MAX, BusTap, Taps
+from polaris.messaging._broker import OnDelivery
+from polaris.messaging._cloudevents import DecodedEvent
+from polaris.messaging.brokers._memory_deliveries import MemoryCoreSubscription
+from polaris.runtime._tapped import EVENT_BYTES_MAX, EVENT_READ_BYTES_MAX, MESSAGE_READ_BYTES_MAX, Tapped
+from polaris.runtime._taps import BYTES_MAX, EVENTS_AT_ONCE, MESSAGES_MAX, READ_BYTES_AT_ONCE, BusTap, Taps
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 TOPIC = "polaris.telemetry.web"
@@ -123,6 +128,8 @@ def test_a_message_that_is_no_event_is_shown_with_the_reason_and_its_first_bytes
     (told,) = read(b"\x00\xff no event")
     assert (told.event, told.hex, told.bytes) == (None, "00ff206e6f206576656e74", 11)
     assert told.problem
+    (packed,) = read(msgspec.msgpack.encode({"a": 1})[:-1])
+    assert packed.hex == "", "of what cannot be told apart nothing is shown"
     (cut,) = read(b"\xc1" * 1000)
     assert (cut.hex, cut.bytes) == ("c1" * 256, 1000)
 
@@ -147,6 +154,12 @@ def test_secrets_are_taken_out_of_events_reasons_topics_and_bytes() -> None:
             {"note": f"token={secret}"}]}, authorization=f"Bearer {secret}")),
         f"password={secret} \xff".encode("latin-1"),
         b"\x00\x01" + f'{{"api_key": "{secret}"'.encode(),
+        msgspec.msgpack.encode(document(data={"password": secret})) + b"\x01",
+        msgspec.msgpack.encode(document(data={"password": secret, "f": float("nan")})),
+        b"\x00" + msgspec.msgpack.encode({"password": secret}),
+        msgspec.json.encode({"password": secret}).decode().encode("utf-16"),
+        *(msgspec.json.encode({key: secret, "a": 1})[:-1] for key in ("cookie", "authorization", "dsn", "db_pass")),
+        msgspec.json.encode({"secrets": {"a": {"b": 1}, "c": secret}})[:-1],
         EventCodec().encode(sample(api_token=secret)),
     ]  # fmt: skip
     for payload in payloads:
@@ -161,6 +174,30 @@ def test_an_event_too_large_to_be_shown_keeps_its_name() -> None:
     assert told.id == "e-1"
     assert "too large to be shown" in told.event["data"]
     assert len(msgspec.json.encode(told)) < EVENT_BYTES_MAX
+
+
+def test_of_what_takes_too_long_to_read_only_size_and_beginning_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = msgspec.json.encode(document(data="x" * EVENT_READ_BYTES_MAX))
+    small = msgspec.json.encode(document())
+    decoded: list[int] = []
+    decode = EventCodec.decode
+
+    def counted(codec: EventCodec, payload: bytes) -> DecodedEvent:
+        decoded.append(len(payload))
+        return decode(codec, payload)
+
+    monkeypatch.setattr(EventCodec, "decode", counted)
+    for payload in (large, b"[" + small + b"," + large + b"]"):
+        told = read(payload)[-1]
+        assert (told.event, told.bytes) == (None, len(large))
+        assert told.problem == f"{len(large)} bytes, too large to be read here"
+        assert bytes.fromhex(told.hex or "").startswith(b'{"specversion"')
+    assert decoded == [len(small)]
+    (whole,) = read(b"[" + b",".join([small] * (MESSAGE_READ_BYTES_MAX // len(small) + 1)) + b"]")
+    assert whole.event is None
+    packed = zstandard.compress(b"[" + b" " * MESSAGE_READ_BYTES_MAX + b"]")
+    (bomb,) = Tapped().events(TOPIC, packed, {"content-encoding": "zstd"}, NOW)
+    assert bomb.problem is not None
 
 
 @given(st.binary(max_size=400) | st.lists(st.binary(max_size=20)).map(lambda parts: b"[" + b",".join(parts) + b"]"))
@@ -194,6 +231,75 @@ async def test_large_messages_are_bounded_by_their_bytes(taps: Taps, broker: InM
         await put(broker, b"x" * 1_000_000)
     assert tap.dropped == 20 - BYTES_MAX // 1_000_000
     assert len(await seen(tap, 8)) == 8
+
+
+async def test_a_frame_is_bounded_by_the_bytes_that_are_read_for_it(taps: Taps, broker: InMemoryMessageBroker) -> None:
+    tap = await taps.open("polaris.>")
+    payload = msgspec.json.encode(document(data="x" * (READ_BYTES_AT_ONCE // 4)))
+    for _ in range(10):
+        await put(broker, payload)
+    assert [len(await tap.next_events()) for _ in range(3)] == [4, 4, 2]
+
+
+class Counted(InMemoryMessageBroker):
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def connect(self) -> None:
+        if self.state is not ConnectionState.CONNECTED:
+            self.asked.append("connect")
+        await super().connect()
+
+    async def disconnect(self) -> None:
+        self.asked.append("disconnect")
+        await super().disconnect()
+
+    async def subscribe(
+        self, pattern: str, on_delivery: OnDelivery, *, group: str | None = None
+    ) -> MemoryCoreSubscription:
+        self.asked.append(pattern)
+        return await super().subscribe(pattern, on_delivery, group=group)
+
+
+async def test_taps_of_one_pattern_share_a_subscription_and_the_connection_is_there_while_somebody_looks_on() -> None:
+    broker = Counted()
+    taps = Taps(broker, own_broker=True)
+    first, second, other = [await taps.open(pattern) for pattern in ("polaris.>", "polaris.>", TOPIC)]
+    assert broker.asked == ["connect", "polaris.>", TOPIC]
+    await put(broker, msgspec.json.encode(document()))
+    assert [len(await seen(tap, 1)) for tap in (first, second, other)] == [1, 1, 1]
+    await first.close()
+    await put(broker, msgspec.json.encode(document(id="e-2")))
+    assert (await second.next_events())[0].id == "e-2"
+    await second.close()
+    assert broker.state is ConnectionState.CONNECTED
+    await other.close()
+    assert broker.asked == ["connect", "polaris.>", TOPIC, "disconnect"]
+    again = await taps.open(TOPIC)
+    await put(broker, msgspec.json.encode(document(id="e-3")))
+    assert (await again.next_events())[0].id == "e-3"
+    await taps.stop()
+    assert (broker.state, taps.count) == (ConnectionState.CLOSED, 0)
+
+
+async def test_a_connection_that_ended_by_itself_is_made_anew_for_the_next_who_looks_on() -> None:
+    broker = Counted()
+    taps = Taps(broker, own_broker=True)
+    first = await taps.open(TOPIC)
+    await broker.disconnect()
+    second = await taps.open(TOPIC)
+    await put(broker, msgspec.json.encode(document()))
+    assert [len(await seen(tap, 1)) for tap in (first, second)] == [1, 1]
+    await taps.stop()
+
+
+async def test_a_borrowed_broker_stays_connected(taps: Taps, broker: InMemoryMessageBroker) -> None:
+    tap = await taps.open(TOPIC)
+    await tap.close()
+    assert broker.state is ConnectionState.CONNECTED
 
 
 async def test_only_so_many_look_on_at_once_and_who_goes_makes_room(taps: Taps, broker: InMemoryMessageBroker) -> None:
