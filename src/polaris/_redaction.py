@@ -54,14 +54,17 @@ _HEADER = re.compile(
 # key=value and "key": "value" with a telling key, of the words above; in a text "token" is one wherever it stands.
 _VALUE = r"(?:\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s,;&}\]\)]+)"
 _IS = r"\\{0,8}[\"']?\s{0,8}[=:]\s{0,8}"
-_TELLING = rf"(?:{WORDS}|token|signature|nkey)[\w-]{{0,64}}|(?<![^\W_])(?:dsn|jwt)"
+_CERTAIN = rf"(?:{WORDS}|token|signature|nkey)[\w-]{{0,64}}|(?<![^\W_])jwt"
+_TELLING = rf"{_CERTAIN}|(?<![^\W_])dsn"
 _WHOLE = rf"(?<![^\W_])(?:(?:db|user|my)?pass|{DOUBTFUL})"
 _PLAIN = r"(?!(?:\d{1,12}(?:\.\d{1,12})?|true|false|none|null|ok|on|off|yes|no)(?!\w)|[/~{\[])"
+# What follows in a sentence about a setting, such as "store.dsn: is missing".
+_SENTENCE = r"(?!-|\[redacted|(?:or|and|to|is|in|for|with|from|of|the|an?|as|was|must|needs|cannot|may|has|nor)(?!\w))"
 _PAIR = re.compile(
-    rf"(?i)((?:{_TELLING}){_IS}(?!\[redacted\]|(?:bearer|basic|digest) \[)|{_WHOLE}{_IS}{_PLAIN}){_VALUE}"
+    rf"(?i)((?:{_CERTAIN}){_IS}(?!\[redacted\]|(?:bearer|basic|digest) \[)"
+    rf"|{_WHOLE}{_IS}{_PLAIN}|(?<![^\W_])dsn{_IS}{_SENTENCE}){_VALUE}"
 )
 # --password value, and the same as a list is written.
-_SENTENCE = r"(?!-|\[redacted|(?:or|and|to|is|in|for|with|from|of|the|an?|as|was|must|needs|cannot|may|has|nor)(?!\w))"
 _ARGUMENT = re.compile(
     rf"(?i)((?<![\w-])--[\w-]{{0,64}}(?:(?:{WORDS}|token)[\w-]{{0,64}}|(?<=-)(?:pass|{DOUBTFUL}))"
     rf"(?<!file)(?<!path)[\"']?,?\s{{1,8}}){_SENTENCE}{_VALUE}"
