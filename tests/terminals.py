@@ -35,8 +35,8 @@ class Terminal:
     ) -> None:
         self._ours, theirs = pty.openpty()
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("POLARIS_", "NO_COLOR"))}
+        inherited.pop("COLUMNS", None)  # it would go over the size of the terminal
         if columns is not None:
-            inherited.pop("COLUMNS", None)
             self.resize(columns)
         path = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
         self.process = subprocess.Popen(

@@ -48,7 +48,7 @@ _LOGIN = re.compile(
 )
 # A header, to the end of its line.
 _HEADER = re.compile(
-    r"(?i)((?:authorization|cookie)\s{0,8}:\s{0,8})(?!\[redacted\]|(?:bearer|basic|digest) \[redacted\])"
+    r"(?i)((?:authorization|cookie)\s{0,8}:\s{0,8})(?!\s{0,8}(?:(?:bearer|basic|digest) )?\[redacted\])"
     r"(?:=\"[^\r\n\"]{0,4096}\"?|[^\r\n\"'])+"
 )
 # key=value and "key": "value" with a telling key, of the words above; in a text "token" is one wherever it stands.

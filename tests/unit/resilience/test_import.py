@@ -29,6 +29,7 @@ def test_the_room_needs_the_standard_library_and_the_foundation_only() -> None:
         "polaris._correlation",
         "polaris._lazy",
         "polaris._redaction",
+        "polaris._secret_names",
         "polaris.clock",
         "polaris.exceptions",
         "polaris.resilience",
