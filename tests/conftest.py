@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -28,6 +29,22 @@ def pytest_pycollect_makemodule(module_path: Path) -> None:
 
         settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
         settings.load_profile("any machine")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Name the group of a test in its id, by which pytest-xdist keeps a group on one worker.
+
+    pytest-xdist 3.8 does so by an attribute that pytest has given up with version 9.2.
+    """
+    if not config.getoption("loadgroup", False):
+        return
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        if mark is not None and "@" not in item.nodeid.rpartition("]")[2]:
+            named = dataclasses.replace(item.id)
+            object.__setattr__(named, "_str_cache", f"{item.nodeid}@{mark.args[0]}")
+            item._id = named
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
