@@ -65,6 +65,7 @@ async def test_an_engine_that_retires_by_itself_is_asked_for_expired_documents_o
         now = utc_now()
         await store.states.save_many([SystemState("web", now - age * DAY) for age in (9, 1)])
         await store.documents.insert_document("d", {"_id": "gone"}, ttl=timedelta(milliseconds=1))
+        await asyncio.sleep(0.05)  # it looks once, and minutes later again
         service = Retiring(store, HealthBoard(), LOGGER)
         await service.start()
         async with asyncio.timeout(10):
