@@ -21,6 +21,7 @@ from polaris.domain import AdaptationAction, ExecutionResult, ExecutionStatus, H
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 STATE = re.compile(r"/api/v1/(actions\?limit=100$|components$|systems\?)")
+SYSTEMS = re.compile(r"/api/v1/systems\?")
 TIMELINE = re.compile(r"/api/v1/actions\?limit=50$")
 LISTED_MAX = 1000
 
@@ -126,6 +127,23 @@ async def a_system_that_is_not_there_is_not_replaced_by_another(watched: Watched
     await expect(page.locator("#detail-title")).to_have_text("web-shop")
 
 
+async def a_system_beyond_those_that_are_listed_is_asked_for(watched: Watched, view: LivingView) -> None:
+    page = watched.page
+
+    async def list_others(route: Route) -> None:
+        first = (await (await route.fetch()).json())["systems"][0]
+        others = [{**first, "system_id": f"a-{number:04}"} for number in range(LISTED_MAX)]
+        await route.fulfill(json={"systems": others, "next_cursor": "a-0999"})
+
+    await page.route(SYSTEMS, list_others)
+    await go(page, "#/system/web-shop")
+    await page.reload()
+    await expect(page.locator("#detail-title")).to_have_text("web-shop")
+    await page.unroute(SYSTEMS)
+    await page.reload()
+    await expect(page.locator("[data-connection=live]")).to_be_visible()
+
+
 async def the_timeline_has_an_end(watched: Watched, view: LivingView) -> None:
     page = watched.page
     start = datetime.now(UTC) - timedelta(hours=1)
@@ -151,5 +169,6 @@ async def test_the_newer_telling_wins_and_nothing_takes_the_place_of_what_is_mis
         await a_fraction_of_a_second_is_later_than_the_second(watched, view)
         await a_system_keeps_its_actions_whatever_others_do(watched, view)
         await a_system_that_is_not_there_is_not_replaced_by_another(watched, view)
+        await a_system_beyond_those_that_are_listed_is_asked_for(watched, view)
         await the_timeline_has_an_end(watched, view)
         check.it_was_clean(watched)

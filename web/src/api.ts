@@ -3,7 +3,7 @@
 import type { Action, AggregatesAnswer, Component, NodeFacts, SeriesAnswer, System } from './types'
 
 const TIMEOUT_MS = 10_000
-const SYSTEMS_MAX = 1000
+export const SYSTEMS_MAX = 1000
 export const ACTIONS_SHOWN = 100
 
 /** Ask for JSON below `api/v1/`. */

@@ -3,6 +3,7 @@
 import { useEffect } from 'preact/hooks'
 import { Act } from '../act'
 import { ActionRow } from '../actions'
+import { api, SYSTEMS_MAX } from '../api'
 import { Chart } from '../chart'
 import { dependencies, LOOK_EVERY_MS, lookAtDependencies, words } from '../dependencies'
 import { doings, hasOlder, older, reachBack, readDoings } from '../doings'
@@ -10,7 +11,7 @@ import { useLook } from '../look'
 import { CHARTS_MAX, charted, isNumeric, toggle } from '../metrics'
 import { moment } from '../plot'
 import { link, route } from '../route'
-import { epoch, loaded, nodeTime, selected, systems } from '../store'
+import { epoch, loaded, nodeTime, selected, systems, takeSystem } from '../store'
 import { live, RANGES, shift, show, stretch } from '../stretch'
 import '../styles/system.css'
 import { freshness, isStale, SystemList, SystemPill, Value } from '../systems'
@@ -72,16 +73,24 @@ function Detail() {
 }
 
 /** The address names a system that is not there: another one in its place would be taken for it. */
-const NotKnown = () => (
-  <div class="empty card">
-    <h2 class="title">System not known</h2>
-    <p>
-      This node manages no system <code>{route.value.id}</code>. Its name may be misspelt, or it is no longer configured and
-      has sent nothing since the node started. <a href={link('adaptations', null, { system: route.value.id })}>Its adaptations</a> may
-      still be known.
-    </p>
-  </div>
-)
+function NotKnown() {
+  const id = route.value.id ?? ''
+  // Of very many systems the page reads the first: this may be another.
+  const isCut = systems.value.size >= SYSTEMS_MAX
+  useEffect(() => {
+    if (isCut) api.system(id).then(takeSystem, () => undefined)
+  }, [id, isCut, epoch.value])
+  return (
+    <div class="empty card">
+      <h2 class="title">System not known</h2>
+      <p>
+        This node manages no system <code>{id}</code>. Its name may be misspelt, or it is no longer configured and has sent
+        nothing since the node started. <a href={link('adaptations', null, { system: id })}>Its adaptations</a> may still be
+        known.
+      </p>
+    </div>
+  )
+}
 
 const emptyCharts = (system: System): string =>
   system.last_sample_at === null
