@@ -221,6 +221,8 @@ async def test_a_system_that_falls_ill_says_why_and_takes_it_back() -> None:
         # The words may change while the health does not.
         fall_ill(view, "disk is nearly full")
         await expect(card).to_contain_text("disk is nearly full", timeout=15_000)
+        # Said once, where it is kept true: what is told about the system is read less often.
+        await expect(watched.page.get_by_text("health.reasons")).to_have_count(0)
         check.it_was_clean(watched)
 
 

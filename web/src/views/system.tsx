@@ -189,7 +189,8 @@ function Facts({ system }: { system: System }) {
   const known = dependencies.value?.dependencies ?? []
   const needs = known.filter(({ source_system }) => source_system === system.system_id)
   const serves = known.filter(({ target_system }) => target_system === system.system_id)
-  const metadata = Object.entries(system.metadata ?? {})
+  // Why a system is ill is said beside its health, which changes with every sample; what is known here is older.
+  const metadata = Object.entries(system.metadata ?? {}).filter(([name]) => name !== 'health.reasons')
   const books = system.samples
   return (
     <section class="facts-of-system" aria-labelledby="facts-title">
