@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import apsw
 
 from polaris.storage.backends.sqlite._compaction import Compaction
+from polaris.storage.backends.sqlite._connection import READER_CACHE_KIB, set_up
 from polaris.storage.backends.sqlite._migrate import known_migrations, migrate
 from polaris.storage.backends.sqlite._rollup_windows import WindowKeeper
 from polaris.storage.backends.sqlite._session import SqliteSession
@@ -16,6 +17,7 @@ from polaris.storage.backends.sqlite._session import SqliteSession
 def new_session() -> SqliteSession:
     """A session on an empty store in memory."""
     connection = apsw.Connection(":memory:")
+    set_up(connection, cache_kib=READER_CACHE_KIB)
     migrate(connection, known_migrations())
     return SqliteSession(connection)
 

@@ -26,7 +26,11 @@ READ_AT_ONCE = 200
 
 
 class SqliteDocuments:
-    """Collections as tables `doc_<number>`; the name of a collection is only ever a value."""
+    """Collections as tables `doc_<number>`; the name of a collection is only ever a value.
+
+    A limit, an integer, is a part of its statement: knowing it, SQLite takes an index of the collection rather than the
+    order of the ids.
+    """
 
     def __init__(self, connection: apsw.Connection, memory: Memory) -> None:
         self._connection = connection
@@ -102,8 +106,8 @@ class SqliteDocuments:
             read = rows(
                 self._connection,
                 f"SELECT id, version, body FROM {home.table} WHERE {where.sql} AND {condition}{visible}"  # noqa: S608
-                f" ORDER BY {order_by(stretch.order)} LIMIT ?",
-                [*where.parameters, *values, *bound, limit - len(found)],
+                f" ORDER BY {order_by(stretch.order)} LIMIT {limit - len(found):d}",
+                [*where.parameters, *values, *bound],
             )
             found += [projected(document_of(*one), fields) for one in read]
             if len(found) == limit:
@@ -222,8 +226,8 @@ class SqliteDocuments:
         visible, bound = self._expiries.visible(home, now_us)
         found = rows(
             self._connection,
-            f"SELECT id FROM {home.table} WHERE {where.sql}{visible} ORDER BY id LIMIT ?",  # noqa: S608
-            [*where.parameters, *bound, reach(limit)],
+            f"SELECT id FROM {home.table} WHERE {where.sql}{visible} ORDER BY id LIMIT {reach(limit):d}",  # noqa: S608
+            [*where.parameters, *bound],
         )
         check_reach(len(found))
         return [one[0] for one in found]
