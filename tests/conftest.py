@@ -12,6 +12,9 @@ import pytest
 import pytest_asyncio
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
+
     from polaris.messaging import EmbeddedNATSServer, NATSMessageBroker
 
 # What a fixture needs is imported when it is used: most tests need none of it.
@@ -45,6 +48,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             named = dataclasses.replace(item.id)
             object.__setattr__(named, "_str_cache", f"{item.nodeid}@{mark.args[0]}")
             item._id = named
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """A test that ends its worker is one red test."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from tests.crashed_workers import CrashOnceScheduling
+
+    return CrashOnceScheduling(config, log)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
