@@ -10,7 +10,10 @@ from polaris.api import (
     ComponentView,
     ConfigurationView,
     ConsumerView,
+    HealthPeriod,
     HealthReport,
+    PeriodFilter,
+    PeriodKey,
     SettingView,
     StreamsView,
     StreamView,
@@ -33,6 +36,28 @@ STORE_TELEMETRY = ConsumerView(
     in_flight_max=1024,
     last_active_at=NOW,
 )
+
+
+class LivingHealth:
+    """A `KeptHealth` over a list, the newest period first."""
+
+    def __init__(self, *periods: HealthPeriod) -> None:
+        self.all = list(periods)
+
+    async def periods(
+        self, wanted: PeriodFilter, *, limit: int, before: PeriodKey | None
+    ) -> list[tuple[PeriodKey, HealthPeriod]]:
+        keyed = [(PeriodKey(int(one.since.timestamp() * 1e6), one.period_id), one) for one in self.all]
+        return [
+            (key, one)
+            for key, one in sorted(keyed, key=lambda pair: (pair[0].since_us, pair[0].period_id), reverse=True)
+            if wanted.system_id in (None, one.system_id)
+            and wanted.component in (None, one.component)
+            and (one.until is None or not wanted.lasting_only)
+            and (wanted.start is None or one.until is None or one.until > wanted.start)
+            and (wanted.end is None or one.since < wanted.end)
+            and (before is None or (key.since_us, key.period_id) < (before.since_us, before.period_id))
+        ][:limit]
 
 
 class LivingInspection:

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import msgspec
-from tests.living_inspection import LivingInspection
+from tests.living_inspection import LivingHealth, LivingInspection
 
 from polaris.api import (
     ActionKey,
@@ -24,6 +24,7 @@ from polaris.api import (
     Check,
     ComponentView,
     DependencyKey,
+    HealthPeriod,
     LiveFeed,
     NodeFacts,
     NodeRates,
@@ -159,6 +160,23 @@ class Remembered:
         ][:limit]
 
 
+def periods(start: datetime) -> list[HealthPeriod]:
+    """A system that was ill and its connector, and a part of the node that is."""
+
+    def period(period_id: str, status: HealthStatus, back_s: int, until_s: int | None, **facts: Any) -> HealthPeriod:
+        until = None if until_s is None else start - timedelta(seconds=until_s)
+        since = start - timedelta(seconds=back_s)
+        return HealthPeriod(period_id=period_id, node="atlas", status=status, since=since, until=until, **facts)
+
+    shop = {"system_id": "web-shop"}
+    connector = {"component": "connector:web-shop", "remedy": "check that it runs", **shop}
+    return [
+        period("p-1", HealthStatus.WARNING, 500, 440, message="slow", remedy="add a worker", **shop),
+        period("p-2", HealthStatus.UNHEALTHY, 300, 270, message="connection refused", **connector),
+        period("p-3", HealthStatus.WARNING, 200, None, component="store", message="disk nearly full"),
+    ]
+
+
 class LivingView:
     """A `NodeView` over plain dictionaries. `live()` keeps it moving; attributes may be changed by a test at will."""
 
@@ -168,6 +186,7 @@ class LivingView:
         self.live = LiveFeed()
         self.recollections = Remembered(self.start)
         self.inspection = LivingInspection(self.components)
+        self.kept_health = LivingHealth(*periods(self.start))
         self.states: dict[str, list[SystemState]] = {}
         self.connectors = {"host": "host", "web-shop": "gunicorn", WEIRD_ID: "push"}
         self.records: list[ActionRecord] = []

@@ -15,7 +15,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "http-api.md"
 
 async def test_the_commands_on_the_http_api_work_beside_a_node(tmp_path: Path) -> None:
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
-    assert script.count("curl") == 11
+    assert script.count("curl") == 12
     script = script.replace("polaris-data", "data")
     async with a_node(tmp_path, {"systems": {"host": {"connector": "host", "interval_s": 0.2}}}) as node:
 
@@ -37,7 +37,7 @@ async def test_the_commands_on_the_http_api_work_beside_a_node(tmp_path: Path) -
         )
         assert ended.returncode == 0, ended.stderr
         answers = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
-        systems, aggregates, document, health, configuration, bus, streams, asked, action, letters = answers
+        systems, aggregates, document, health, history, configuration, bus, streams, asked, action, letters = answers
         assert [system["system_id"] for system in systems["systems"]] == ["host"]
         values = {setting["key"]: setting["value"] for setting in configuration["settings"]}
         assert values["systems.host.interval_s"] == 0.2
@@ -47,6 +47,7 @@ async def test_the_commands_on_the_http_api_work_beside_a_node(tmp_path: Path) -
         assert bus["state"] == "connected"
         (consumer,) = streams["streams"][-1]["consumers"]
         assert (streams["streams"][-1]["name"], consumer["name"]) == ("POLARIS_TELEMETRY", "store-telemetry")
+        assert history["next_cursor"] is None
         assert {"bus", "store", "action path"} <= {part["name"] for part in health["components"]}
         assert any(value is not None for value in aggregates["values"])
         assert document["openapi"].startswith("3.1")

@@ -1,12 +1,18 @@
-"""What a node says of its health is true: each fault is told within fifteen seconds, with what to do; so is its end."""
+"""What a node says of its health is true: each fault is told within fifteen seconds, with what to do; so is its end.
+
+And it is remembered: from when to when, with its reason, over a restart.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from tests.awake import within
+from tests.commands import Polaris
 from tests.frozen import freeze, thaw
 from tests.nodes import NodeUnderTest, a_node, eventually_true
 
@@ -53,6 +59,43 @@ async def test_each_fault_and_its_end_are_told_with_what_to_do(tmp_path: Path) -
             await fault(node, tmp_path)
             await told(node, lambda said: said["ready"] and said["health_status"] == "healthy", "all is well again")
             assert await node.is_ready()
+        before = await remembered(node)
+        for faulty in (("connector:pump", "unhealthy"), ("bus", "unhealthy"), (None, "unknown")):
+            period = before[faulty][0]
+            assert period["since"] < period["until"]
+            assert period["message"]
+            assert period["remedy"]
+            assert not period["cut_off"]
+        silence = before[None, "unknown"][0]
+        assert silence["system_id"] == "pump"
+        node.kill()
+        said = await asyncio.to_thread(Polaris(tmp_path), "status", "--history")
+        assert said.code == 0
+        assert re.search(r"^unhealthy +\S+ \S+Z  for .+ s +connector:pump\n +no sample: ", said.output, re.MULTILINE)
+        assert re.search(
+            r"^unknown +\S+ \S+Z  for .+ s +system pump\n +no sample for more than 3 s", said.output, re.MULTILINE
+        )
+        await node.start()
+        await told(node, lambda said: said["ready"], "it is ready again")
+        after = await remembered(node)
+        assert {key: after[key] for key in before} == before
+
+
+async def remembered(node: NodeUnderTest) -> dict[tuple[str | None, str], list[Report]]:
+    """What was not well, by whose it was and how, when nothing of it lasts any more."""
+    found: list[Report] = []
+
+    async def over() -> bool:
+        nonlocal found
+        found = (await node.get("api/v1/health/history"))[1]["periods"]
+        return bool(found) and all(one["until"] for one in found)
+
+    async with within(TOLD_WITHIN_S):
+        await eventually_true(over, "all of it is over, and stored")
+    periods: dict[tuple[str | None, str], list[Report]] = {}
+    for one in found:
+        periods.setdefault((one["component"], one["status"]), []).append(one)
+    return periods
 
 
 async def a_silent_system(node: NodeUnderTest, folder: Path) -> None:

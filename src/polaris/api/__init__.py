@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from polaris._lazy import lazy_names
 from polaris.api._bus_view import BusView, ConsumerView, PublishedView, StreamsView, StreamView, SubscriptionView
 from polaris.api._commands import ActionRequest, DeadLetterDetails, DeadLetterView, NodeCommands
+from polaris.api._history_view import HealthPeriod, KeptHealth, PeriodFilter, PeriodKey
 from polaris.api._hosts import hosts_for, is_loopback
 from polaris.api._inspection_view import BreakerView, ConfigurationView, HealthReport, Inspection, SettingView
 from polaris.api._live import LiveFeed, LiveSubscription
@@ -66,6 +67,10 @@ __all__ = [
     "ComponentView",
     "SystemView",
     "SampleBooks",
+    "KeptHealth",
+    "HealthPeriod",
+    "PeriodFilter",
+    "PeriodKey",
     "Inspection",
     "HealthReport",
     "BreakerView",

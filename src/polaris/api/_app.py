@@ -23,6 +23,7 @@ from polaris.api._crowd import Crowd
 from polaris.api._document_endpoints import DOCUMENT_ENDPOINTS
 from polaris.api._edge import Edge
 from polaris.api._endpoints import ENDPOINTS, JSON_TYPE, Context, Endpoint, json_response
+from polaris.api._history_endpoints import HISTORY_ENDPOINTS
 from polaris.api._hosts import LOOPBACK_HOSTS
 from polaris.api._inspection_endpoints import INSPECTION_ENDPOINTS
 from polaris.api._openapi import openapi_document
@@ -39,7 +40,13 @@ from polaris.exceptions import RequestError
 if TYPE_CHECKING:
     from polaris.observability import MetricsCollector
 
-READING_ENDPOINTS = (*ENDPOINTS, *DOCUMENT_ENDPOINTS, *RECOLLECTION_ENDPOINTS, *INSPECTION_ENDPOINTS)
+READING_ENDPOINTS = (
+    *ENDPOINTS,
+    *DOCUMENT_ENDPOINTS,
+    *RECOLLECTION_ENDPOINTS,
+    *INSPECTION_ENDPOINTS,
+    *HISTORY_ENDPOINTS,
+)
 ALL_ENDPOINTS = (*READING_ENDPOINTS, *COMMAND_ENDPOINTS)
 
 

@@ -344,8 +344,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "/api/v1/stream",
         "stream",
-        "Live updates as server-sent events: `hello`, then `sample`, `action`, `component`, `system` and `node` as "
-        "they happen, `dropped` when the client was too slow, `heartbeat` when nothing happens.",
+        "Live updates as server-sent events: `hello`, then `sample`, `action`, `component`, `system`, `node` and "
+        "`health` as they happen, `dropped` when the client was too slow, `heartbeat` when nothing happens.",
         _stream,
         media_type="text/event-stream",
         parameters=(

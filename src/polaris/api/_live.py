@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 
+from polaris.api._history_view import HealthPeriod
 from polaris.api._view import (
     ActionRecord,
     ComponentView,
@@ -31,6 +32,7 @@ KINDS: dict[type[LiveUpdate], str] = {
     ComponentView: "component",
     SystemView: "system",
     NodeFacts: "node",
+    HealthPeriod: "health",
 }
 """The name of the server-sent event that carries each update."""
 

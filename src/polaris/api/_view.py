@@ -13,6 +13,7 @@ import msgspec
 
 from polaris._redaction import redact_fields
 from polaris.api._bus_view import BusView
+from polaris.api._history_view import HealthPeriod, KeptHealth
 from polaris.domain import (
     AdaptationAction,
     ExecutionResult,
@@ -162,21 +163,23 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, system_id: str, connector: str, state: SystemState | None, **fields: Any) -> SystemView:
-        """The view of a system by its latest state, None when there is none yet; `fields` override.
-
-        `message` is what a connector says in the state's metadata as `health.reasons`, a list of texts.
-        """
+        """The view of a system by its latest state, None when there is none yet; `fields` override."""
         facts: dict[str, Any] = {"health_status": HealthStatus.UNKNOWN}
         if state is not None:
-            reasons = state.metadata.get("health.reasons", ())
             facts = {
                 "health_status": state.health_status,
-                "message": "; ".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else str(reasons),
+                "message": reasons_of(state),
                 "last_sample_at": state.timestamp,
                 "metrics": {name: Reading.of(metric, state.timestamp) for name, metric in state.metrics.items()},
                 "metadata": redact_fields(state.metadata) if state.metadata else {},
             }
         return cls(system_id=system_id, connector=connector, **{**facts, **fields})
+
+
+def reasons_of(state: SystemState) -> str:
+    """Why a system is not well: what its connector says in the metadata as `health.reasons`, a list of texts."""
+    reasons = state.metadata.get("health.reasons", ())
+    return "; ".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else str(reasons)
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,8 +288,8 @@ class SampleUpdate(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-LiveUpdate = SampleUpdate | ActionRecord | ComponentView | SystemView | NodeFacts
-"""What `LiveFeed.publish` takes: a sample; or the new whole value of an action, component, system or the node."""
+LiveUpdate = SampleUpdate | ActionRecord | ComponentView | SystemView | NodeFacts | HealthPeriod
+"""What `LiveFeed.publish` takes: a sample, a period, or the whole new value of an action, component, system, node."""
 
 
 class NodeView(Protocol):
@@ -325,6 +328,11 @@ class NodeView(Protocol):
     @property
     def recollections(self) -> Recollections:
         """Who keeps the last traces and log records."""
+        ...
+
+    @property
+    def kept_health(self) -> KeptHealth:
+        """Who keeps what was not well."""
         ...
 
     @property

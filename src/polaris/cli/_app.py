@@ -171,11 +171,23 @@ def doctor(config: Config = None, data_dir: DataDir = None, as_json: Json = Fals
 
 
 @app.add()
-def status(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+def status(
+    history: Annotated[
+        bool, Option("--history", about="What was not well, from when to when, whether the node runs or not.")
+    ] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
     """How the running node and its components do."""
+    settings = settings_of(config, data_dir)
+    if history:
+        from polaris.cli._health_history import show_history
+
+        raise SystemExit(show_history(settings, as_json=as_json))
     from polaris.cli._status import show_status
 
-    raise SystemExit(show_status(settings_of(config, data_dir), as_json=as_json))
+    raise SystemExit(show_status(settings, as_json=as_json))
 
 
 @app.add(short_help="The managed systems with their latest state.")

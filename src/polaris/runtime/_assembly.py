@@ -37,6 +37,7 @@ from polaris.runtime._dependencies import apply_dependencies
 from polaris.runtime._effective import OF_A_PROGRAM, Origination
 from polaris.runtime._execution import ActionExecution
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._health_history import HealthHistory
 from polaris.runtime._http_port import port_of, require_free_port
 from polaris.runtime._ingest import TelemetryIngest
 from polaris.runtime._inspecting import register_inspecting
@@ -217,6 +218,7 @@ async def view(
     place: Place,
     recollection: Recollection,
     inspection: RuntimeInspection,
+    health_history: HealthHistory,
 ) -> RuntimeView:
     made = RuntimeView(
         settings,
@@ -229,6 +231,7 @@ async def view(
         version=__version__,
         recollections=recollection,
         inspection=inspection,
+        health_history=health_history,
     )
     await made.load()
     place.beside_others("latest states of other nodes", made.catch_up_for_ever)

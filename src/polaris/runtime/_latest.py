@@ -36,15 +36,16 @@ class LatestStates:
         for state in states:
             self._keep(state, None)
 
-    def note(self, state: SystemState) -> None:
-        """Take a state that arrived just now."""
+    def note(self, state: SystemState) -> bool:
+        """Take a state that arrived just now; whether it is the latest."""
         known = self._seen.get(state.system_id)
         now = self._clock.monotonic()
         if known is None or _supersedes(state, known.state):
             self._keep(state, now)
-        else:
-            # An older state than the known one; but the system has been heard of.
-            self._seen[state.system_id] = Seen(known.state, now)
+            return True
+        # An older state than the known one; but the system has been heard of.
+        self._seen[state.system_id] = Seen(known.state, now)
+        return False
 
     def _keep(self, state: SystemState, received_s: float | None) -> None:
         system_id = state.system_id

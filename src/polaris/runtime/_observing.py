@@ -11,6 +11,7 @@ from polaris.runtime._actions import ActionService
 from polaris.runtime._bus_host import BusHost
 from polaris.runtime._connection import Connections
 from polaris.runtime._health import HealthBoard
+from polaris.runtime._health_history import HealthHistory
 from polaris.runtime._node_metrics import NodeMetrics
 from polaris.runtime._place import Place
 from polaris.runtime._recollection import LOGGER, Recollection
@@ -58,6 +59,19 @@ def recollection(
     )
 
 
+def health_history(settings: Settings, store: PolarisDataStore, board: HealthBoard, place: Place) -> HealthHistory:
+    return HealthHistory(
+        store,
+        board,
+        StructuredLogger("polaris.health"),
+        node=settings.node.name,
+        kept_max=settings.health.kept_max,
+        kept_days=settings.health.kept_days,
+        is_alone=place.node is None,
+        turn=place.upkeep,
+    )
+
+
 def traces(settings: Settings, recollection: Recollection, export: TraceExport, metrics: MetricsCollector) -> Traces:
     if not settings.tracing.enabled:
         return Traces()
@@ -83,5 +97,6 @@ def register_observing(container: DIContainer, metrics: MetricsCollector) -> Non
     """Add all of it to the container of a node. Raises `ConfigurationError` for an export that is not possible."""
     container.register_instance(TraceExport, TraceExport(metrics), hosted=True)
     container.register_factory(Recollection, recollection, lifetime=ServiceLifetime.SINGLETON)
+    container.register_factory(HealthHistory, health_history, lifetime=ServiceLifetime.SINGLETON)
     container.register_factory(NodeMetrics, node_metrics, lifetime=ServiceLifetime.SINGLETON)
     container.register_factory(Traces, traces, lifetime=ServiceLifetime.SINGLETON)

@@ -15,6 +15,8 @@ _OF_COMPONENTS = {
     CONNECTOR: "check that the managed system runs, and the options of its connector: polaris check",
     "event loop": "a handler or connector blocks the node: look at what was added last",
 }
+OF_SYSTEMS = "look at its charts and adaptations; an action may help: polaris act"
+OF_SILENCE = "check that it runs and publishes, or that its connector does: polaris check"
 OF_BREAKERS = "mend what it guards; it tries again after actions.breaker_open_s by itself"
 OF_ISOLATED = "it was isolated by hand, and stays so until it is closed by hand"
 _OTHERWISE = "look at the node's log"

@@ -176,6 +176,14 @@ class TracingSettings(Section, frozen=True):
     kept_days: Days = 7.0
 
 
+class HealthSettings(Section, frozen=True):
+    """`[health]`: what is remembered of parts of the node and systems that were not well."""
+
+    kept_max: Count = 10_000
+    """Periods that the store keeps; of those that are over the oldest go first."""
+    kept_days: Days = 30.0
+
+
 class TelemetrySettings(Section, frozen=True):
     """`[telemetry]`: the way of samples into the store."""
 
@@ -226,6 +234,7 @@ class Settings(Section, frozen=True):
     http: HttpSettings = HttpSettings()
     logging: LoggingSettings = LoggingSettings()
     tracing: TracingSettings = TracingSettings()
+    health: HealthSettings = HealthSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     actions: ActionSettings = ActionSettings()
     systems: dict[str, SystemSettings] = msgspec.field(

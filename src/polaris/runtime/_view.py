@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from polaris.connectors import ManagedSystemConnector
     from polaris.messaging import PolarisMessageBus
     from polaris.observability import MetricsCollector
+    from polaris.runtime._health_history import HealthHistory
     from polaris.runtime._sample_account import SampleAccount
     from polaris.runtime._settings import Settings
     from polaris.storage import PolarisDataStore
@@ -50,6 +51,8 @@ PUSHED_STALE_AFTER_S = 60.0
 CATCH_UP_S = 2.0
 """Between two looks at what other nodes have stored: less than the shortest time after which a system is stale."""
 RATE_WINDOW_S = 5.0
+SWEPT_MAX = 2_000
+"""Systems of which is looked, every two seconds, whether anything comes still; the next ones each time."""
 PUSHED = "push"
 
 
@@ -87,11 +90,13 @@ class RuntimeView:
         version: str,
         recollections: Recollections,
         inspection: Inspection,
+        health_history: HealthHistory,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.live = LiveFeed()
         self.recollections = recollections
         self.inspection = inspection
+        self.kept_health = health_history
         self._settings = settings
         self._store = store
         self._ledger = ledger
@@ -101,7 +106,7 @@ class RuntimeView:
         self._bus = bus
         self._version = version
         self._clock = clock
-        self._started_at = clock.now()
+        self._started_at, self._started_s = clock.now(), clock.monotonic()
         self._latest = LatestStates(self._connectors, clock=clock)
         self._samples, self._values = RateMeter(clock), RateMeter(clock)
         self._samples_total = self._values_total = 0
@@ -109,7 +114,9 @@ class RuntimeView:
         self.accounts: dict[str, SampleAccount] = {}
         """Of the systems that are sampled here, by their ids."""
         self.streams: Sequence[StreamSpec] = STANDARD_STREAMS
+        self._swept: str | None = None
         board.on_change(self.live.publish)
+        health_history.on_period(self.live.publish)
 
     async def load(self) -> None:
         """Take the latest states from the store, so that the first page shows what was known before the start."""
@@ -122,16 +129,19 @@ class RuntimeView:
             for state in await self._store.states.get_current_states():
                 seen = self._latest.get(state.system_id)
                 if seen is None or seen.state.timestamp < state.timestamp:
-                    self._latest.note(state)
-                    self.live.publish(SampleUpdate.of(state))
+                    self._note(state)
 
     def note_states(self, states: Sequence[SystemState]) -> None:
         """Samples that were stored just now."""
         self._samples_total += len(states)
         for state in states:
             self._values_total += len(state.metrics)
-            self._latest.note(state)
-            self.live.publish(SampleUpdate.of(state))
+            self._note(state)
+
+    def _note(self, state: SystemState) -> None:
+        if self._latest.note(state):
+            self.kept_health.note_state(state)
+        self.live.publish(SampleUpdate.of(state))
 
     def note_action(self, entry: LedgerEntry) -> None:
         """An action that was taken or has ended just now."""
@@ -157,8 +167,28 @@ class RuntimeView:
         )
 
     def publish_node(self) -> None:
-        """Tell live clients how the node does now."""
+        """Tell live clients how the node does now, and note of which systems nothing comes any more."""
         self.live.publish(self.node())
+        self._look_for_silence()
+
+    def _look_for_silence(self) -> None:
+        page = self._latest.page(SWEPT_MAX, self._swept)
+        self._swept = page[-1] if len(page) == SWEPT_MAX else None
+        begun_s_ago = self._clock.monotonic() - self._started_s
+        for system_id in page:
+            age_s = self._latest.age_s(system_id)
+            stale_after_s = self._stale_after_s(system_id)
+            if age_s is None or age_s <= stale_after_s:
+                self.kept_health.note_silence(system_id, None)
+            elif begun_s_ago > stale_after_s:
+                since = self._clock.now() - timedelta(seconds=age_s)
+                self.kept_health.note_silence(system_id, since, f"no sample for more than {stale_after_s:g} s")
+
+    def _stale_after_s(self, system_id: str) -> float:
+        configured = self._settings.systems.get(system_id)
+        if configured is None:
+            return PUSHED_STALE_AFTER_S
+        return max(STALE_AFTER_S_MIN, STALE_AFTER_INTERVALS * configured.interval_s)
 
     def liveness(self) -> Verdict:
         # That this is answered at all shows that the event loop turns.
@@ -217,9 +247,7 @@ class RuntimeView:
         state = None if seen is None else seen.state
         connector = self._connectors.get(system_id)
         configured = self._settings.systems.get(system_id)
-        stale_after_s = PUSHED_STALE_AFTER_S
-        if configured is not None:
-            stale_after_s = max(STALE_AFTER_S_MIN, STALE_AFTER_INTERVALS * configured.interval_s)
+        stale_after_s = self._stale_after_s(system_id)
         age_s = self._latest.age_s(system_id)
         stale = age_s is not None and age_s > stale_after_s
         component = self._board.get(f"connector:{system_id}")

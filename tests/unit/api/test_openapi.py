@@ -71,6 +71,7 @@ async def test_the_answers_have_the_fields_that_the_document_promises(
         "/api/v1/traces/{trace_id}": f"/api/v1/traces/{1:032x}",
         "/api/v1/logs": "/api/v1/logs",
         "/api/v1/health": "/api/v1/health",
+        "/api/v1/health/history": "/api/v1/health/history",
         "/api/v1/configuration": "/api/v1/configuration",
         "/api/v1/bus/streams": "/api/v1/bus/streams",
     }

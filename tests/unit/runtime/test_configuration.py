@@ -186,7 +186,8 @@ def test_random_variables_are_refused_or_read_but_never_crash(environment: dict[
 def test_editors_get_a_schema_of_every_section() -> None:
     schema = settings_schema()
     sections = schema["$defs"]["Settings"]["properties"]
-    assert set(sections) == {"node", "nats", "store", "http", "logging", "tracing", "telemetry", "actions", "systems"}
+    known = {"node", "nats", "store", "http", "logging", "tracing", "health", "telemetry", "actions", "systems"}
+    assert set(sections) == known
 
 
 @pytest.mark.parametrize("server", ["nats://joe:hidden@h:99999", "nats://", "nats://h:x", "nats://[::1", "http://h"])
