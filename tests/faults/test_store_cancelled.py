@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.awake import until, within
 
 from polaris.domain import MetricValue, SystemState
+from polaris.exceptions import QueryError, StoreConnectionError
 from polaris.storage import AggregationType, PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
@@ -91,6 +93,62 @@ async def test_a_cancelled_read_is_interrupted_and_its_connection_serves_the_nex
             with pytest.raises(asyncio.CancelledError):
                 await slow
             assert len(await store.time_series.latest("m")) == 1
+
+
+async def test_a_read_cancelled_behind_others_is_not_begun(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", readers=1)
+    async with PolarisDataStore(engine):
+        gate = threading.Event()
+        begun: list[str] = []
+
+        def hold(_session: object) -> None:
+            begun.append("first")
+            gate.wait(20)
+
+        readers = engine._require_readers()
+        first = asyncio.create_task(readers.run(hold))
+        second = asyncio.create_task(readers.run(lambda _: begun.append("second")))
+        third = asyncio.create_task(readers.run(lambda _: begun.append("third")))
+        await until(lambda: bool(begun), "the first read has begun")
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second  # at once, although the only reader is busy
+        gate.set()
+        await asyncio.gather(first, third)
+        assert begun == ["first", "third"]
+
+
+async def test_reads_of_many_tasks_get_each_its_own_answer(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", readers=3)
+
+    def answer(number: int) -> int:
+        if number % 7 == 0:
+            raise QueryError(str(number))
+        return number
+
+    async with PolarisDataStore(engine):
+        run = engine._require_readers().run
+        reads = [run(lambda _, number=number: answer(number)) for number in range(200)]  # type: ignore[misc]
+        answers = await asyncio.gather(*reads, return_exceptions=True)
+    assert [one.message if isinstance(one, QueryError) else one for one in answers] == [
+        str(number) if number % 7 == 0 else number for number in range(200)
+    ]
+
+
+async def test_disconnecting_finishes_the_reads_that_wait_for_a_reader(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", readers=2)
+    store = PolarisDataStore(engine)
+    await store.connect()
+    await store.graph.add_node("n")
+    reads = [asyncio.create_task(store.graph.get_node("n")) for _ in range(12)]
+    await asyncio.sleep(0)
+    readers = engine._require_readers()
+    await store.disconnect()
+    async with within(5):
+        nodes = await asyncio.gather(*reads)
+    assert [node.node_id for node in nodes if node is not None] == ["n"] * 12
+    with pytest.raises(StoreConnectionError):
+        await readers.run(lambda _: None)
 
 
 async def test_disconnecting_finishes_what_was_accepted(tmp_path: Path) -> None:

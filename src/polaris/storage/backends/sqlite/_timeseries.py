@@ -114,7 +114,7 @@ class SqliteTimeSeries:
         return aggregate(self._connection, series, request)
 
     def latest(self, collection: str, tags: TagFilter, fields: frozenset[str] | None) -> list[TimeSeriesPoint]:
-        return read_latest(self._connection, self._registry.chosen(collection, tags), fields)
+        return read_latest(self._connection, collection, tags, self._registry.shape, fields)
 
     def list_series(
         self, collection: str, tags: TagFilter, limit: int, after: SeriesKey | None
