@@ -52,7 +52,11 @@ STEPS = st.one_of(
 )
 BUCKETS = st.one_of(
     st.none(),
-    st.builds(FixedBuckets, st.sampled_from([SECOND, 2 * SECOND, 4 * SECOND, 1_500_000]), st.sampled_from([0, SECOND])),
+    st.builds(
+        FixedBuckets,
+        st.sampled_from([SECOND, 2 * SECOND, 4 * SECOND, 1_500_000, 2_500_000, 5_100_000]),
+        st.sampled_from([0, SECOND, 300_000]),
+    ),
     st.just(CalendarBuckets("day", "UTC", datetime(1970, 1, 1))),  # noqa: DTZ001 - a time on the wall
 )
 Key = tuple[str, int]
@@ -135,7 +139,8 @@ class Model:
         numbers += [
             (first, host, t, v) for (host, first, _), known in self.windows.items() for t, v in known if is_number(v)
         ]
-        numbers = sorted((one for one in numbers if start <= one[0] < end), key=lambda one: (one[1], one[2]))
+        chosen = (one for one in numbers if start <= one[0] < end and request.tags.matches({"h": one[1]}))
+        numbers = sorted(chosen, key=lambda one: (one[1], one[2]))
         bucket_of = buckets_of(request, [place for place, *_ in numbers])
         cells: dict[tuple[int, str], list[tuple[int, int, Any]]] = {}
         rises: dict[tuple[int, str], float] = {}
@@ -279,10 +284,17 @@ def rows_by_cell(rows: list[AggregatedRow]) -> dict[tuple[int, str], AggregatedR
     span=SPANS,
     buckets=BUCKETS,
     grouped=st.booleans(),
+    tags=st.sampled_from([{}, {"h": "a"}]),
     names=st.sampled_from(ASKED),
 )
 def test_both_engines_answer_as_if_all_points_were_there_still(
-    steps: list[tuple[Any, ...]], width: int, span: list[int], buckets: Any, grouped: bool, names: tuple[str, ...]
+    steps: list[tuple[Any, ...]],
+    width: int,
+    span: list[int],
+    buckets: Any,
+    grouped: bool,
+    tags: dict[str, str],
+    names: tuple[str, ...],
 ) -> None:
     with scratch(SESSION) as session:
         pair = Pair(session)
@@ -290,6 +302,6 @@ def test_both_engines_answer_as_if_all_points_were_there_still(
             pair.run(step)
         group_by = ("h",) if grouped else ()
         for micros in ((span[0], span[1]), (-10 * SECOND, 20 * SECOND)):
-            request = AggregateRequest(micros, names, group_by, buckets, fields=("v",))
+            request = AggregateRequest(micros, names, group_by, buckets, parse_tags(tags), fields=("v",))
             event("rollups" if pair.model.gone_in(request) else "points only")
             pair.check(request)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from operator import le
+from itertools import compress
+from operator import lt
 from typing import TypeVar
 
 import msgspec
@@ -73,19 +74,18 @@ def summarise_columns(times: Sequence[int], values: Sequence[Number], *, sketche
         times[-1],
         values[-1],
         distance * distance,
-        _rise_in(values),
+        rise_in(values),
         encode_bins(bins_of(values)) if sketched else SKETCH_NONE,
     )
 
 
-def _rise_in(values: Sequence[Number]) -> float:
-    """The sum of the rises between neighbours."""
-    later = values[1:]
-    if all(map(le, values, later)):
-        return float(values[-1] - values[0])  # nothing fell: the steps between cancel out
-    return finite_sum(
-        [after if after < before else after - before for before, after in zip(values, later, strict=False)]
-    )
+def rise_in(values: Sequence[Number]) -> float:
+    """The sum of the rises between neighbours: from the first to the last, and once more up to wherever it fell."""
+    falls = list(compress(values, map(lt, values[1:], values)))
+    if not falls:
+        return float(values[-1] - values[0])
+    parts = [values[-1], -values[0], *falls]
+    return float(sum(parts)) if set(map(type, parts)) == {int} else finite_sum(parts)
 
 
 def total_of(values: Iterable[Number]) -> float:

@@ -100,8 +100,8 @@ def aggregate(
                 values.count((bucket, names[0], field), count).update(told)
     for field in wanted:
         for name in request.of(field):
-            if cells is not None and name in BY_CELL:
-                for bucket, value in cells.single(field, name):
+            if cells is not None:
+                for bucket, value in cells.single(field, name) if name in BY_CELL else ():
                     values.put((bucket, names[0], field), name, value)
             elif name in _SINGLE:
                 for bucket, group, value in _reduced(samples, (field,), _SINGLE[name], {}):

@@ -7,25 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import apsw
 import msgspec
 
 from polaris.storage._aggregates import group_of, too_many_rows
-from polaris.storage._aggregation import AggregatedRow, percent_of
+from polaris.storage._aggregation import AggregatedRow, AggregationType, percent_of
 from polaris.storage._buckets import FixedBuckets
 from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._rollups import ceiling, floor
 from polaris.storage._timeseries_requests import AggregateRequest, Micros
 from polaris.storage.backends.shared._row_table import RowTable
+from polaris.storage.backends.sqlite._aggregate_cells import CellReads, of_numbers, parts_of
 from polaris.storage.backends.sqlite._aggregate_sql import aggregate
 from polaris.storage.backends.sqlite._rollup_scan import PieceScan
 from polaris.storage.backends.sqlite._rollup_sql import OVER_PIECES
 from polaris.storage.backends.sqlite._rollup_streams import IN_ORDER, StreamedRead
 from polaris.storage.backends.sqlite._rollups import SUMMARY_COLUMNS, CollectionPolicy
+from polaris.storage.backends.sqlite._sample_sql import hot_extent, is_walked_by_span, within
 from polaris.storage.backends.sqlite._series import COLUMNS, StoredSeries
 from polaris.storage.backends.sqlite._sql import Row, rows, scalar
+
+_PIECE = f"b, g, rank, source, {SUMMARY_COLUMNS}, is_cut"
+_TOLD_PIECES = f"SELECT {', '.join(f'value ->> {n}' for n in range(_PIECE.count(',')))}, 0 FROM json_each(:told)"  # noqa: S608
+_ENDS = frozenset((AggregationType.FIRST, AggregationType.LAST))
+LISTED_MAX = 1_000
+"""Series whose spans alone are taken from the list of what was written to; of more, all of it is read."""
+CUTS_MAX = 20_000
+"""Windows that are cut by buckets and read point by point, of all series; beyond it everything is."""
 
 
 def aggregate_rolled_up(
@@ -57,8 +68,9 @@ class _RolledUpRead:
         numbers = {key: number for number, key in enumerate(self._names)}
         self._groups = [numbers[key] for key in keys]
         self._edges = self._counted_out()
-        self._window_us = self._usable_window()
         self._raw, self._summarised = self._split()
+        self._parts = parts_of(request, self._raw[0], self._edges) if len(series) == 1 else None
+        """What is read point by point, in parts of buckets that are worth a statement each."""
 
     def rows(self) -> list[AggregatedRow]:
         request = self._request
@@ -96,39 +108,53 @@ class _RolledUpRead:
         starts = buckets.starts(start, end - 1)
         return [(first, max(first, start), min(following, end)) for first, following in pairwise([*starts, end])]
 
-    def _usable_window(self) -> int | None:
-        """The width of the windows when every one of them is in one bucket."""
+    def _cuts(self) -> list[Micros] | None:
+        """The windows that lie in two buckets, in order; None when no window is of use."""
         width = self._policy.window_us
+        if width is None:
+            return None
         buckets = self._request.buckets
-        if width is None or buckets is None:
-            return width
-        if isinstance(buckets, FixedBuckets):
-            return width if buckets.width_us % width == 0 and buckets.origin_us % width == 0 else None
-        assert self._edges is not None  # noqa: S101 # of a calendar
-        return width if all(start % width == 0 for start, _, _ in self._edges) else None
+        if buckets is None:
+            return []
+        if not isinstance(buckets, FixedBuckets):
+            assert self._edges is not None  # noqa: S101 # of a calendar
+            return [] if all(start % width == 0 for start, _, _ in self._edges) else None
+        if buckets.width_us % width == 0 and buckets.origin_us % width == 0:
+            return []
+        start, end = self._request.micros
+        if buckets.width_us < 2 * width or (end - start) // buckets.width_us * len(self._series) > CUTS_MAX:
+            return None
+        edges = range(buckets.start_of(start) + buckets.width_us, end, buckets.width_us)
+        return [(floor(edge, width), floor(edge, width) + width) for edge in edges if edge % width]
 
     def _split(self) -> tuple[list[list[Micros]], list[list[Micros]] | None]:
         """Of each series the stretches that are read point by point, and those whose windows stand for them."""
         start, end = self._request.micros
-        width = self._window_us
+        width = self._policy.window_us
+        cuts = self._cuts()
         whole = (start, end) if width is None else (ceiling(start, width), floor(end, width))
-        if width is None or whole[0] >= whole[1]:
+        if width is None or cuts is None or whole[0] >= whole[1]:
             return [[(start, end)] for _ in self._series], None
+        sql = "SELECT start, series, until FROM ts_dirty WHERE start < ?1 AND until > ?2"
+        bindings: list[object] = [end, start]
+        if len(self._series) <= LISTED_MAX:
+            sql += " AND series IN (SELECT value FROM json_each(?3))"
+            bindings.append(_json([one.number for one in self._series]))
         dirty: dict[int, list[Micros]] = {}
-        for low, number, high in rows(
-            self._connection, "SELECT start, series, until FROM ts_dirty WHERE start < ? AND until > ?", (end, start)
-        ):
+        for low, number, high in rows(self._connection, sql, bindings):
             dirty.setdefault(number, []).append((floor(low, width), ceiling(high, width)))
         raw: list[list[Micros]] = []
         summarised: list[list[Micros]] = []
         for one in self._series:
-            points, windows = _parts((start, end), whole, sorted(dirty.get(one.number, ())))
+            points, windows = _parts((start, end), whole, sorted([*cuts, *dirty.get(one.number, ())]))
             raw.append(points)
             summarised.append(windows)
         return raw, summarised if any(summarised) else None
 
     def _rollup_widths(self, fields: Sequence[str]) -> list[int]:
         """The widths of which there are rollups in the range."""
+        if not scalar(self._connection, "SELECT EXISTS (SELECT 1 FROM ts_rollups)"):
+            return []
         wanted = set(fields)
         places = [
             (one.number, place)
@@ -152,7 +178,10 @@ class _RolledUpRead:
     def _count(self, fields: Sequence[str], widths: Sequence[int], table: RowTable) -> None:
         """Make the rows, with all that can be told from counts, sums and extremes."""
         scan = PieceScan(self._connection, self._series, self._groups, self._request, fields)
-        scan.add_points(self._raw)
+        if self._parts is None:
+            scan.add_points(self._raw)
+        else:
+            scan.add_parts(self._series[0], self._parts)
         if self._summarised is not None and self._policy.window_us is not None:
             scan.add_windows(self._summarised, self._policy.window_us, self._edges)
         for width in widths:
@@ -162,7 +191,7 @@ class _RolledUpRead:
 
     def _reduce(self, field: str, names: Sequence[str], table: RowTable) -> None:
         """Put the values of one field that need more of its pieces than counts, into the rows."""
-        source = self._pieces(field) if names else None
+        source = self._pieces(field, names) if names else None
         if source is None:
             return
         sql, bindings = source
@@ -176,7 +205,7 @@ class _RolledUpRead:
             raise too_many_rows()
         return found
 
-    def _pieces(self, field: str) -> tuple[str, dict[str, Any]] | None:
+    def _pieces(self, field: str, names: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
         """The beginning of a statement that makes a table `pieces` of what is known of a field, and its parameters."""
         chosen = [(rank, one.shape.index(field)) for rank, one in enumerate(self._series) if field in one.shape]
         if not chosen:
@@ -187,42 +216,66 @@ class _RolledUpRead:
         if isinstance(buckets, FixedBuckets):
             bindings |= {"origin": buckets.origin_us, "bucket": buckets.width_us}
 
-        def spans(of: Sequence[Sequence[Micros]]) -> str:
-            return _json(
-                [
-                    (self._series[rank].number, rank, self._groups[rank], place, *span)
-                    for rank, place in chosen
-                    for span in of[rank]
-                ]
-            )
+        def spans(of: Sequence[Sequence[Micros]]) -> list[tuple[int, ...]]:
+            return [
+                (self._series[rank].number, rank, self._groups[rank], place, *span)
+                for rank, place in chosen
+                for span in of[rank]
+            ]
 
-        bindings["points"] = spans(self._raw)
-        bindings["series"] = spans([[(start, end)]] * len(self._series))
-        with_clause = [_span_table("points"), _span_table("series")]
+        bindings["series"] = _json(spans([[(start, end)]] * len(self._series)))
+        with_clause = [_span_table("series")]
+        parts: list[str] = []
+        told = self._told(field, names)
+        if told is not None:
+            bindings["told"] = _json(told)
+            parts.append(_TOLD_PIECES)
+        else:
+            points = spans(self._raw)
+            bindings["points"] = _json(points)
+            with_clause.append(_span_table("points"))
+            tables = ["cold"]
+            hot = hot_extent(self._connection, self._request.micros)
+            if hot is not None:
+                tables.append("hot")
+                with_clause.append(_span_table("late"))
+                bindings["late"] = _json(within(points, hot))
+            parts += [self._points(place, table) for place in sorted({p for _, p in chosen}) for table in tables]
         if self._edges is not None:
             bindings["edges"] = _json(self._edges)
             with_clause.append(
                 "edges AS MATERIALIZED (SELECT value ->> 0 AS b, value ->> 1 AS low, value ->> 2 AS high"
                 " FROM json_each(:edges))"
             )
-        parts = [self._points(place, table) for place in sorted({p for _, p in chosen}) for table in ("hot", "cold")]
         if self._summarised is not None:
-            bindings["windows"] = spans(self._summarised)
+            bindings["windows"] = _json(spans(self._summarised))
             with_clause.append(_span_table("windows"))
             parts.append(self._windows())
         parts.append(self._rollups())
-        return f"WITH {', '.join(with_clause)}, pieces AS ({' UNION ALL '.join(parts)})", bindings
+        return f"WITH {', '.join(with_clause)}, pieces ({_PIECE}) AS ({' UNION ALL '.join(parts)})", bindings
+
+    def _told(self, field: str, names: Sequence[str]) -> list[tuple[Any, ...]] | None:
+        """The points of the only series as pieces, told of by a few statements each; None to have them read by SQL."""
+        if self._parts is None:
+            return None
+        cells = CellReads(self._connection, self._series[0], self._request, self._parts)
+        found = cells.ends(field) if _ENDS.issuperset(names) else cells.pieces(field, of_numbers)
+        told = [(start, 0, 0, 0, *msgspec.structs.astuple(one)[:-1]) for start, one in found]
+        # JSON knows no infinity, which sums may be.
+        return told if all(isfinite(one[5] + one[12] + one[13]) for one in told) else None
 
     def _points(self, place: int, table: str) -> str:
         column = f"p.c{place % COLUMNS}"
         bucket, inside = self._bucket("p.ts")
         edges = "" if self._edges is None else "edges e CROSS JOIN "
-        tables = f"{edges}ts_hot p CROSS JOIN points c" if table == "hot" else f"{edges}points c CROSS JOIN ts_cold p"
-        bounds = "AND p.ts >= :start AND p.ts < :end " if table == "hot" else ""
+        tables, bounds = f"{edges}points c CROSS JOIN ts_cold p", ""
+        if table == "hot" and is_walked_by_span(self._raw):
+            tables = f"{edges}late c CROSS JOIN ts_hot p"
+        elif table == "hot":
+            tables, bounds = f"{edges}ts_hot p CROSS JOIN late c", "AND p.ts >= :start AND p.ts < :end "
         return (
-            f"SELECT {bucket} AS b, c.g AS g, c.rank AS rank, 0 AS source, 1 AS count, {column} AS total,"  # noqa: S608
-            f" {column} AS low, {column} AS high, p.ts AS first_ts, {column} AS first, p.ts AS last_ts,"
-            f" {column} AS last, 0.0 AS spread, 0.0 AS rise, 0 AS is_cut FROM {tables}"
+            f"SELECT {bucket}, c.g, c.rank, 0, 1, {column}, {column}, {column}, p.ts, {column}, p.ts, {column},"  # noqa: S608
+            f" 0.0, 0.0, 0 FROM {tables}"
             f" WHERE p.series = c.series AND c.place = {place} AND p.part = {place // COLUMNS} {bounds}{inside}"
             f" AND p.ts >= c.start AND p.ts < c.until AND typeof({column}) IN ('integer', 'real')"
         )

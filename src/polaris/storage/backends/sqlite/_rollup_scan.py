@@ -21,6 +21,7 @@ from polaris.storage._buckets import FixedBuckets
 from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._timeseries_requests import AggregateRequest, Micros
 from polaris.storage.backends.shared._row_table import Counted
+from polaris.storage.backends.sqlite._aggregate_cells import Bucket, CellReads
 from polaris.storage.backends.sqlite._sample_sql import Samples
 from polaris.storage.backends.sqlite._series import StoredSeries
 from polaris.storage.backends.sqlite._sql import Row, rows
@@ -30,6 +31,7 @@ FIELDS_A_SCAN = 64
 ENTRIES_A_STATEMENT = 20_000
 """Pairs of series and field that one statement is about, unless a single field has more."""
 
+_TOLD = (AggregationType.SUM, AggregationType.MIN, AggregationType.MAX)
 _cell_of = itemgetter(0)
 Run = tuple[int, list[Counted]]
 """A cell and what one source knows of it."""
@@ -67,6 +69,16 @@ class PieceScan:
         for cell, runs in groupby(heapq.merge(*streams, key=_cell_of), key=_cell_of):
             found = [entry for _, run in runs for entry in run]
             yield cell, found if len({entry[1] for entry in found}) == len(found) else _united(found)
+
+    def add_parts(self, series: StoredSeries, parts: Sequence[Bucket]) -> None:
+        """Count the points in parts of buckets of the only series, one after the other."""
+        names = [name for name, column in zip(_TOLD, self._columns, strict=True) if column != "NULL"]
+        request = msgspec.structs.replace(self._request, aggregations=tuple(names), by_field={})
+        cells = {field: cell for cell, field in enumerate(self._fields)}
+        for start, field, count, told in CellReads(self._connection, series, request, parts).read(self._fields):
+            cell = cells[field]
+            total, low, high = map(told.get, _TOLD)
+            self._found[cell].append((cell, start, count, total, low, high, 0))  # type: ignore[arg-type] # as asked
 
     def add_points(self, stretches: Sequence[Sequence[Micros]]) -> None:
         """Count the points in the stretches of each series."""

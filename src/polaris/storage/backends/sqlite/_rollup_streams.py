@@ -26,7 +26,7 @@ SKETCHED_TOGETHER = 4_096
 _when = attrgetter("first_us", "last_us")
 
 
-class _Rate:
+class Rate:
     """The rises of one series within one bucket."""
 
     __slots__ = ("first_us", "last_us", "rises", "rising")
@@ -41,6 +41,12 @@ class _Rate:
         step = self.rising.step(one)
         if step is not None:
             self.rises.add(step)
+
+    @property
+    def per_second(self) -> float | None:
+        """None where no time passed."""
+        elapsed_us = self.last_us - self.first_us
+        return self.rises.total / (elapsed_us / 1e6) if elapsed_us > 0 else None
 
 
 class _Sketch:
@@ -86,22 +92,21 @@ class StreamedRead:
         rates: dict[tuple[int, int], list[float]] = {}
         increases: dict[tuple[int, int], ExactSum] = {}
         for group, one, place in self._having(field):
-            of_buckets: dict[int, _Rate] = {}
+            of_buckets: dict[int, Rate] = {}
             rising = Rising()
             for at, summary in self._in_order(one.number, place):
                 bucket = self._bucket_of(at)
                 if AggregationType.RATE in names:
                     rate = of_buckets.get(bucket)
                     if rate is None:
-                        rate = of_buckets[bucket] = _Rate(summary.first_us)
+                        rate = of_buckets[bucket] = Rate(summary.first_us)
                     rate.take(summary)
                 step = rising.step(summary) if AggregationType.INCREASE in names else None
                 if step is not None:
                     increases.setdefault((group, bucket), ExactSum()).add(step)
             for bucket, rate in of_buckets.items():
-                if rate.last_us > rate.first_us:
-                    per_second = rate.rises.total / ((rate.last_us - rate.first_us) / 1e6)
-                    rates.setdefault((group, bucket), []).append(per_second)
+                if rate.per_second is not None:
+                    rates.setdefault((group, bucket), []).append(rate.per_second)
         for (group, bucket), found in rates.items():
             table.put(group, field, bucket, AggregationType.RATE, math.fsum(found))
         for (group, bucket), total in increases.items():

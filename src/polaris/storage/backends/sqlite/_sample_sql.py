@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -30,6 +31,25 @@ class Source(NamedTuple):
     bindings: dict[str, Any]
 
 
+def hot_extent(connection: apsw.Connection, micros: Micros) -> Micros | None:
+    """The part of a range that the hot table reaches into; None when there is none, and it need not be asked."""
+    found = row(connection, "SELECT (SELECT min(ts) FROM ts_hot), (SELECT max(ts) FROM ts_hot)")
+    if found is None or found[0] is None:
+        return None
+    start, end = max(micros[0], found[0]), min(micros[1], found[1] + 1)
+    return (start, end) if start < end else None
+
+
+def within(entries: Sequence[tuple[int, ...]], extent: Micros) -> list[tuple[int, ...]]:
+    """Those of the entries, which end with a stretch of time, that reach into the extent."""
+    return [entry for entry in entries if entry[-2] < extent[1] and entry[-1] > extent[0]]
+
+
+def is_walked_by_span(stretches: Sequence[Sequence[Micros]]) -> bool:
+    """Whether the hot rows are better looked up for each stretch than each of them compared with all of its series."""
+    return len(stretches) ** 2 < sum(map(len, stretches))
+
+
 class Samples:
     """Makes the statements of one request. The hot table is walked by time, the cold one by series."""
 
@@ -49,6 +69,10 @@ class Samples:
         self._groups = groups
         self._starts: list[tuple[int, int, int]] | None = None
 
+    @cached_property
+    def _hot(self) -> Micros | None:
+        return hot_extent(self.connection, self.request.micros)
+
     def readable_together(self, fields: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         """The fields in sets that one statement each can read."""
         if len(self._layouts(fields)) <= LAYOUTS_MAX:
@@ -62,44 +86,51 @@ class Samples:
         if not layouts:
             return None
         bindings = self._bindings()
-        # Without its cast the number of the series has no type, and SQLite would not look it up for the hot rows.
-        with_clause = (
-            "chosen AS MATERIALIZED (SELECT CAST(value ->> 0 AS INTEGER) AS series"
-            ", value ->> 1 AS rank, value ->> 2 AS g"
-        )
         chosen: list[tuple[int, ...]]
         spans: Sequence[Sequence[Micros | tuple[()]]] = self._stretches or [((),)] * len(self._series)
+        tables = ("cold",) if self._hot is None else ("hot", "cold")
         if len(layouts) <= LAYOUTS_MAX:
+            columns_of, first = "value ->> 3 AS layout", 4
             chosen = [
                 (self._series[rank].number, rank, self._groups[rank], place, *span)
                 for place, ranks in enumerate(layouts.values())
                 for rank in ranks
                 for span in spans[rank]
             ]
-            with_clause += f", value ->> 3 AS layout{self._span_columns(4)} FROM json_each(:chosen))"
             selections = [
                 self._selection(table, layout, f"c.layout = {place}", len(fields))
                 for place, layout in enumerate(layouts)
-                for table in ("hot", "cold")
+                for table in tables
             ]
         else:
+            columns_of, first = "value ->> 3 AS part, value ->> 4 AS place", 5
             chosen = [
                 (self._series[rank].number, rank, self._groups[rank], part, columns[0][1], *span)
                 for (part, columns), ranks in layouts.items()
                 for rank in ranks
                 for span in spans[rank]
             ]
-            with_clause += (
-                f", value ->> 3 AS part, value ->> 4 AS place{self._span_columns(5)} FROM json_each(:chosen))"
-            )
-            selections = [self._selection(table, None, "p.part = c.part", 1) for table in ("hot", "cold")]
+            selections = [self._selection(table, None, "p.part = c.part", 1) for table in tables]
+        with_clause = self._chosen_table("chosen", f"{columns_of}{self._span_columns(first)}")
         bindings["chosen"] = msgspec.json.encode(chosen).decode()
+        if self._hot is not None:
+            with_clause += f", {self._chosen_table('late', f'{columns_of}{self._span_columns(first)}')}"
+            late = chosen if self._stretches is None else within(chosen, self._hot)
+            bindings["late"] = msgspec.json.encode(late).decode()
         if self._is_calendar:
             with_clause += (
                 ", edges AS MATERIALIZED (SELECT value ->> 0 AS b, value ->> 1 AS low, value ->> 2 AS high"
                 " FROM json_each(:edges))"
             )
         return Source(f"WITH {with_clause}, samples AS ({' UNION ALL '.join(selections)})", bindings)
+
+    @staticmethod
+    def _chosen_table(name: str, columns: str) -> str:
+        # Without its cast the number of the series has no type, and SQLite would not look it up for the hot rows.
+        return (
+            f"{name} AS MATERIALIZED (SELECT CAST(value ->> 0 AS INTEGER) AS series, value ->> 1 AS rank,"  # noqa: S608
+            f" value ->> 2 AS g, {columns} FROM json_each(:{name}))"
+        )
 
     def _span_columns(self, first: int) -> str:
         return "" if self._stretches is None else f", value ->> {first} AS start, value ->> {first + 1} AS until"
@@ -151,7 +182,7 @@ class Samples:
             if table == "hot":
                 return (
                     "e.b",
-                    "edges e CROSS JOIN ts_hot p CROSS JOIN chosen c",
+                    "edges e CROSS JOIN ts_hot p CROSS JOIN late c",
                     f"p.ts >= e.low AND p.ts < e.high{within}",
                 )
             inside = "p.ts >= e.low AND p.ts < e.high"
@@ -162,7 +193,9 @@ class Samples:
         if isinstance(buckets, FixedBuckets):
             bucket = "p.ts - ((p.ts - :origin) % :width + :width) % :width"
         if table == "hot":
-            return bucket, "ts_hot p CROSS JOIN chosen c", f"p.ts >= :start AND p.ts < :end{within}"
+            if self._stretches is not None and is_walked_by_span(self._stretches):
+                return bucket, "late c CROSS JOIN ts_hot p", within[5:]
+            return bucket, "ts_hot p CROSS JOIN late c", f"p.ts >= :start AND p.ts < :end{within}"
         return bucket, "chosen c CROSS JOIN ts_cold p", within[5:] or "p.ts >= :start AND p.ts < :end"
 
     def _bindings(self) -> dict[str, Any]:
