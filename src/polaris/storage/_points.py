@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -16,6 +16,9 @@ FieldValue = bool | int | float | str | None
 Tags = Mapping[str, str]
 
 _FLOAT_MAX = 1.7976931348623157e308
+_FIELDS_KNOWN_MAX = 4_096
+# Names of fields that were checked and found good: most points have the same.
+_fields_known: set[str] = set()
 
 
 class TimeSeriesPoint(msgspec.Struct, frozen=True):
@@ -42,7 +45,7 @@ def checked_tags(tags: object) -> dict[str, str]:
     """A copy of `tags`, or `InvalidValueError`."""
     if tags is None:
         return {}
-    if not isinstance(tags, Mapping):
+    if type(tags) is not dict and not isinstance(tags, Mapping):
         raise InvalidValueError("tags", "a mapping of strings", tags)
     if len(tags) > TAGS_MAX:
         raise InvalidValueError("tags", f"at most {TAGS_MAX} tags (found {len(tags)})", tags)
@@ -55,19 +58,28 @@ def checked_tags(tags: object) -> dict[str, str]:
 
 def checked_fields(fields: object) -> dict[str, FieldValue]:
     """A copy of `fields`, or `InvalidValueError`. A point without any field is refused: it would say nothing."""
-    if not isinstance(fields, Mapping):
+    if type(fields) is not dict and not isinstance(fields, Mapping):
         raise InvalidValueError("fields", "a mapping of names to values", fields)
     if not 0 < len(fields) <= FIELDS_MAX:
         raise InvalidValueError("fields", f"1 to {FIELDS_MAX} fields (found {len(fields)})", fields)
     for name, value in fields.items():
-        if not (type(name) is str and 0 < len(name) <= FIELD_CHARS_MAX and name.isascii() and name.isprintable()):
-            check_name("fields", name, chars_max=FIELD_CHARS_MAX)
+        if type(name) is not str or name not in _fields_known:
+            _check_field(name)
         if not (type(value) is float and -_FLOAT_MAX <= value <= _FLOAT_MAX):
-            _check_value(f"fields.{name}", value)
+            check_value(f"fields.{name}", value)
     return dict(fields)
 
 
-def _check_value(path: str, value: object) -> None:
+def _check_field(name: object) -> None:
+    check_name("fields", name, chars_max=FIELD_CHARS_MAX)
+    if type(name) is str:
+        if len(_fields_known) >= _FIELDS_KNOWN_MAX:
+            _fields_known.clear()
+        _fields_known.add(name)
+
+
+def check_value(path: str, value: object) -> None:
+    """Refuse what cannot be the value of a field, with `InvalidValueError`."""
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, float):
@@ -87,3 +99,16 @@ def _check_value(path: str, value: object) -> None:
             raise InvalidValueError(path, "a string that UTF-8 can express", value) from error
     else:
         raise InvalidValueError(path, "a number, bool, string or None", value)
+
+
+_TEMPLATE = TimeSeriesPoint(datetime(2000, 1, 1, tzinfo=UTC), {}, {"template": 0})
+_new_point = _TEMPLATE.__copy__  # type: ignore[attr-defined] # structs have it; their type does not say so
+
+
+def valid_point(timestamp: datetime, tags: dict[str, str], fields: dict[str, FieldValue]) -> TimeSeriesPoint:
+    """A point of what was checked before, at a tenth of the cost. The dictionaries become its own."""
+    point: TimeSeriesPoint = _new_point()
+    force_setattr(point, "timestamp", timestamp)
+    force_setattr(point, "tags", tags)
+    force_setattr(point, "fields", fields)
+    return point

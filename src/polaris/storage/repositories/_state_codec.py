@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 
 from polaris.domain import HealthStatus, MetricValue, Quality, SystemState
+from polaris.domain._frozen import EMPTY
+from polaris.storage._points import check_value, valid_point
 from polaris.storage._ranges import EPOCH
 from polaris.storage._timeseries import FieldValue, TimeSeriesPoint
 
@@ -52,6 +54,10 @@ _encode_form = msgspec.json.Encoder(order="sorted").encode
 _decode_form = msgspec.json.Decoder(Form).decode
 _decode_rest = msgspec.json.Decoder(_Rest).decode
 _NO_FORM = MetricForm()
+_NO_REST = _Rest()
+_OK, _STALE = Quality.OK, Quality.STALE
+_TEXT_OF = {status: status.value for status in HealthStatus}
+_HEALTH_OF: dict[FieldValue, HealthStatus] = {status.value: status for status in HealthStatus}
 
 
 def field_of(key: str) -> str:
@@ -77,18 +83,22 @@ class StateCodec:
 
     def encode(self, state: SystemState) -> tuple[TimeSeriesPoint, str, str]:
         """The point of a state, and the digest and text of its form; both are empty when there is nothing to note."""
-        fields: dict[str, FieldValue] = {HEALTH: state.health_status.value}
+        fields: dict[str, FieldValue] = {HEALTH: _TEXT_OF[state.health_status]}
         rest: _Rest | None = None
         plain = True
         units: list[tuple[str, Text]] = []
         for key, metric in state.metrics.items():
-            fields[key if key[0] != "@" else "@" + key] = metric.value
+            value = metric.value
+            field = key if key[0] != "@" else "@" + key
+            if value.__class__ is not float and isinstance(value, str):
+                check_value(f"fields.{field}", value)  # of texts, states take more than points do
+            fields[field] = value
             units.append((key, metric.unit))
             if metric.tags or metric.name != key:
                 plain = False
-            if metric.quality is Quality.STALE or metric.timestamp is not None:
+            if metric.quality is _STALE or metric.timestamp is not None:
                 rest = rest or _Rest(stale=[], stamps={})
-                if metric.quality is Quality.STALE:
+                if metric.quality is _STALE:
                     rest.stale.append(key)
                 if metric.timestamp is not None:
                     rest.stamps[key] = metric.timestamp
@@ -100,7 +110,9 @@ class StateCodec:
             fields[FORM] = digest
         if rest is not None:
             fields[REST] = _encode(rest).decode()
-        return TimeSeriesPoint(state.timestamp, {SYSTEM_TAG: state.system_id}, fields), digest, text
+            check_value(f"fields.{REST}", fields[REST])
+        # A state was checked when it was made, and what is allowed in it is allowed in a point, but for those texts.
+        return valid_point(state.timestamp, {SYSTEM_TAG: state.system_id}, fields), digest, text
 
     def _plain_form(self, units: tuple[tuple[str, Text], ...]) -> tuple[str, str]:
         known = self._digests.get(units)
@@ -128,10 +140,11 @@ class StateCodec:
         digest = fields.get(FORM)
         form = forms[digest] if isinstance(digest, str) else {}
         text = fields.get(REST)
-        rest = _decode_rest(text) if isinstance(text, str) else _Rest()
+        rest = _decode_rest(text) if isinstance(text, str) else _NO_REST
+        stamps, stale = rest.stamps, rest.stale
         metrics: dict[str, MetricValue] = {}
         for field, value in fields.items():
-            key = key_of(field)
+            key = field if field[0] != "@" else key_of(field)
             if key is None:
                 continue
             noted = form.get(key, _NO_FORM)
@@ -139,16 +152,17 @@ class StateCodec:
                 noted.name or key,
                 value,
                 noted.unit,
-                rest.stamps.get(key),
-                noted.tags or {},
-                Quality.STALE if key in rest.stale else Quality.OK,
+                stamps.get(key),
+                noted.tags or EMPTY,
+                _STALE if key in stale else _OK,
             )
+        health = fields.get(HEALTH, HealthStatus.UNKNOWN.value)
         return SystemState(
             point.tags[SYSTEM_TAG],
             point.timestamp,
             metrics,
-            HealthStatus(str(fields.get(HEALTH, HealthStatus.UNKNOWN.value))),
-            rest.metadata,
+            _HEALTH_OF.get(health) or HealthStatus(str(health)),
+            rest.metadata or EMPTY,
         )
 
 
