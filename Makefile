@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 EXAMPLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint page page-check compiled requirements clean
+.PHONY: help run test lint page page-check packages compiled requirements clean
 
 help:
 	@echo "make run           start a node with live telemetry and a page (EXAMPLE=0: without the web service)"
@@ -32,7 +32,8 @@ $(VENV)/.installed-run: requirements/build.txt requirements/run.txt pyproject.to
 
 $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed-run
 	@echo "Installing the development tools into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@# Most of it is never loaded; what is, is compiled then.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
 	@touch $@
 
 run: $(VENV)/.installed-run
@@ -56,8 +57,12 @@ compiled: $(VENV)/.installed-dev
 	@$(BIN)/python -m compileall -q src
 	@$(BIN)/pytest --collect-only -qq -p no:randomly >/dev/null
 
-test: $(VENV)/.installed-dev
+# Programs of the system, while the virtual environment is being filled.
+packages:
 	@tools/debian-packages
+
+test:
+	@$(MAKE) --no-print-directory --jobs 2 $(VENV)/.installed-dev packages
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint page-check compiled
 	@# Tests wait about half of their time: for servers that are frozen, for what must not come.
 	$(BIN)/pytest --numprocesses 4 --dist loadgroup --durations 15
