@@ -31,6 +31,7 @@ UPCASTING = f"{UNIT}/test_upcasting.py"
 WIRE = f"{UNIT}/test_nats_wire.py"
 SOCKET = f"{UNIT}/test_nats_socket.py"
 LANES = f"{UNIT}/test_lanes.py"
+AT_ONCE = f"{UNIT}/test_publishing_at_once.py"
 OUTGOING = f"{UNIT}/test_outgoing_messages.py"
 DOMAIN_EVENTS = "tests/unit/domain/test_events.py"
 DOMAIN_VERSIONS = "tests/unit/domain/test_event_versions.py"
@@ -60,10 +61,45 @@ PUBLISHED: tuple[Break, ...] = (
     ),
     Break(
         promise="an event that a middleware stops is no silent loss",
-        file="messaging/_outbound.py",
+        file="messaging/_single_events.py",
         old="if not isinstance(context.result, Receipt):",
         new="if context.result is not None and not isinstance(context.result, Receipt):",
         caught_by=(f"{PUBLISHING}::test_a_middleware_that_stops_an_event_is_no_silent_loss",),
+    ),
+    Break(
+        promise="what must be stored is not sent at once",
+        file="messaging/_single_events.py",
+        old="if delivery is _AT_MOST_ONCE:",
+        new="if delivery is not None:",
+        caught_by=(f"{AT_ONCE}::test_what_must_be_stored_what_is_too_large_and_what_has_no_time_is_not_offered",),
+    ),
+    Break(
+        promise="a broker with a publish of its own is asked by that",
+        file="messaging/_line.py",
+        old='return offer if "offer" in defined else None',
+        new="return offer",
+        caught_by=(f"{AT_ONCE}::test_a_broker_whose_publish_was_replaced_is_asked_by_that",),
+    ),
+    Break(
+        promise="a broker whose publish was replaced is asked by that",
+        file="messaging/_publisher.py",
+        old=' or "publish" in line.replaced',
+        new="",
+        caught_by=(f"{AT_ONCE}::test_a_broker_whose_publish_was_replaced_is_asked_by_that",),
+    ),
+    Break(
+        promise="a middleware with a part of its own is asked by that, also where nothing waits",
+        file="messaging/_chain.py",
+        old='return middleware.outward(send) if "outward" in defined and "around" not in vars(middleware) else None',
+        new="return middleware.outward(send)",
+        caught_by=(f"{AT_ONCE}::test_a_part_that_was_replaced_is_asked_by_its_own",),
+    ),
+    Break(
+        promise="an event keeps its number over epochs",
+        file="messaging/_sequences.py",
+        old="{self._epoch(known >> _NUMBER_BITS)}",
+        new="{self.epoch}",
+        caught_by=(f"{SEQUENCES}::test_an_event_of_an_older_epoch_keeps_its_number_whether_it_was_confirmed_or_not",),
     ),
     Break(
         promise="the id of a batch follows from all of its events",
@@ -457,7 +493,7 @@ HANDLED: tuple[Break, ...] = (
     ),
     Break(
         promise="a handler that hangs is cancelled",
-        file="messaging/_invocation.py",
+        file="messaging/_router.py",
         old="deadline.begin()",
         new="deadline.end()",
         caught_by=(f"{REDELIVERY}::test_a_handler_that_hangs_is_cancelled_and_its_message_comes_again",),
@@ -465,15 +501,15 @@ HANDLED: tuple[Break, ...] = (
     Break(
         promise="a cancellation that escapes a handler is a failure of its message",
         file="messaging/_invocation.py",
-        old="            if is_being_cancelled():\n",
-        new="            if is_being_cancelled() is not None:\n",
+        old="        if is_being_cancelled():\n",
+        new="        if is_being_cancelled() is not None:\n",
         caught_by=(f"{STRAY}::test_a_message_whose_handler_always_lets_a_cancellation_escape_is_put_aside",),
     ),
     Break(
         promise="a message is acknowledged only after its handler returned",
         file="messaging/_router.py",
-        old="failed = await self._handling.handle(item, found)",
-        new="failed = await item.delivery.ack() or await self._handling.handle(item, found)",
+        old="await run(begun)",
+        new="await item.delivery.ack() or await run(begun)",
         caught_by=(f"{REDELIVERY}::test_a_message_is_acknowledged_after_its_handler_returned_not_before",),
     ),
     Break(
@@ -610,8 +646,8 @@ IN_ORDER: tuple[Break, ...] = (
     Break(
         promise="an event that is published again is no gap",
         file="messaging/_sequences.py",
-        old="if known is not None:",
-        new="if known is None:",
+        old="numbers, key = self._numbers, hash((topic, event_id))",
+        new="numbers, key = self._numbers, hash((topic, len(self._numbers)))",
         caught_by=(f"{SEQUENCES}::test_an_event_that_failed_keeps_its_number_when_it_is_published_again",),
     ),
     Break(

@@ -291,7 +291,11 @@ StateListener = Callable[[ConnectionState], None]
 
 @runtime_checkable
 class MessageBroker(Protocol):
-    """Moves bytes. Safe to use from many tasks of one event loop."""
+    """Moves bytes. Safe to use from many tasks of one event loop.
+
+    One that can send without waiting may also have `offer(message) -> Receipt | None`: it publishes at most once what
+    can leave now, and otherwise says None, or raises as `publish` does, and has sent nothing. The bus asks it first.
+    """
 
     @property
     def capabilities(self) -> Capabilities:

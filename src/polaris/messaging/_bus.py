@@ -214,7 +214,8 @@ class PolarisMessageBus:
         """
         if not self._life.started:
             self._life.require_started()
-        return await self._outbound.publish(topic, event, delivery, headers, timeout_s)
+        sent = self._outbound.publish(topic, event, delivery, headers, timeout_s)
+        return sent if isinstance(sent, Receipt) else await sent
 
     async def publish_telemetry(
         self, event: TelemetryEvent | TelemetryBatch, *, timeout_s: float = PUBLISH_TIMEOUT_S

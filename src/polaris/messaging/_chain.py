@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeGuard
 
 from polaris.exceptions import ConfigurationError, InvalidValueError
+from polaris.messaging._broker import Receipt
 from polaris.messaging._context import MessageContext
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 NextHandler: TypeAlias = Callable[[MessageContext], Awaitable[Any]]
 MiddlewareFunction: TypeAlias = Callable[[MessageContext, NextHandler], Awaitable[Any]]
+Send: TypeAlias = Callable[[MessageContext], Receipt | Awaitable[Any]]
+"""Publishes: a receipt says that the message is out, anything else is awaited."""
 
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -52,6 +55,14 @@ class BoundMiddleware(MessageMiddleware):
     def around(self, next_handler: NextHandler) -> NextHandler:
         """What does this middleware's part round `next_handler`."""
 
+    def outward(self, send: Send) -> Send | None:
+        """As `around` for single events that are published, if it can do its part without a coroutine.
+
+        What is returned hands the receipt of `send` on, or does the rest of its part when what `send` gave was awaited.
+        None leaves it to `around`.
+        """
+        return None
+
     def process(self, context: MessageContext, next_handler: NextHandler) -> Awaitable[Any]:
         return self.around(next_handler)(context)
 
@@ -84,13 +95,33 @@ class MiddlewareChain:
     def bind(self, final_handler: NextHandler) -> NextHandler:
         """The whole chain with `final_handler` at its heart, as one function."""
         handler = final_handler
-        for middleware, step in zip(reversed(self.middlewares), reversed(self._steps), strict=True):
-            if self._measure is None:
-                handler = middleware.around(handler) if _is_bound(middleware) else _nest(step, handler)
-            else:
-                timer = self._measure.operation_timer("middleware", _name_of(middleware))
-                handler = _nest_timed(step, handler, timer)
+        for middleware, step in self._inside_out():
+            handler = self._nested(middleware, step, handler)
         return handler
+
+    def bind_outward(self, send: Send) -> Send:
+        """As `bind`, with what publishes single events at its heart.
+
+        Until a middleware needs a coroutine none is made; those outside of it have theirs too.
+        """
+        handler: NextHandler | None = None
+        for middleware, step in self._inside_out():
+            if handler is None:
+                outer = _outward(middleware, send) if self._measure is None else None
+                if outer is not None:
+                    send = outer
+                    continue
+                handler = awaited(send)
+            handler = self._nested(middleware, step, handler)
+        return send if handler is None else handler
+
+    def _inside_out(self) -> Iterable[tuple[Middleware, MiddlewareFunction]]:
+        return zip(reversed(self.middlewares), reversed(self._steps), strict=True)
+
+    def _nested(self, middleware: Middleware, step: MiddlewareFunction, handler: NextHandler) -> NextHandler:
+        if self._measure is None:
+            return middleware.around(handler) if _is_bound(middleware) else _nest(step, handler)
+        return _nest_timed(step, handler, self._measure.operation_timer("middleware", _name_of(middleware)))
 
     async def process(self, context: MessageContext, final_handler: NextHandler) -> Any:
         """Send the context through all middlewares and then to `final_handler`; returns what the outermost returned."""
@@ -98,6 +129,16 @@ class MiddlewareChain:
         if bound is None or bound[0] != final_handler:
             bound = self._bound = (final_handler, self.bind(final_handler))
         return await bound[1](context)
+
+
+def awaited(send: Send) -> NextHandler:
+    """What publishes, for those who await it."""
+
+    async def run(context: MessageContext) -> Any:
+        sent = send(context)
+        return sent if isinstance(sent, Receipt) else await sent
+
+    return run
 
 
 def _step(middleware: Middleware) -> MiddlewareFunction:
@@ -112,6 +153,14 @@ def _is_bound(middleware: Middleware) -> TypeGuard[BoundMiddleware]:
     return isinstance(middleware, BoundMiddleware) and (
         getattr(middleware.process, "__func__", None) is BoundMiddleware.process
     )
+
+
+def _outward(middleware: Middleware, send: Send) -> Send | None:
+    """What it does by its `outward`, unless somebody has put another `around` in place of the one that goes with it."""
+    if not _is_bound(middleware):
+        return None
+    defined = next(vars(each) for each in type(middleware).__mro__ if "around" in vars(each))
+    return middleware.outward(send) if "outward" in defined and "around" not in vars(middleware) else None
 
 
 def _check_order(middlewares: Iterable[Middleware]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 from polaris.clock import Clock
 from polaris.domain import EventKind
-from polaris.messaging._broker import ConnectionState, MessageBroker
+from polaris.messaging._broker import ConnectionState, MessageBroker, OutgoingMessage, Receipt
 from polaris.messaging._weak_listening import listen_weakly
 from polaris.resilience import Backoff
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 SILENT_S = 1.0
 PROBING = Backoff(0.05, 1.0, jitter="equal")
+
+Offer: TypeAlias = Callable[[OutgoingMessage], Receipt | None]
+"""See `MessageBroker`."""
 
 
 class Line:
@@ -29,6 +33,9 @@ class Line:
 
     def __init__(self, broker: MessageBroker, clock: Clock) -> None:
         self.broker = broker
+        self.offer = _offer_of(broker)
+        self.replaced: Mapping[str, object] = getattr(broker, "__dict__", {})
+        """What somebody has put in the place of the broker's methods, at any time: with a `publish` here, no offers."""
         self.away = False
         """The last attempt could not be sent."""
         self._clock = clock
@@ -100,3 +107,12 @@ class Line:
     def _changed(self, state: ConnectionState) -> None:
         if state is ConnectionState.CONNECTED:
             self.back()
+
+
+def _offer_of(broker: MessageBroker) -> Offer | None:
+    """Its `offer`, unless somebody has put another `publish` in place of the one that goes with it."""
+    offer: Offer | None = getattr(broker, "offer", None)
+    if offer is None:
+        return None
+    defined = next(vars(each) for each in type(broker).__mro__ if "publish" in vars(each))
+    return offer if "offer" in defined else None

@@ -1,4 +1,4 @@
-"""Publishing: from an event, through the chain, to the bytes that leave; singly, in batches and as requests."""
+"""Publishing: from events, through the chain, to the bytes that leave; singly, in batches and as requests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from polaris._correlation import _correlation_id as correlation_variable
 from polaris._correlation import current_correlation_id, new_correlation_id
-from polaris.domain import EventKind, EventType, PolarisEvent
+from polaris.domain import EventKind, PolarisEvent
 from polaris.exceptions import MessageDecodeError, PublishError
 from polaris.messaging._batches import BATCH_BYTES, Batch, cut, places_by_topic
 from polaris.messaging._broker import Delivery, DeliveryClass, MessageBroker, OutgoingMessage, Receipt
@@ -17,20 +16,18 @@ from polaris.messaging._chain import MiddlewareChain
 from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._coalescing import Coalescer
 from polaris.messaging._content_encoding import packed
-from polaris.messaging._context import MessageContext, MessageDirection
+from polaris.messaging._context import MessageContext
 from polaris.messaging._outage import Waiting
 from polaris.messaging._publish_account import PublishBook, reason_of
 from polaris.messaging._publisher import Publisher
 from polaris.messaging._requests import reply_of
 from polaris.messaging._sequences import Numbering
+from polaris.messaging._single_events import SingleEvents, receipt_of
 from polaris.messaging._subjects import check_topic
-from polaris.messaging._wire_format import CONTENT_TYPE_HEADER, WireFormat
 from polaris.observability import TraceContext, current_trace
-from polaris.observability._trace import _current as trace_variable
 
 TOPICS_AT_ONCE = 64
 _BATCH = "polaris.batch"
-_PUBLISH = MessageDirection.PUBLISH
 _AT_MOST_ONCE = DeliveryClass.AT_MOST_ONCE
 _TELEMETRY = EventKind.TELEMETRY
 
@@ -51,52 +48,22 @@ class Outbound:
     ) -> None:
         self._broker = broker
         self._codec = codec
-        self._encode_one = codec.encode
         self._publisher = publisher
         self._books = books
         self._numbering = numbering
-        self._publish_event = chain.bind(self._send_event)
+        self._single = SingleEvents(codec, publisher, chain, books=books, numbering=numbering)
+        self._entry = self._single.entry
+        self.publish = self._single.publish
+        """A single event: its receipt, or what is to be awaited for it; see `SingleEvents.publish`."""
         self._publish_batch = chain.bind(self._send_batch)
         self._ask = chain.bind(self._send_request)
-        self._marks = codec.wire_format is not WireFormat.JSON
-        self._entries: dict[type[PolarisEvent], EventType] = {}
         self._coalescer = Coalescer(self._publish_gathered, self._cut_encoded, publisher, linger_s=linger_s)
         # Under which trace each of the encoded events that gather was published, if any.
         self._traces: dict[int, TraceContext] = {}
 
-    async def publish(
-        self,
-        topic: str,
-        event: PolarisEvent,
-        delivery: DeliveryClass | None,
-        headers: Mapping[str, str] | None,
-        timeout_s: float,
-    ) -> Receipt:
-        check_topic(topic)
-        entry = self._entries.get(type(event)) or self._entry(event)
-        # Written out: a context manager costs more than all that is in it.
-        kind = entry.kind
-        book, number = self._books[kind], None
-        book.published += 1
-        try:
-            context = self._context(topic, event, entry, delivery, headers, timeout_s)
-            if kind is _TELEMETRY:
-                number = context.sequence = self._numbering.next(topic, event.event_id)
-            await self._publish_event(context)
-            receipt: Receipt = context.result
-            if type(receipt) is not Receipt:
-                receipt = _receipt(context)
-        except BaseException as error:  # boundary: noted, then raised again
-            book.drop(reason_of(error))
-            if number is not None:
-                self._numbering.not_confirmed(topic, event.event_id, number)
-            raise
-        book.confirmed += 1
-        return receipt
-
     async def publish_coalesced(self, topic: str, event: PolarisEvent, timeout_s: float) -> Receipt:
         check_topic(topic)
-        entry = self._entry(event)
+        entry = self._entry(type(event))
         book, payload, numbers = self._books[entry.kind], b"", None
         trace = current_trace()
         book.enter()
@@ -133,7 +100,7 @@ class Outbound:
         self, events: Sequence[PolarisEvent], topic: str | None, delivery: DeliveryClass | None, timeout_s: float
     ) -> list[Receipt]:
         for event_class in dict.fromkeys(map(type, events)):
-            self._entry_of(event_class)
+            self._entry(event_class)
         by_topic = places_by_topic(events, topic)
         for name in by_topic:
             check_topic(name)
@@ -159,7 +126,7 @@ class Outbound:
         return [receipt for receipt in receipts if receipt is not None]
 
     async def request(self, topic: str, event: PolarisEvent, timeout_s: float) -> PolarisEvent:
-        context = self._context(topic, event, self._entry(event), DeliveryClass.AT_MOST_ONCE, None, timeout_s)
+        context = self._context(topic, event, _AT_MOST_ONCE, timeout_s)
         context.awaits_reply = True
         await self._ask(context)
         reply: Delivery | None = context.result
@@ -167,31 +134,16 @@ class Outbound:
             raise PublishError(f"a middleware stopped the request on {topic!r}; nothing was sent", {"topic": topic})
         return reply_of(topic, reply, self._codec)
 
-    def _entry(self, event: PolarisEvent) -> EventType:
-        return self._entries.get(type(event)) or self._entry_of(type(event))
-
-    def _entry_of(self, event_class: type[PolarisEvent]) -> EventType:
-        entry = self._entries[event_class] = self._codec.require(event_class)
-        return entry
-
     def _context(
-        self,
-        topic: str,
-        event: PolarisEvent,
-        entry: EventType,
-        delivery: DeliveryClass | None,
-        headers: Mapping[str, str] | None,
-        timeout_s: float,
+        self, topic: str, event: PolarisEvent, delivery: DeliveryClass | None, timeout_s: float
     ) -> MessageContext:
         return MessageContext(
             topic,
             event,
-            _PUBLISH,
-            dict(headers) if headers else {},
-            event.correlation_id or correlation_variable.get(),
-            entry.name,
-            delivery=delivery if delivery is not None else self._publisher.guarantee(topic),
-            trace=trace_variable.get(),
+            correlation_id=event.correlation_id or current_correlation_id(),
+            event_type=self._entry(type(event)).name,
+            delivery=self._publisher.guarantee(topic) if delivery is None else delivery,
+            trace=current_trace(),
             timeout_s=timeout_s,
         )
 
@@ -224,18 +176,12 @@ class Outbound:
 
     def _tally(self, events: Sequence[PolarisEvent], enter: Callable[[PublishBook, int], None]) -> None:
         for event_class, count in Counter(map(type, events)).items():
-            enter(self._books[self._entries[event_class].kind], count)
+            enter(self._books[self._entry(event_class).kind], count)
 
     def _not_confirmed(self, topic: str, events: Sequence[PolarisEvent], numbers: Sequence[str | None]) -> None:
         for event, number in zip(events, numbers, strict=True):
             if number is not None:
                 self._numbering.not_confirmed(topic, event.event_id, number)
-
-    async def _send_event(self, context: MessageContext) -> Receipt:
-        message, kind = self._message(context), self._entry(context.event).kind
-        receipt = await self._publisher.send(message, context.delivery or _AT_MOST_ONCE, context.timeout_s, kind=kind)
-        context.result = receipt
-        return receipt
 
     async def _send_batch(self, context: MessageContext) -> Receipt:
         batch: Batch
@@ -243,7 +189,7 @@ class Outbound:
         payload = self._joined(batch.encoded)
         if context.trace is not trace and context.trace is not None:
             payload = self._moved(payload, batch.encoded, trace, context.trace)
-        self._mark(context, batch=len(batch.encoded) > 1)
+        self._single.mark(context, batch=len(batch.encoded) > 1)
         if context.encoding is not None:
             payload = packed(payload, context, context.encoding)
         message = OutgoingMessage(context.topic, payload, batch.message_id, context.headers or None)
@@ -260,33 +206,13 @@ class Outbound:
 
     def _kind(self, events: Sequence[PolarisEvent]) -> EventKind:
         """That of a message: one control event makes it precious."""
-        kinds = {self._entries[event_class].kind for event_class in set(map(type, events))}
+        kinds = {self._entry(event_class).kind for event_class in set(map(type, events))}
         return _TELEMETRY if kinds == {_TELEMETRY} else EventKind.CONTROL
 
     async def _send_request(self, context: MessageContext) -> Delivery:
-        reply = await self._broker.request(self._message(context), timeout_s=context.timeout_s)
+        reply = await self._broker.request(self._single.message(context), timeout_s=context.timeout_s)
         context.result = reply
         return reply
-
-    def _message(self, context: MessageContext) -> OutgoingMessage:
-        event, trace = context.event, context.trace
-        payload = self._encode_one(
-            event,
-            correlation_id=context.correlation_id,
-            traceparent=None if trace is None else trace.traceparent,
-            tracestate=None if trace is None else trace.tracestate,
-            sequence=context.sequence,
-        )
-        if self._marks:
-            self._mark(context, batch=False)
-        if context.encoding is not None:
-            payload = packed(payload, context, context.encoding)
-        return OutgoingMessage(context.topic, payload, event.event_id, context.headers or None)
-
-    def _mark(self, context: MessageContext, *, batch: bool) -> None:
-        content_type = self._codec.wire_format.content_type(batch=batch)
-        if content_type is not None:
-            context.headers[CONTENT_TYPE_HEADER] = content_type
 
     async def _publish_cut(
         self,
@@ -300,12 +226,12 @@ class Outbound:
         waits: bool = True,
     ) -> Receipt:
         first = batch.events[0]
-        context = self._context(topic, first, self._entry(first), delivery, None, timeout_s)
+        context = self._context(topic, first, delivery, timeout_s)
         context.batch = batch.events
         context.trace, context.links = trace, links
         context.attributes[_BATCH] = batch, trace, place, waits
         await self._publish_batch(context)
-        return _receipt(context)
+        return receipt_of(context)
 
     async def _publish_gathered(self, topic: str, batch: Batch, timeout_s: float, place: Waiting | None) -> Receipt:
         """Events of different publishers: the trace of all of them, or links to those that they have."""
@@ -362,7 +288,7 @@ class Outbound:
         traceparent = None if trace is None else trace.traceparent
         tracestate = None if trace is None else trace.tracestate
         encode, number = self._codec.encode, self._numbering.next
-        counted = {kind for kind in set(map(type, events)) if self._entries[kind].kind is _TELEMETRY}
+        counted = {kind for kind in set(map(type, events)) if self._entry(kind).kind is _TELEMETRY}
         numbers = [number(topic, event.event_id) if type(event) in counted else None for event in events]
         try:
             encoded = [
@@ -382,14 +308,6 @@ class Outbound:
 
     def _cut_encoded(self, events: Sequence[PolarisEvent], encoded: Sequence[bytes]) -> list[Batch]:
         return list(cut(events, encoded, bytes_max=min(BATCH_BYTES, self._broker.capabilities.payload_bytes_max)))
-
-
-def _receipt(context: MessageContext) -> Receipt:
-    if not isinstance(context.result, Receipt):
-        raise PublishError(
-            f"a middleware stopped the event for {context.topic!r}; nothing was sent", {"topic": context.topic}
-        )
-    return context.result
 
 
 async def _all(works: Iterable[Any]) -> None:

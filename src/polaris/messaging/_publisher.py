@@ -94,6 +94,26 @@ class Publisher:
         """The bus ends: nobody waits any more, until the broker is connected once more."""
         self.room.close()
 
+    def send_at_once(self, message: OutgoingMessage, timeout_s: float) -> Receipt | None:
+        """Publish at most once if nothing has to be waited for; None says that nothing was sent, and `send` must.
+
+        Raises what no waiting changes; nothing was sent then either.
+        """
+        line = (self._routes.get(message.subject) or self._route(message.subject))[1]
+        offer, size = line.offer, len(message.payload)
+        if offer is None or line.away or not timeout_s >= 0 or "publish" in line.replaced:
+            return None
+        if size > self._payload_bytes_max and size > self._limit():
+            return None
+        try:
+            receipt = offer(message)
+        except (BusConnectionError, PublishError):
+            # `send` finds it again, and deals with it.
+            return None
+        if receipt is not None:
+            line.heard_s = self._monotonic()
+        return receipt
+
     async def send(
         self,
         message: OutgoingMessage,
@@ -115,7 +135,7 @@ class Publisher:
             raise InvalidValueError("timeout_s", "seconds, at least 0", timeout_s)
         began_s = self._monotonic()
         if len(message.payload) > self._payload_bytes_max:
-            limit = self._payload_bytes_max = self._broker.capabilities.payload_bytes_max
+            limit = self._limit()
             if len(message.payload) > limit:
                 raise PayloadTooLargeError(message.subject, payload_bytes=len(message.payload), payload_bytes_max=limit)
         guarantee, line = self._routes.get(message.subject) or self._route(message.subject)
@@ -188,6 +208,11 @@ class Publisher:
         finally:
             if waiting is not None:
                 waiting.leave()
+
+    def _limit(self) -> int:
+        """Ask anew what the broker takes at the most."""
+        limit = self._payload_bytes_max = self._broker.capabilities.payload_bytes_max
+        return limit
 
     def _told(self, line: Line, error: MessageBusError) -> None:
         """What an attempt that failed says of the line."""

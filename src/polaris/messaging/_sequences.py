@@ -22,24 +22,41 @@ EPOCHS_MAX = 16
 HOLES_MAX = 1_024
 HOLES_IN_ALL_MAX = 100_000
 
+_LAST = tuple(f"{number:03}" for number in range(1_000))
+"""The last digits of a number: putting two texts together costs a third of writing a number."""
+
+# 12 digits.
+_NUMBER_BITS = 40
+_NUMBER_MASK = (1 << _NUMBER_BITS) - 1
+_EPOCH_DIGITS = 11
 _FORM = re.compile(r"([0-9a-f]{16})-([0-9]{12})")
 
 
 class _Counter:
-    """How many events of one epoch one topic had."""
+    """How many events of one epoch one topic had. `base` is the epoch, above the bits that hold a number."""
 
-    __slots__ = ("count", "prefix")
+    __slots__ = ("_epoch", "base", "count", "head")
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(self, epoch: str, base: int) -> None:
+        self._epoch = epoch
+        self.base = base
         self.count = 0
+        self.head = f"{epoch}-000000000"
+        """What the present number begins with, up to its last three digits."""
+
+    def turn(self) -> None:
+        """Another thousand begins."""
+        self.head = f"{self._epoch}-{self.count // 1_000:09}"
 
 
 class Numbering:
     """Numbers the events of each topic in the order in which they are published by one bus.
 
     An event that is published again keeps its number, so that it is no gap and not another one. Known are the numbers
-    of the last events, at least 32 768 and at most 65 536, and of as many again that were not confirmed.
+    of the last events, at least 32 768 and at most 65 536, and of as many again that were not confirmed. An event is
+    known by the hash of topic and id, 64 bits of a keyed function, and its number as an integer, which takes a third of
+    the memory of the texts; that two of so many events have the same hash happens once in 10^9 times, and then the
+    later one counts as a repetition of the other.
 
     Counted are at most 200 000 topics, at least the 100 000 that were published on last. When others are forgotten, a
     new epoch begins for all topics that are counted from then on, so no number comes twice.
@@ -47,36 +64,47 @@ class Numbering:
 
     def __init__(self, now_s: float) -> None:
         self._began_ms = int(now_s * 1000)
-        self.epoch = self._new_epoch()
+        self._owner = secrets.token_hex(3)[:5]
+        self._epochs = 0
         # In halves, the older of which is forgotten whole: that costs less than an order of all.
         self._counts: dict[str, _Counter] = {}
         self._older_counts: dict[str, _Counter] = {}
-        self._numbers: dict[tuple[str, str], str] = {}
-        self._older_numbers: dict[tuple[str, str], str] = {}
-        self._unsent: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._numbers: dict[int, int] = {}
+        self._older_numbers: dict[int, int] = {}
+        self._unsent: OrderedDict[int, int] = OrderedDict()
+
+    @property
+    def epoch(self) -> str:
+        """That of the topics which are counted from now on."""
+        return self._epoch(self._epochs)
 
     def next(self, topic: str, event_id: str) -> str:
         """The number of an event on its way out."""
-        numbers, key = self._numbers, (topic, event_id)
+        numbers, key = self._numbers, hash((topic, event_id))
         known = numbers.get(key)
-        if known is not None:
-            return known
-        known = self._older_numbers.pop(key, None)
-        if known is None and self._unsent:
-            known = self._unsent.pop(key, None)
         if known is None:
-            counter = self._counts.get(topic) or self._counter(topic)
-            counter.count += 1
-            known = counter.prefix + str(counter.count).zfill(12)
-        if len(numbers) >= _NUMBERS_HALF:
-            self._older_numbers = numbers
-            numbers = self._numbers = {}
-        numbers[key] = known
-        return known
+            known = self._older_numbers.pop(key, None)
+            if known is None and self._unsent:
+                known = self._unsent.pop(key, None)
+            if len(numbers) >= _NUMBERS_HALF:
+                self._older_numbers = numbers
+                numbers = self._numbers = {}
+            if known is None:
+                counter = self._counts.get(topic) or self._counter(topic)
+                count = counter.count = counter.count + 1
+                numbers[key] = counter.base + count
+                last = count % 1_000
+                if not last:
+                    counter.turn()
+                return counter.head + _LAST[last]
+            numbers[key] = known
+        return f"{self._epoch(known >> _NUMBER_BITS)}-{known & _NUMBER_MASK:012}"
 
     def not_confirmed(self, topic: str, event_id: str, number: str) -> None:
         """Publishing it failed; it may be published again, however many others are published before."""
-        self._unsent[topic, event_id] = number
+        epoch, _, count = number.partition("-")
+        base = (int(epoch[:_EPOCH_DIGITS], 16) - self._began_ms) << _NUMBER_BITS
+        self._unsent[hash((topic, event_id))] = base + int(count)
         if len(self._unsent) > UNSENT_MAX:
             self._unsent.popitem(last=False)
 
@@ -86,15 +114,14 @@ class Numbering:
             forgotten, self._older_counts, self._counts = self._older_counts, self._counts, {}
             if forgotten:
                 # One of them may come back, and this topic may be it.
-                self._began_ms += 1
-                self.epoch = self._new_epoch()
+                self._epochs += 1
         if counter is None:
-            counter = _Counter(f"{self.epoch}-")
+            counter = _Counter(self.epoch, self._epochs << _NUMBER_BITS)
         self._counts[topic] = counter
         return counter
 
-    def _new_epoch(self) -> str:
-        return f"{self._began_ms:011x}"[-11:] + secrets.token_hex(3)[:5]
+    def _epoch(self, which: int) -> str:
+        return f"{self._began_ms + which:0{_EPOCH_DIGITS}x}{self._owner}"
 
 
 Count = Callable[[int], None]

@@ -24,8 +24,8 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer
 from polaris.messaging.brokers._nats import NATSMessageBroker
-from polaris.messaging.brokers._nats_client import end
 from polaris.messaging.brokers._nats_config import NATSConfig, TLSConfig
+from polaris.messaging.brokers._tasks import end
 
 STORED = DeliveryClass.AT_LEAST_ONCE
 

@@ -8,11 +8,11 @@ import pytest
 from tests.awake import until
 from tests.conftest import ConnectNATS
 
-from polaris.exceptions import BusConnectionError, PublishError, UnconfirmedPublishError
+from polaris.exceptions import BusConnectionError, InvalidTopicError, PublishError, UnconfirmedPublishError
 from polaris.ids import new_id
-from polaris.messaging._broker import Delivery, DeliveryClass, OutgoingMessage, StreamSpec
+from polaris.messaging._broker import Delivery, DeliveryClass, OutgoingMessage, Receipt, StreamSpec
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer
-from polaris.messaging.brokers._nats import NATSMessageBroker
+from polaris.messaging.brokers._nats import YIELD_EVERY, NATSMessageBroker
 
 STORED = DeliveryClass.AT_LEAST_ONCE
 
@@ -146,6 +146,46 @@ async def test_a_publisher_that_never_waits_lets_others_run(
     ticking.cancel()
     await asyncio.wait([ticking])
     assert ticks >= 20
+
+
+async def test_what_is_offered_arrives_in_order_with_what_is_published(
+    nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(nats_server)
+    subject, seen = f"offer{new_id()}", []
+
+    async def take(delivery: Delivery) -> None:
+        seen.append(delivery.payload)
+
+    subscription = await broker.subscribe(f"{subject}.*", take)
+    refused = 0
+    for number in range(1_000):
+        message = OutgoingMessage(f"{subject}.{number % 3}", str(number).encode(), f"{number}")
+        receipt = broker.offer(message)
+        if receipt is None:
+            refused += 1
+            receipt = await broker.publish(message)
+        assert receipt == Receipt(delivery=DeliveryClass.AT_MOST_ONCE, message_id=f"{number}")
+    await until(lambda: len(seen) == 1_000, "all have come")
+    await subscription.drain()
+    assert seen == [str(number).encode() for number in range(1_000)]
+    # The others had their turns.
+    assert refused == 1_000 // YIELD_EVERY
+
+
+async def test_what_cannot_be_sent_at_once_is_not_taken(
+    nats_server: EmbeddedNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(nats_server)
+    assert broker.offer(OutgoingMessage("offer.a", b"x", None, {"a": "b"})) is None
+    assert broker.offer(OutgoingMessage("offer.a", b"x" * (broker.capabilities.payload_bytes_max + 1))) is None
+    assert broker.offer(OutgoingMessage("offer.a", b"x" * broker.capabilities.payload_bytes_max)) is not None
+    for subject in ("offer.*", "", "offer a", "offer.\r\nPUB b  0\r\n"):
+        with pytest.raises(InvalidTopicError):
+            broker.offer(OutgoingMessage(subject, b"x"))
+    await broker.disconnect()
+    with pytest.raises(BusConnectionError):
+        broker.offer(OutgoingMessage("offer.a", b"x"))
 
 
 async def test_a_slow_subscriber_drops_the_newest_and_counts_them(

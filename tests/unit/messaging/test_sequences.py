@@ -186,6 +186,34 @@ def test_an_event_is_known_over_the_half_of_all_that_are_remembered() -> None:
     assert numbering.next(TOPIC, "first") == first
 
 
+def test_numbers_go_on_over_thousands() -> None:
+    numbering = Numbering(1.0)
+    numbers = [numbering.next(TOPIC, f"{number}") for number in range(2_100)]
+    assert numbers == [f"{numbering.epoch}-{number:012d}" for number in range(1, 2_101)]
+    assert [numbering.next(TOPIC, f"{number}") for number in (998, 999, 1_999, 2_000)] == [
+        f"{numbering.epoch}-{number:012d}" for number in (999, 1_000, 2_000, 2_001)
+    ]
+
+
+def test_an_event_of_an_older_epoch_keeps_its_number_whether_it_was_confirmed_or_not() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sequences, "TOPICS_MAX", 4)
+        numbering = Numbering(1.0)
+        confirmed, failed = numbering.next(TOPIC, "confirmed"), numbering.next(TOPIC, "failed")
+        numbering.not_confirmed(TOPIC, "failed", failed)
+        epoch = numbering.epoch
+        for number in range(20):
+            last = numbering.next(f"t{number}", "x")
+        assert numbering.epoch > epoch
+        numbering.not_confirmed("t19", "x", last)
+        for number in range(3 * _sequences.NUMBERS_MAX // 4):
+            numbering.next("t19", f"{number}")
+        assert numbering.next(TOPIC, "failed") == failed
+        assert numbering.next("t19", "x") == last
+        numbering.next(TOPIC, "confirmed")
+        assert numbering.next(TOPIC, "new") > confirmed
+
+
 @given(st.lists(st.integers(0, 12), max_size=120))
 def test_no_number_comes_twice_and_all_order_as_texts_however_many_topics_are_forgotten(topics: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:

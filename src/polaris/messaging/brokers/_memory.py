@@ -132,6 +132,14 @@ class InMemoryMessageBroker:
             await asyncio.sleep(0)  # a publisher in a tight loop must let the receivers run
         return receipt
 
+    def offer(self, message: OutgoingMessage) -> Receipt | None:
+        """`publish` at most once, unless there is no connection or others are to have a turn: None says so."""
+        if self._state is not _CONNECTED or (self._published + 1) % YIELD_EVERY == 0:
+            return None
+        receipt = self._send(message, _AT_MOST_ONCE)
+        self._published += 1
+        return receipt
+
     async def subscribe(
         self, pattern: str, on_delivery: OnDelivery, *, group: str | None = None
     ) -> MemoryCoreSubscription:

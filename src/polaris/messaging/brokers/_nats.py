@@ -7,21 +7,16 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-import msgspec
-
 from polaris.exceptions import (
     BusConnectionError,
     InvalidValueError,
     MessageBusError,
     PayloadTooLargeError,
-    PublishError,
     RequestTimeoutError,
     SubscriptionError,
-    UnconfirmedPublishError,
 )
 from polaris.messaging._broker import (
     MESSAGE_ID_HEADER,
-    NOBODY_STORES,
     Capabilities,
     ConnectionState,
     ConsumerSpec,
@@ -38,34 +33,24 @@ from polaris.messaging.brokers import _nats_survey
 from polaris.messaging.brokers._jetstream_api import JetStreamAPI
 from polaris.messaging.brokers._nats_client import HardenedClient
 from polaris.messaging.brokers._nats_config import NATSConfig
+from polaris.messaging.brokers._nats_confirmation import receipt_of
 from polaris.messaging.brokers._nats_connection import NATSConnection
 from polaris.messaging.brokers._nats_consumer import NATSPullConsumer
 from polaris.messaging.brokers._nats_delivery import CoreDelivery
 from polaris.messaging.brokers._nats_direct import StoredReader
 from polaris.messaging.brokers._nats_protocol import encode_headers
-from polaris.messaging.brokers._nats_replies import NoReply, Reply
+from polaris.messaging.brokers._nats_replies import NoReply
 from polaris.messaging.brokers._nats_subscription import NATSSubscription
 from polaris.messaging.brokers._wire_rules import check_pattern, check_subject
 
-YIELD_EVERY = 64
+YIELD_EVERY = 96
 """Core publishes in a row before other tasks, the sending one among them, get a turn."""
+HEADS_MAX = 8_192
 
 # In Python 3.11 a member of an enumeration costs as much as a call when it is looked up in its class.
 _AT_MOST_ONCE = DeliveryClass.AT_MOST_ONCE
 _AT_LEAST_ONCE = DeliveryClass.AT_LEAST_ONCE
 _NAME = re.compile(r"[A-Za-z0-9_\-]{1,255}")
-
-
-class _Confirmation(msgspec.Struct):
-    """JetStream's answer to a publish."""
-
-    stream: str = ""
-    seq: int = 0
-    duplicate: bool = False
-    error: dict[str, object] | None = None
-
-
-_decode_confirmation = msgspec.json.Decoder(_Confirmation).decode
 
 
 class NATSMessageBroker:
@@ -93,6 +78,8 @@ class NATSMessageBroker:
         self._attached_at: dict[tuple[str, str], str] = {}
         self._capabilities = _capabilities(self._connection.payload_bytes_max)
         self._published = 0
+        # Of the subjects published on: what their frames begin with.
+        self._heads: dict[str, bytes] = {}
         self._dropped = 0
 
     @property
@@ -175,6 +162,18 @@ class NATSMessageBroker:
         self._published += 1
         if self._published % YIELD_EVERY == 0:
             await asyncio.sleep(0)
+        return Receipt(delivery=_AT_MOST_ONCE, message_id=message.message_id)
+
+    def offer(self, message: OutgoingMessage) -> Receipt | None:
+        """`publish` at most once, if that takes no waiting and no headers: None says that nothing was sent.
+
+        So it says too where others are to have a turn. Raises as `publish` does.
+        """
+        head = self._heads.get(message.subject) or self._head(message.subject)
+        client, number = self._connection.require_client(), self._published + 1
+        if message.headers or number % YIELD_EVERY == 0 or not client.offer(head, message.payload):
+            return None
+        self._published = number
         return Receipt(delivery=_AT_MOST_ONCE, message_id=message.message_id)
 
     async def subscribe(self, pattern: str, on_delivery: OnDelivery, *, group: str | None = None) -> NATSSubscription:
@@ -307,7 +306,7 @@ class NATSMessageBroker:
             )
         finally:
             self._slots.release()
-        return _receipt(message, answer, timeout_s)
+        return receipt_of(message, answer, timeout_s)
 
     def _check(self, message: OutgoingMessage, message_id: str | None) -> bytes | None:
         """The header block of the message, after everything that can be refused before sending was looked at."""
@@ -325,6 +324,13 @@ class NATSMessageBroker:
             shown = len(message.payload) if len(message.payload) > limit else size
             raise PayloadTooLargeError(message.subject, payload_bytes=shown, payload_bytes_max=limit)
         return block
+
+    def _head(self, subject: str) -> bytes:
+        check_subject(subject)
+        if len(self._heads) >= HEADS_MAX:
+            self._heads.clear()
+        head = self._heads[subject] = f"PUB {subject}  ".encode()
+        return head
 
     async def _restore(self, spec: ConsumerSpec) -> None:
         """Make again what the server has lost. Raises `SubscriptionError` when that cannot be done."""
@@ -361,32 +367,3 @@ def _capabilities(payload_bytes_max: int) -> Capabilities:
 def _check_name(field: str, name: str) -> None:
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise InvalidValueError(field, "1 to 255 letters, digits, - and _", name)
-
-
-def _receipt(message: OutgoingMessage, answer: Reply | NoReply, timeout_s: float) -> Receipt:
-    """What JetStream's answer to a publish means: done, not done, or unknown."""
-    context = {"topic": message.subject, "message_id": message.message_id}
-    if answer is NoReply.FORBIDDEN:
-        raise PublishError(f"the server forbids publishing to {message.subject!r}", context)
-    if isinstance(answer, NoReply):
-        why = f"nothing within {timeout_s:g} s" if answer is NoReply.TIMEOUT else answer.value
-        raise UnconfirmedPublishError(f"the message for {message.subject!r} is not confirmed: {why}", context)
-    if answer.nobody_listens:
-        raise PublishError(f"no stream stores {message.subject!r}", {**context, "reason": NOBODY_STORES})
-    try:
-        confirmation = _decode_confirmation(answer.payload)
-    except msgspec.DecodeError as error:
-        raise UnconfirmedPublishError(f"the answer for {message.subject!r} is not of a stream", context) from error
-    if confirmation.error is not None:
-        reason = confirmation.error.get("description", "without a reason")
-        context["err_code"] = str(confirmation.error.get("err_code"))
-        raise PublishError(f"the stream refused the message for {message.subject!r}: {reason}", context)
-    if not confirmation.stream:
-        raise UnconfirmedPublishError(f"the answer for {message.subject!r} is not of a stream", context)
-    return Receipt(
-        delivery=DeliveryClass.AT_LEAST_ONCE,
-        message_id=message.message_id,
-        stream=confirmation.stream,
-        sequence=confirmation.seq,
-        duplicate=confirmation.duplicate,
-    )

@@ -24,6 +24,7 @@ from polaris.messaging.brokers._nats_keys import read_credentials, read_seed
 from polaris.messaging.brokers._nats_lame_duck import address_of, leave
 from polaris.messaging.brokers._nats_protocol import FrameParser
 from polaris.messaging.brokers._nats_socket import Transport, Wire
+from polaris.messaging.brokers._tasks import end
 from polaris.resilience import Backoff
 
 Receive = Callable[[str, str, bytes, bytes | None], None]
@@ -34,20 +35,6 @@ _log = logging.getLogger(__name__)
 _CRLF = b"\r\n"
 _CLOSING_S = 1.0
 """How long a peer that does not read can delay closing; before that a flush has had its own time."""
-
-
-async def end(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel tasks until they have ended; one that does not within five seconds is given up.
-
-    Once is not enough: `asyncio.wait_for` of CPython 3.11 loses a cancellation that comes when its wait is just over.
-    """
-    left = {task for task in tasks if task is not None and not task.done()}
-    for _ in range(100):
-        if not left:
-            return
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=0.05)
 
 
 class HardenedClient(Client):
@@ -170,6 +157,16 @@ class HardenedClient(Client):
             head = f"HPUB {subject} {reply} {len(headers)} {len(headers) + len(payload)}\r\n"
             frame = b"".join((head.encode(), headers, payload, _CRLF))
         self._wire.write(frame)
+
+    def offer(self, head: bytes, payload: bytes) -> bool:
+        """As `send` without headers, unless that is too much at once: then it does nothing and says False.
+
+        `head` is the line before the payload up to its length, which the caller has checked as for `send`.
+        """
+        size = len(payload)
+        if size > self._max_payload:
+            return False
+        return self._wire.offer(b"%b%d\r\n" % (head, size), payload, self._config.send_buffer_bytes_max)
 
     async def flush(self, timeout: float = 10.0) -> None:
         """Wait until the server has handled all that was sent. nats-py's does not when one of its tasks has ended."""

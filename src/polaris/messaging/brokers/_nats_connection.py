@@ -14,9 +14,10 @@ from nats import errors
 from polaris.exceptions import BusConnectionError, ConfigurationError, MessageBusError
 from polaris.messaging._broker import ConnectionState, StateListener
 from polaris.messaging._state_listeners import StateListeners
-from polaris.messaging.brokers._nats_client import HardenedClient, end
+from polaris.messaging.brokers._nats_client import HardenedClient
 from polaris.messaging.brokers._nats_config import NATSConfig, without_secrets
 from polaris.messaging.brokers._nats_replies import NoReply, Reply, ReplyInbox, Take
+from polaris.messaging.brokers._tasks import end
 
 _log = logging.getLogger(__name__)
 

@@ -19,6 +19,8 @@ from nats.errors import Error, UnexpectedEOF
 
 _log = logging.getLogger(__name__)
 
+_CRLF = b"\r\n"
+
 Parse = Callable[[bytes], Coroutine[Any, Any, None]]
 """Handles what has arrived, without ever waiting. What it raises ends the connection."""
 
@@ -87,6 +89,20 @@ class Wire:
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self.write_out)
+
+    def offer(self, line: bytes, payload: bytes, bytes_max: int) -> bool:
+        """`write` the frame of a line and a payload, unless more than `bytes_max` bytes wait: that is what it says."""
+        if self._frames_bytes > bytes_max or (
+            self._line is not None and self._line.paused and self.waiting_bytes > bytes_max
+        ):
+            return False
+        # Put together with all others of the turn, once.
+        self._frames += (line, payload, _CRLF)
+        self._frames_bytes += len(line) + len(payload) + 2
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self.write_out)
+        return True
 
     def kick(self) -> None:
         """See to it that what waits is written within one turn of the event loop, whoever sent it and when."""

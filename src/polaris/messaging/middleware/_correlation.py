@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 from typing import Any, ClassVar
 
-from polaris._correlation import CORRELATION_ID_CHARS_MAX, legal_correlation_id
+from polaris._correlation import CORRELATION_ID_CHARS_MAX, legal_correlation_id, new_correlation_id
 from polaris._correlation import _correlation_id as correlation_variable
+from polaris.messaging._broker import Receipt
 from polaris.messaging._chain import (
     BoundMiddleware,
     MessageMiddleware,
     MiddlewareChain,
     MiddlewareFunction,
     NextHandler,
+    Send,
 )
 from polaris.messaging._context import MessageContext, MessageDirection
-from polaris.observability import TraceContext, trace_scope
+from polaris.observability import trace_scope
 
 _PUBLISH = MessageDirection.PUBLISH
 
@@ -31,30 +33,46 @@ class CorrelationMiddleware(BoundMiddleware):
     order_reason: ClassVar[str] = "all others run under the message's correlation id and trace"
 
     def around(self, next_handler: NextHandler) -> NextHandler:
-        async def under_id(context: MessageContext) -> Any:
-            # `correlation_scope`, written out: every message passes here.
+        async def run(context: MessageContext) -> Any:
+            # `correlation_scope`, written out: every message that is handled passes here.
             chosen = context.correlation_id
             if not chosen or len(chosen) > CORRELATION_ID_CHARS_MAX or not chosen.isprintable():
                 chosen = context.correlation_id = legal_correlation_id(chosen)
             token = correlation_variable.set(chosen)
             try:
-                return await next_handler(context)
+                trace = context.trace
+                # That of what is published is current already.
+                if trace is None or context.direction is _PUBLISH:
+                    return await next_handler(context)
+                with trace_scope(trace.child()):
+                    return await next_handler(context)
             finally:
                 correlation_variable.reset(token)
 
-        async def under_trace(context: MessageContext, trace: TraceContext) -> Any:
-            with trace_scope(trace.child()):
-                return await under_id(context)
+        return run
 
-        def run(context: MessageContext) -> Awaitable[Any]:
-            if context.direction is _PUBLISH:
-                # Its trace is current already, and its id may be.
-                correlation_id = context.correlation_id
-                if correlation_id and correlation_id == correlation_variable.get():
-                    return next_handler(context)
-            elif context.trace is not None:
-                return under_trace(context, context.trace)
-            return under_id(context)
+    def outward(self, send: Send) -> Send:
+        async def under(correlation_id: str, rest: Awaitable[Any]) -> Any:
+            token = correlation_variable.set(correlation_id)
+            try:
+                return await rest
+            finally:
+                correlation_variable.reset(token)
+
+        def run(context: MessageContext) -> Receipt | Awaitable[Any]:
+            known, current = context.correlation_id, correlation_variable.get()
+            if not known:
+                known = context.correlation_id = current or new_correlation_id()
+            elif len(known) > CORRELATION_ID_CHARS_MAX or not known.isprintable():
+                known = context.correlation_id = legal_correlation_id(known)
+            if known == current:
+                return send(context)
+            token = correlation_variable.set(known)
+            try:
+                sent = send(context)
+            finally:
+                correlation_variable.reset(token)
+            return sent if isinstance(sent, Receipt) else under(known, sent)
 
         return run
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from polaris._correlation import _correlation_id as correlation_variable
 from polaris._correlation import correlation_scope
-from polaris.messaging._chain import BoundMiddleware, NextHandler
+from polaris.messaging._broker import Receipt
+from polaris.messaging._chain import BoundMiddleware, NextHandler, Send, awaited
 from polaris.messaging._context import MessageContext, MessageDirection
 
 if TYPE_CHECKING:
@@ -49,6 +51,37 @@ class LoggingMiddleware(BoundMiddleware):
             if wants("DEBUG"):
                 logger.debug(_DONE[context.direction], **_fields(context, began_s))
             return result
+
+        return run
+
+    def outward(self, send: Send) -> Send:
+        logger, wants, waiting = self._logger, self._wants, self.around(awaited(send))
+
+        async def finish(context: MessageContext, rest: Awaitable[Any], began_s: float) -> Any:
+            try:
+                result = await rest
+            except Exception as error:  # boundary: whatever it was is logged, and raised again
+                logger.warning(_FAILED[context.direction], error=error, **_fields(context, began_s))
+                raise
+            if wants("DEBUG"):
+                logger.debug(_DONE[context.direction], **_fields(context, began_s))
+            return result
+
+        def run(context: MessageContext) -> Receipt | Awaitable[Any]:
+            correlation_id = context.correlation_id
+            if correlation_id is None or correlation_id != correlation_variable.get():
+                return waiting(context)
+            began_s = perf_counter()
+            try:
+                sent = send(context)
+            except Exception as error:  # boundary: whatever it was is logged, and raised again
+                logger.warning(_FAILED[context.direction], error=error, **_fields(context, began_s))
+                raise
+            if not isinstance(sent, Receipt):
+                return finish(context, sent, began_s)
+            if wants("DEBUG"):
+                logger.debug(_DONE[context.direction], **_fields(context, began_s))
+            return sent
 
         return run
 

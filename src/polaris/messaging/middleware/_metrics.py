@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Awaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from polaris.messaging._chain import BoundMiddleware, NextHandler
+from polaris.messaging._broker import Receipt
+from polaris.messaging._chain import BoundMiddleware, NextHandler, Send
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.messaging._subjects import topic_pattern
 
@@ -59,9 +62,8 @@ class MetricsMiddleware(BoundMiddleware):
         async def run(context: MessageContext) -> Any:
             known = published if context.direction is _PUBLISH else delivered
             series = known.get((topic_pattern(context.topic), context.event_type)) or bind(known, context)
-            batch = context.batch
+            batch, seconds = context.batch, series.seconds
             count = 1 if batch is None else len(batch)
-            seconds = series.seconds
             began_s = 0.0 if seconds is None else perf_counter()
             try:
                 result = await next_handler(context)
@@ -70,9 +72,40 @@ class MetricsMiddleware(BoundMiddleware):
                 raise
             # As `inc`, which looks whether it is a number at all.
             series.done.value += count
-            if seconds is not None:
+            if seconds is not None and context.trace is None:
+                # As `observe`, in the same way.
+                spent_s = perf_counter() - began_s
+                seconds.counts[bisect_left(seconds.bounds, spent_s)] += 1
+                seconds.sum += spent_s
+            elif seconds is not None:
                 seconds.observe(perf_counter() - began_s, context.trace)
             return result
+
+        return run
+
+    def outward(self, send: Send) -> Send:
+        published, bind = self._published, self._bind
+
+        async def finish(series: _Series, rest: Awaitable[Any]) -> Any:
+            try:
+                result = await rest
+            except BaseException:  # boundary: whatever it was, the message failed
+                series.failed.inc()
+                raise
+            series.done.value += 1
+            return result
+
+        def run(context: MessageContext) -> Receipt | Awaitable[Any]:
+            series = published.get((topic_pattern(context.topic), context.event_type)) or bind(published, context)
+            try:
+                sent = send(context)
+            except BaseException:  # boundary: whatever it was, the message failed
+                series.failed.inc()
+                raise
+            if not isinstance(sent, Receipt):
+                return finish(series, sent)
+            series.done.value += 1
+            return sent
 
         return run
 

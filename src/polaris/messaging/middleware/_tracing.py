@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from polaris._redaction import redact_text
-from polaris.messaging._chain import BoundMiddleware, NextHandler
+from polaris.messaging._broker import Receipt
+from polaris.messaging._chain import BoundMiddleware, NextHandler, Send, awaited
 from polaris.messaging._context import MessageContext, MessageDirection
 from polaris.messaging._subjects import topic_pattern
 from polaris.observability import RatioSampler, TraceContext
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import SpanKind, Tracer
     from opentelemetry.util.types import AttributeValue
 
 SAMPLED_RATIO = 0.01
@@ -86,7 +89,7 @@ class TracingMiddleware(BoundMiddleware):
                 if _passed_over.get() or not sample():
                     return unrecorded(context)
             elif not (begin_on_delivery and sample()):
-                return pass_over(context)
+                return unrecorded(context) if _passed_over.get() else pass_over(context)
             return self._record(context, next_handler)
 
         async def pass_over(context: MessageContext) -> Any:
@@ -108,27 +111,63 @@ class TracingMiddleware(BoundMiddleware):
         unrecorded = next_handler if on_error is None else watched
         return run
 
+    @staticmethod
+    def follow() -> None:
+        """What the running task does from now on follows from the messages that it handles, and from nothing else.
+
+        So what carries no trace need not say that of itself, each time.
+        """
+        _passed_over.set(True)
+
+    def outward(self, send: Send) -> Send:
+        sample, origin, on_error, waiting = self._sample, self._origin, self._on_error, awaited(send)
+
+        def run(context: MessageContext) -> Receipt | Awaitable[Any]:
+            if origin is not None and (found := origin(context)) is not None:
+                context.trace = found
+            trace = context.trace
+            if trace.sampled if trace is not None else not _passed_over.get() and sample():
+                return self._record(context, waiting)
+            return unrecorded(context)
+
+        async def finish(context: MessageContext, rest: Awaitable[Any], began_ns: int) -> Any:
+            try:
+                return await rest
+            except Exception as error:  # boundary: told, and raised again
+                if on_error is not None:
+                    on_error(context, error, began_ns)
+                raise
+
+        def watched(context: MessageContext) -> Receipt | Awaitable[Any]:
+            began_ns = time.time_ns()
+            try:
+                sent = send(context)
+            except Exception as error:  # boundary: told, and raised again
+                if on_error is not None:
+                    on_error(context, error, began_ns)
+                raise
+            return sent if isinstance(sent, Receipt) else finish(context, sent, began_ns)
+
+        unrecorded = send if on_error is None else watched
+        return run
+
     async def _record(self, context: MessageContext, next_handler: NextHandler) -> Any:
         if self._tracer is None:
             # Loading it takes a tenth of a second, for which the event loop must not stand still.
             self._tracer = await asyncio.to_thread(self._make_tracer)
-        from opentelemetry.trace import SpanKind
-
-        from polaris.observability._tracing import record_span
-
         publishing = context.direction is _PUBLISH
         verb = ("request" if context.awaits_reply else "publish") if publishing else "process"
-        pattern = topic_pattern(context.topic)
+        record, kind = _recording(publishing)
         trace = context.trace
         parent, links = _ancestry(context)
-        with record_span(
+        with record(
             self._tracer,
-            f"{verb} {pattern}",
-            kind=SpanKind.PRODUCER if publishing else SpanKind.CONSUMER,
+            f"{verb} {topic_pattern(context.topic)}",
+            kind=kind,
             parent=parent,
             is_remote=not publishing,
             links=links,
-            attributes=_attributes(context, verb, pattern),
+            attributes=_attributes(context, verb),
         ) as position:
             if position is not None:
                 new = trace is None or position.span_id != trace.span_id
@@ -137,6 +176,16 @@ class TracingMiddleware(BoundMiddleware):
                 return await next_handler(context)
             finally:
                 context.trace = trace
+
+
+@cache
+def _recording(publishing: bool) -> tuple[Callable[..., AbstractContextManager[TraceContext | None]], SpanKind]:
+    """What records spans, and the kind of those of one direction; imported when the first is wanted."""
+    from opentelemetry.trace import SpanKind
+
+    from polaris.observability._tracing import record_span
+
+    return record_span, SpanKind.PRODUCER if publishing else SpanKind.CONSUMER
 
 
 def _global_tracer() -> Tracer:
@@ -153,23 +202,32 @@ def _ancestry(context: MessageContext) -> tuple[TraceContext | None, tuple[Trace
     return (context.links[0], ()) if context.links else (context.trace, ())
 
 
-def _attributes(context: MessageContext, verb: str, pattern: str) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = {
-        "messaging.system": "nats",
-        "messaging.operation.name": verb,
-        "messaging.operation.type": "send" if context.direction is _PUBLISH else "process",
-        "messaging.destination.name": context.topic,
-        "messaging.destination.template": pattern,
-        "cloudevents.event_type": context.event_type,
-    }
+def _attributes(context: MessageContext, verb: str) -> dict[str, AttributeValue]:
+    attributes = dict(_common_attributes(verb, context.topic, context.event_type, context.subscription))
     if context.correlation_id is not None:
-        attributes["messaging.message.conversation_id"] = context.correlation_id
+        attributes["messaging.message.conversation_id"] = redact_text(context.correlation_id)
     if len(context.events) == 1:
-        attributes["messaging.message.id"] = context.event.event_id
+        attributes["messaging.message.id"] = redact_text(context.event.event_id)
     else:
         attributes["messaging.batch.message_count"] = len(context.events)
-    if context.subscription is not None:
-        attributes["messaging.consumer.group.name"] = context.subscription
     if context.attempt > 1:
         attributes["polaris.message.attempt"] = context.attempt
-    return {key: redact_text(value) if isinstance(value, str) else value for key, value in attributes.items()}
+    return attributes
+
+
+@lru_cache(maxsize=1_024)
+def _common_attributes(
+    verb: str, topic: str, event_type: str, subscription: str | None
+) -> Mapping[str, AttributeValue]:
+    """What the spans of all messages of a topic say for one receiver."""
+    attributes = {
+        "messaging.system": "nats",
+        "messaging.operation.name": verb,
+        "messaging.operation.type": "process" if verb == "process" else "send",
+        "messaging.destination.name": topic,
+        "messaging.destination.template": topic_pattern(topic),
+        "cloudevents.event_type": event_type,
+    }
+    if subscription is not None:
+        attributes["messaging.consumer.group.name"] = subscription
+    return {key: redact_text(value) for key, value in attributes.items()}
