@@ -155,7 +155,7 @@ async def store(settings: Settings, folder: DataFolder) -> AsyncIterator[Polaris
     opened = open_store(settings)
     await opened.connect()
     try:
-        await apply_retention(opened, settings.store.retention)
+        await apply_retention(opened, settings)
         await apply_dependencies(opened, settings)
         yield opened
     finally:

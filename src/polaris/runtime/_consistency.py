@@ -26,6 +26,7 @@ def check_whole(settings: Settings, problems: list[str]) -> None:
     if bool(nats.user) != bool(nats.password):
         problems.append("nats.user: user and password belong together; one of them is missing")
     _check_store(settings.store, problems)
+    _check_retention(settings, problems)
     if not is_loopback(settings.http.host) and settings.http.token is None:
         problems.append(
             f"http.host = {settings.http.host!r}: is more than this machine alone, which needs http.token or "
@@ -65,8 +66,17 @@ def _check_store(store: StoreSettings, problems: list[str]) -> None:
         problems.append(
             'store.dsn: is for the engine "postgresql", but store.engine is "sqlite"; remove one of the two'
         )
+
+
+def _check_retention(settings: Settings, problems: list[str]) -> None:
+    chosen = settings.store.retention
+    if chosen.rollups and chosen.summary_s is not None:
+        problems.append(
+            "store.retention.summary_s: is for samples without rollups; remove it, or the rollups: "
+            "the first of them gives the summaries their width"
+        )
     try:
-        retention_policy(store.retention)
+        retention_policy(settings)
     except InvalidValueError as error:
         problems.append(f"store.retention: {error}")
 

@@ -74,6 +74,12 @@ class RetentionSettings(Section, frozen=True):
     """False leaves the policy alone that somebody else has set in the store."""
     raw_days: Days | None = None
     """Samples as they came; None keeps them for ever."""
+    summary_s: Annotated[int, Meta(ge=0, le=86_400)] | None = None
+    """What one of the summaries spans that make long ranges quick to read, and go with their samples; 0 makes none.
+
+    None takes 5 minutes, in a file more when the systems report seldom. The first rollup, where there is one, gives the
+    width instead.
+    """
     rollups: list[RollupSettings] = []
 
 

@@ -51,7 +51,8 @@ class RetentionPolicy(msgspec.Struct, frozen=True):
 
     None is for ever. At most 4 rollups, each a multiple of the one before in width and kept longer; `raw_kept` is at
     least the width of the first. The newest point of each series is never taken away, nor the points that share its
-    window. Without rollups, old points go and nothing is left of them.
+    window. Without rollups, old points go and nothing is left of them. A single rollup that is kept as long as the
+    points goes with them: then there are only the summaries beside points, which make long ranges quick to read.
 
     Raises `InvalidValueError` naming the field.
     """
@@ -79,7 +80,8 @@ class RetentionPolicy(msgspec.Struct, frozen=True):
                 raise InvalidValueError("rollups.width", "a multiple of the width of the rollup before", rollup.width)
             if kept is None and (place or self.raw_kept is not None):
                 raise InvalidValueError("rollups", "none behind one that is kept for ever", rollup.width)
-            if kept is not None and rollup.kept is not None and rollup.kept <= kept:
+            goes_along = len(rollups) == 1 and rollup.kept == kept
+            if kept is not None and rollup.kept is not None and rollup.kept <= kept and not goes_along:
                 raise InvalidValueError("rollups.kept", "longer than what is kept before it", rollup.kept)
             kept = rollup.kept
 

@@ -20,6 +20,7 @@ from polaris.storage import (
 )
 
 DAY = timedelta(days=1)
+MINUTES = timedelta(minutes=5)
 
 
 def problems(text: str, folder: Path) -> list[str]:
@@ -42,21 +43,85 @@ def test_samples_are_kept_for_a_month_and_their_summaries_for_years_when_that_is
         raw_days = 30
         rollups = [{ width_s = 300, kept_days = 365 }, { width_s = 3600, kept_days = 1825 }]
     """
-    assert retention_policy(settings(text, tmp_path).store.retention) == RetentionPolicy(
+    assert retention_policy(settings(text, tmp_path)) == RetentionPolicy(
         30 * DAY,
         [RollupPolicy(timedelta(minutes=5), 365 * DAY), RollupPolicy(timedelta(hours=1), 1825 * DAY)],
     )
 
 
-async def test_without_settings_everything_is_kept(tmp_path: Path) -> None:
-    chosen = settings("", tmp_path).store.retention
+async def test_without_settings_everything_is_kept_and_summarised(tmp_path: Path) -> None:
+    chosen = settings("", tmp_path)
+    assert retention_policy(chosen) == RetentionPolicy(None, [RollupPolicy(MINUTES)])
+    async with PolarisDataStore.memory() as store:
+        await apply_retention(store, chosen)
+        assert await store.time_series.get_retention("system_states") == RetentionPolicy(None, [RollupPolicy(MINUTES)])
+        await store.time_series.set_retention("system_states", RetentionPolicy(3 * DAY))
+        await apply_retention(store, chosen)
+        assert await store.time_series.get_retention("system_states") == RetentionPolicy(None, [RollupPolicy(MINUTES)])
+
+
+async def test_without_summaries_and_settings_a_store_has_no_policy(tmp_path: Path) -> None:
+    chosen = settings("[store.retention]\nsummary_s = 0", tmp_path)
     assert retention_policy(chosen) == RetentionPolicy()
     async with PolarisDataStore.memory() as store:
         await apply_retention(store, chosen)
         assert await store.time_series.get_retention("system_states") is None
-        await store.time_series.set_retention("system_states", RetentionPolicy(3 * DAY))
+        await store.time_series.set_retention("system_states", RetentionPolicy(None, [RollupPolicy(MINUTES)]))
         await apply_retention(store, chosen)
         assert await store.time_series.get_retention("system_states") == RetentionPolicy()
+
+
+@pytest.mark.parametrize(
+    ("intervals", "width_s"),
+    [
+        ([], 300),
+        ([1], 300),
+        ([2.5], 300),
+        ([3], 900),
+        ([10] * 100, 1_800),
+        ([60], 7_200),
+        ([86_400], 86_400),
+        ([1, 60], 300),  # a summary is of 152 samples on average
+        ([1, *[60] * 9], 1_800),  # of 207, and in half of it of 103
+    ],
+)
+def test_summaries_are_so_wide_that_they_cost_at_most_a_byte_a_value(
+    tmp_path: Path, intervals: list[float], width_s: int
+) -> None:
+    text = "[systems]\n" + "\n".join(
+        f'[systems.s{number}]\nconnector = "host"\ninterval_s = {interval}' for number, interval in enumerate(intervals)
+    )
+    quick = '\n[systems.quick]\nconnector = "host"\ninterval_s = 0.05\nenabled = false'
+    width = timedelta(seconds=width_s)
+    assert retention_policy(settings(text + quick, tmp_path)) == RetentionPolicy(None, [RollupPolicy(width)])
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("raw_days = 7", RetentionPolicy(7 * DAY, [RollupPolicy(MINUTES, 7 * DAY)])),
+        ("raw_days = 7\nsummary_s = 60", RetentionPolicy(7 * DAY, [RollupPolicy(MINUTES / 5, 7 * DAY)])),
+        ("raw_days = 7\nsummary_s = 0", RetentionPolicy(7 * DAY)),
+        ("raw_days = 0.001", RetentionPolicy(0.001 * DAY)),
+        ("summary_s = 3600", RetentionPolicy(None, [RollupPolicy(12 * MINUTES)])),
+    ],
+)
+def test_summaries_go_with_their_samples(tmp_path: Path, text: str, policy: RetentionPolicy) -> None:
+    assert retention_policy(settings(f"[store.retention]\n{text}", tmp_path)) == policy
+
+
+def test_nodes_that_share_a_database_choose_the_same_summaries(tmp_path: Path) -> None:
+    text = '[store]\nengine = "postgresql"\ndsn = "postgresql://db/p"\n'
+    seldom = '[systems.a]\nconnector = "host"\ninterval_s = 600'
+    assert retention_policy(settings(text + seldom, tmp_path)) == RetentionPolicy(None, [RollupPolicy(MINUTES)])
+    old = "[store.retention]\nraw_days = 7"
+    assert retention_policy(settings(text + old, tmp_path)) == RetentionPolicy(7 * DAY), "whole partitions go"
+
+
+def test_rollups_give_the_summaries_their_width(tmp_path: Path) -> None:
+    text = "[store.retention]\nsummary_s = 60\nrollups = [{width_s = 300}]"
+    (problem,) = problems(text, tmp_path)
+    assert problem.startswith("store.retention.summary_s: ")
 
 
 def test_the_parts_of_a_policy_must_fit_together(tmp_path: Path) -> None:
@@ -67,7 +132,7 @@ def test_the_parts_of_a_policy_must_fit_together(tmp_path: Path) -> None:
 
 
 async def test_the_policy_is_set_once_and_left_when_it_is_the_same(tmp_path: Path) -> None:
-    chosen = settings("[store.retention]\nraw_days = 7\nrollups = []", tmp_path).store.retention
+    chosen = settings("[store.retention]\nraw_days = 7\nrollups = []\nsummary_s = 0", tmp_path)
     async with PolarisDataStore.memory() as store:
         await apply_retention(store, chosen)
         await apply_retention(store, chosen)
@@ -75,7 +140,7 @@ async def test_the_policy_is_set_once_and_left_when_it_is_the_same(tmp_path: Pat
 
 
 async def test_a_policy_that_is_not_to_be_touched_is_left_alone(tmp_path: Path) -> None:
-    chosen = settings("[store.retention]\nenabled = false", tmp_path).store.retention
+    chosen = settings("[store.retention]\nenabled = false", tmp_path)
     async with PolarisDataStore.memory() as store:
         await store.time_series.set_retention("system_states", RetentionPolicy(3 * DAY))
         await apply_retention(store, chosen)

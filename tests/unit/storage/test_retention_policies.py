@@ -95,6 +95,12 @@ def test_each_rollup_is_kept_longer_than_what_is_before_it(
         RetentionPolicy(raw_kept, [RollupPolicy(SECOND, kept[0]), RollupPolicy(MINUTE, kept[1])])
 
 
+def test_a_single_rollup_may_go_with_its_points() -> None:
+    assert RetentionPolicy(HOUR, [RollupPolicy(SECOND, HOUR)]).window_us == 1_000_000
+    with pytest.raises(InvalidValueError, match=r"rollups\.kept"):
+        RetentionPolicy(HOUR, [RollupPolicy(SECOND, HOUR - SECOND)])
+
+
 def test_nothing_comes_behind_what_is_kept_for_ever() -> None:
     with pytest.raises(InvalidValueError, match="for ever"):
         RetentionPolicy(HOUR, [RollupPolicy(SECOND), RollupPolicy(MINUTE, DAY)])

@@ -12,7 +12,7 @@ from polaris.storage import RetentionPolicy, RollupPolicy, TimeRange, TimeSeries
 from polaris.storage._buckets import FixedBuckets
 from polaris.storage._tag_filter import parse_tags
 from polaris.storage._timeseries_requests import AggregateRequest, PointQuery
-from polaris.storage.backends.sqlite._rollup_upkeep import RETENTION_INTERVAL_S, RollupUpkeep
+from polaris.storage.backends.sqlite._rollup_upkeep import REST_BUSY_SUMMARISED, RETENTION_INTERVAL_S, RollupUpkeep
 from polaris.storage.backends.sqlite._session import SqliteSession
 from polaris.storage.backends.sqlite._sql import scalar
 from polaris.testing import VirtualClock
@@ -161,6 +161,36 @@ def test_after_a_slice_writers_have_the_store_for_four_times_as_long(work: Work)
         waited = until
         assert work.upkeep.is_due(busy=False) is idle, waited
         assert work.upkeep.is_due(busy=True) is busy, waited
+
+
+def test_summaries_leave_the_store_to_writers_for_much_longer(work: Work) -> None:
+    work.session.time_series.set_policy("m", RetentionPolicy(None, [RollupPolicy(MINUTE)]))
+    work.store("m", range(1_200))
+    compact(work.session, 14_000)
+    assert work.upkeep.is_due(busy=False)
+    took_s = work.run_slice()
+    work.clock.advance(4.5 * took_s)
+    assert work.upkeep.is_due(busy=False)
+    assert not work.upkeep.is_due(busy=True)
+    work.store("m", range(1_200, 1_201))
+    assert not work.upkeep.is_due(busy=False), "somebody has just written"
+    assert work.upkeep.is_due(busy=False), "and nobody since"
+    work.clock.advance((REST_BUSY_SUMMARISED - 5) * took_s)
+    assert not work.upkeep.is_due(busy=True)
+    work.clock.advance(took_s)
+    assert work.upkeep.is_due(busy=True)
+
+
+def test_a_rollup_that_is_kept_as_long_as_the_points_goes_with_them(work: Work) -> None:
+    work.session.time_series.set_policy("m", RetentionPolicy(10 * MINUTE, [RollupPolicy(MINUTE, 10 * MINUTE)]))
+    work.store("m", range(30))
+    compact(work.session, 350)
+    work.clock.advance(30 * 60.0)
+    work.run()
+    # The minute that is ten minutes old goes when it is over as a whole.
+    assert (work.raw("m"), work.known("m")) == (120, 120)
+    assert scalar(work.session.connection, "SELECT count(*) FROM ts_rollups") == 0
+    assert scalar(work.session.connection, "SELECT count(*) FROM ts_windows") > 0
 
 
 def test_windows_that_are_closed_are_summarised_and_marked_no_more(work: Work) -> None:

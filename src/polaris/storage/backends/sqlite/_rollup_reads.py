@@ -187,7 +187,7 @@ class _RolledUpRead:
         for width in widths:
             scan.add_rollups(width, self._edges)
         for cell, found in scan.cells():
-            table.add(cell, found)
+            table.add_columns(cell, found)
 
     def _reduce(self, field: str, names: Sequence[str], table: RowTable) -> None:
         """Put the values of one field that need more of its pieces than counts, into the rows."""

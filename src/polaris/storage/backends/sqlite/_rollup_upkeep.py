@@ -15,8 +15,12 @@ SLICE_ROWS = 1_024
 RETENTION_INTERVAL_S = 60.0
 """How often the policies are looked at for what has become old."""
 REST_BUSY = 4.0
+REST_BUSY_SUMMARISED = 49.0
 REST_IDLE = 1.0
-"""How long the writer leaves rollups alone after a slice, in times of what it took: while writers wait, and else."""
+"""How long the writer leaves rollups alone after a slice, in times of what it took: while there are writes, and else.
+
+Points that are old take room, so their retirement goes on beside writes; summaries save only time, and can wait.
+"""
 
 
 class RollupUpkeep:
@@ -31,6 +35,9 @@ class RollupUpkeep:
         self._took_s = 0.0
         self._ended_at = 0.0
         self._has_more = True
+        self._rest_busy = REST_BUSY
+        self._changes = 0
+        """Changes to the store until the last look: others are those of writers."""
         self.points_retired = 0
         self.rollups_thinned = 0
 
@@ -44,9 +51,10 @@ class RollupUpkeep:
         return min(idle_s, max(0.001, self._took_s * REST_IDLE)) if self._has_more else idle_s
 
     def is_due(self, *, busy: bool) -> bool:
-        """Whether a slice should be run now; `busy` says that writers are waiting."""
-        now = self._clock.monotonic()
-        if now - self._ended_at < self._took_s * (REST_BUSY if busy else REST_IDLE):
+        """Whether a slice should be run now; `busy` says that writers are waiting, as those may be that just wrote."""
+        now, changes = self._clock.monotonic(), self._session.connection.total_changes()
+        busy, self._changes = busy or changes != self._changes, changes
+        if now - self._ended_at < self._took_s * (self._rest_busy if busy else REST_IDLE):
             return False
         return (
             bool(self._steps)
@@ -62,11 +70,14 @@ class RollupUpkeep:
             self._has_more = self._run()
         finally:
             self._ended_at = self._clock.monotonic()
+            self._changes = self._session.connection.total_changes()
             self._took_s = self._ended_at - begun
 
     def _run(self) -> bool:
+        self._rest_busy = REST_BUSY_SUMMARISED
         if self._windows.run_slice(self._session.time_series.cold_until()):
             return True
+        self._rest_busy = REST_BUSY
         now = self._clock.monotonic()
         if now >= self._policies_at:
             self._steps = self._due_steps()

@@ -105,7 +105,8 @@ class SqliteRollups:
 
         Of each series the window is remembered that was marked last, as most points follow their predecessors.
         """
-        starts = {(point[0] - point[0] % window_us, point[1]) for point in points}
+        windows = {(point[0] // window_us, point[1]) for point in points}
+        starts = [(window * window_us, series) for window, series in windows]
         marked = self._memory.get
         new = [(start, series) for start, series in starts if marked(("marked", series)) != (window_us, start)]
         self.mark((start, series, start + window_us) for start, series in new)
