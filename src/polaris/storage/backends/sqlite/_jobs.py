@@ -56,26 +56,45 @@ class Job:
 
 
 class JobQueue:
-    """What is between the event loop and the writer's thread. Its length is bounded by whoever puts in."""
+    """What is between the event loop and the writer's thread. Its length is bounded by whoever puts in.
 
-    def __init__(self) -> None:
+    Jobs that are put in the same turn of the event loop are handed over together at its end. A writer that began with
+    the first of them would wait for the interpreter after every statement, while the loop still prepares the others,
+    and commit a few where it can commit all.
+    """
+
+    def __init__(self, on_refused: Callable[[list[Job]], None]) -> None:
+        self._on_refused = on_refused
+        self._put: list[Job] = []
+        """What was put in this turn; of the event loop alone."""
         self._jobs: deque[Job] = deque()
         self._chores: deque[Job] = deque()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._sleeps = False
         self._closed = False
+        self._abandoned = False
 
     def put(self, job: Job) -> bool:
-        """Queue the job; False when the queue is closed."""
+        """Queue the job; False when the queue is closed. Called in the event loop."""
+        if self._closed:
+            return False
+        if not self._put:
+            job.loop.call_soon(self._hand_over)
+        self._put.append(job)
+        return True
+
+    def _hand_over(self) -> None:
+        put, self._put = self._put, []
         with self._lock:
-            if self._closed:
-                return False
-            self._jobs.append(job)
-            if self._sleeps:
-                self._sleeps = False
-                self._changed.notify()
-            return True
+            if not self._abandoned:
+                self._jobs.extend(put)
+                if self._sleeps:
+                    self._sleeps = False
+                    self._changed.notify()
+                return
+        if put:
+            self._on_refused(put)
 
     def put_chore(self, chore: Job) -> bool:
         """Queue work that is done by itself, outside of a transaction, between two groups; False when closed."""
@@ -87,7 +106,10 @@ class JobQueue:
             return True
 
     def withdraw(self, job: Job) -> bool:
-        """Take the job back, unless the writer has it already."""
+        """Take the job back, unless the writer has it already. Called in the event loop."""
+        if job in self._put:
+            self._put.remove(job)
+            return True
         with self._changed:
             for queue in (self._jobs, self._chores):
                 if job in queue:
@@ -115,10 +137,20 @@ class JobQueue:
             return self._chores.popleft() if self._chores else None
 
     def close(self) -> None:
-        """Accept no more; what is in stays and is worked off."""
+        """Accept no more; what is in stays and is worked off. Called in the event loop."""
+        self._closed = True
+        self._hand_over()
         with self._changed:
-            self._closed = True
             self._changed.notify_all()
 
+    def abandon(self) -> list[Job]:
+        """Accept no more, and give what is in: nobody will work it off."""
+        with self._changed:
+            self._closed = self._abandoned = True
+            rest = [*self._jobs, *self._chores]
+            self._jobs.clear()
+            self._chores.clear()
+            return rest
+
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._jobs) + len(self._put)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import apsw
@@ -55,17 +55,15 @@ class SeriesRegistry:
         self._memory = memory
         self.limits = SeriesLimits()
 
-    def require(self, collection: str, tags: dict[str, str], fields: Iterable[str]) -> Series:
+    def require(self, collection: str, tags: dict[str, str], fields: Mapping[str, object]) -> Series:
         """The series, with a place for each of the fields."""
         key = ("series", collection, *tags.items())
         series: Series | None = self._memory.get(key)
         if series is None:
             series = self._load(collection, tags) or self._create(collection, tags, fields)
             self._memory.learn(key, series)
-        slots = series.slots
-        missing = [name for name in fields if name not in slots]
-        if missing:
-            series = self._grow(series, missing)
+        if not fields.keys() <= series.slots.keys():
+            series = self._grow(series, [name for name in fields if name not in series.slots])
             self._memory.learn(key, series)
         return series
 

@@ -27,6 +27,7 @@ NULL, TRUE, FALSE = b"n", b"t", b"f"
 """How the values are kept that SQLite has no type for, so that null differs from absent and true from 1."""
 
 _WIDTH = COLUMNS + 3
+_NO_FIELDS = (None,) * COLUMNS
 _ROWS_A_STATEMENT = (64, 8, 1)
 _COLUMN_LIST = ", ".join(COLUMN_NAMES)
 _MARKS = "(" + ", ".join("?" * _WIDTH) + ")"
@@ -62,13 +63,13 @@ class SqliteTimeSeries:
         newest: dict[int, int] = {}
         late: list[tuple[int, int]] = []
         cold_until = self.cold_until()
+        require = self._registry.require
         for point in points:
-            fields = point.fields
-            series = self._registry.require(collection, point.tags, fields)
-            number, slots, ts = series.number, series.slots, to_micros(point.timestamp)
-            row: list[object] = [None] * _WIDTH
-            row[0], row[1], row[2] = ts, number, 0
+            fields, ts = point.fields, to_micros(point.timestamp)
+            series = require(collection, point.tags, fields)
+            number, slots = series.number, series.slots
             if len(slots) <= COLUMNS:
+                row: list[object] = [ts, number, 0, *_NO_FIELDS]
                 for name, value in fields.items():
                     row[slots[name] + 3] = value if value.__class__ is float else _kept(value)
                 rows.append(row)

@@ -28,17 +28,27 @@ GROUP_S_MAX = 0.010
 IDLE_S = 1.0
 
 
+GUARDED_GROUPS = 64
+"""Groups whose jobs get savepoints, after one that had to be begun anew for want of them."""
+
+
 class _GroupLostError(Exception):
     """SQLite rolled the whole group back while one of its jobs ran."""
+
+
+class _GroupSpoiltError(Exception):
+    """A job without a savepoint failed, and only the whole group can be taken back."""
 
 
 class GroupWriter:
     """Owns the file's lock, its writing connection and the thread that uses them.
 
-    Jobs are run in the order they came, each behind a savepoint, until 512 of them or 10 ms have gone into the group;
-    one commit and one sync make them all durable, and only then is anybody told. A job that fails is rolled back alone.
-    When the commit itself fails, or SQLite drops the whole transaction (a full disk), every job of the group is run
-    again in a transaction of its own, so that the failure reaches only those that cannot succeed.
+    Jobs are run in the order they came, until 512 of them or 10 ms have gone into the group; one commit and one sync
+    make them all durable, and only then is anybody told. Nearly all jobs succeed, so they are trusted: when one fails,
+    the group is rolled back and begun anew with each job behind a savepoint, and so are the next groups; then the job
+    that fails is rolled back alone. When the commit itself fails, or SQLite drops the whole transaction (a full disk),
+    every job of the group is run again in a transaction of its own, so that the failure reaches only those that cannot
+    succeed.
     """
 
     def __init__(
@@ -54,10 +64,18 @@ class GroupWriter:
         self._options = options
         self._on_settled = on_settled
         self._lock = WriterLock(path)
-        self.queue = JobQueue()
+        self.queue = JobQueue(self._refuse)
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] | None = None
-        self.counts: dict[str, int] = {"groups": 0, "jobs": 0, "jobs_failed": 0, "groups_retried": 0}
+        self._guarded = 0
+        """Groups to come whose jobs get savepoints."""
+        self.counts: dict[str, int] = {
+            "groups": 0,
+            "jobs": 0,
+            "jobs_failed": 0,
+            "groups_guarded": 0,
+            "groups_retried": 0,
+        }
         self.last_error: Exception | None = None
         self.damage: str | None = None
         """What was found damaged last; it does not pass."""
@@ -161,25 +179,48 @@ class GroupWriter:
 
     def _run_group(self) -> None:
         jobs: list[Job] = []
-        connection = self._session.connection
-        deadline = time.monotonic() + GROUP_S_MAX
         try:
-            while len(jobs) < GROUP_JOBS_MAX and (not jobs or time.monotonic() < deadline):
-                job = self.queue.take()
-                if job is None:
-                    break
-                jobs.append(job)
-                if len(jobs) == 1:
-                    connection.execute("BEGIN IMMEDIATE")
-                self._run_job(job)
-            if jobs:
-                self._end(keep=any(job.keep and job.error is None for job in jobs))
+            self._fill_group(jobs)
+        except _GroupSpoiltError:
+            self._abandon()
+            if len(jobs) > 1:
+                self._run_guarded(jobs)
         except Exception as error:  # boundary: whatever SQLite says, every job of the group gets an answer
             self._abandon()
             self._run_alone(jobs, error)
         if jobs:
             self.counts["groups"] += 1
             self._settle(jobs)
+
+    def _fill_group(self, jobs: list[Job]) -> None:
+        """Take jobs and run them in one transaction, until there are no more or the group is full."""
+        deadline = time.monotonic() + GROUP_S_MAX
+        run = self._run_job if self._guarded else self._run_trusted
+        while len(jobs) < GROUP_JOBS_MAX and (not jobs or time.monotonic() < deadline):
+            job = self.queue.take()
+            if job is None:
+                break
+            jobs.append(job)
+            if len(jobs) == 1:
+                self._session.connection.execute("BEGIN IMMEDIATE")
+            run(job)
+        if jobs:
+            self._guarded = max(0, self._guarded - 1)
+            self._end(keep=any(job.keep and job.error is None for job in jobs))
+
+    def _run_guarded(self, jobs: list[Job]) -> None:
+        """Begin the group anew, so that those of its jobs that fail can be taken back alone."""
+        self._guarded = GUARDED_GROUPS
+        self.counts["groups_guarded"] += 1
+        try:
+            self._session.connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                job.result = job.error = None
+                self._run_job(job)
+            self._end(keep=any(job.keep and job.error is None for job in jobs))
+        except Exception as error:  # boundary: as in a group that is run for the first time
+            self._abandon()
+            self._run_alone(jobs, error)
 
     def _run_alone(self, jobs: list[Job], error: Exception) -> None:
         """After the group is lost: each job in a transaction of its own. Nobody was told anything yet."""
@@ -202,6 +243,18 @@ class GroupWriter:
             except Exception as failure:  # boundary: as above, for this job alone
                 self._abandon()
                 job.error = job.error or translated(failure)
+
+    def _run_trusted(self, job: Job) -> None:
+        """Run the job without a savepoint, unless it is to be taken back anyway."""
+        if not job.keep:
+            self._run_job(job)
+            return
+        try:
+            job.result = job.work(self._session)
+        except Exception as error:  # boundary: one job's failure is its own; the others of the group are run again
+            let_go(error)
+            job.error = translated(error)
+            raise _GroupSpoiltError from error
 
     def _run_job(self, job: Job) -> None:
         connection, memory = self._session.connection, self._session.memory
@@ -303,13 +356,21 @@ class GroupWriter:
                 self.damage = failure.message
 
     def _refuse_rest(self) -> None:
-        self.queue.close()
-        rest: list[Job] = []
-        while (job := self.queue.take() or self.queue.take_chore()) is not None:
-            job.error = StoreConnectionError("the store was closed before this write was begun")
-            rest.append(job)
+        rest = self.queue.abandon()
+        for job in rest:
+            job.error = _refusal()
         if rest:
             self._on_settled(rest, False)
+
+    def _refuse(self, jobs: list[Job]) -> None:
+        """In the event loop: the thread had ended before these came to it."""
+        for job in jobs:
+            job.error = _refusal()
+        self._on_settled(jobs, False)
+
+
+def _refusal() -> StoreConnectionError:
+    return StoreConnectionError("the store was closed before this write was begun")
 
 
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None) -> None:
