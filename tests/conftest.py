@@ -36,18 +36,31 @@ def pytest_pycollect_makemodule(module_path: Path) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Name the group of a test in its id, by which pytest-xdist keeps a group on one worker.
+    """Where several workers run them: what lasts comes first, and what a module shares is made by one worker only.
 
-    pytest-xdist 3.8 does so by an attribute that pytest has given up with version 9.2.
+    The name of its group is in the id of a test, by which pytest-xdist keeps a group on one worker. pytest-xdist 3.8
+    does so by an attribute that pytest has given up with version 9.2.
     """
     if not config.getoption("loadgroup", False):
         return
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
-        mark = item.get_closest_marker("xdist_group")
-        if mark is not None and "@" not in item.nodeid.rpartition("]")[2]:
+        group = _group_of(item)
+        if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
             named = dataclasses.replace(item.id)
-            object.__setattr__(named, "_str_cache", f"{item.nodeid}@{mark.args[0]}")
+            object.__setattr__(named, "_str_cache", f"{item.nodeid}@{group}")
             item._id = named
+
+
+def _group_of(item: pytest.Item) -> str | None:
+    """Its mark, or else its module if that makes something for all tests in it."""
+    mark = item.get_closest_marker("xdist_group")
+    if mark is not None:
+        return str(mark.args[0])
+    if not isinstance(item, pytest.Function):
+        return None
+    used = item._fixtureinfo.name2fixturedefs.values()
+    return item.path.stem if any(one.scope == "module" for found in used for one in found) else None
 
 
 @pytest.hookimpl(optionalhook=True)
