@@ -201,6 +201,7 @@ def spans_of_a_decision(reader: Reader) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(250)
 def test_the_whole_way_works_as_it_is_written_and_takes_less_than_five_minutes(reader: Reader) -> None:
     begun_s = time.monotonic()

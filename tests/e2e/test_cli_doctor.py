@@ -63,6 +63,7 @@ def test_a_port_that_another_program_has_is_named(polaris: Polaris) -> None:
     assert f"(pid {os.getpid()}) has it" in port["what"]
 
 
+@pytest.mark.slow
 async def test_of_a_node_that_is_well_it_finds_nothing_and_of_a_frozen_one_the_cause(tmp_path: Path) -> None:
     witness = {"connector": "tests.witness_connector:WitnessConnector", "interval_s": 0.2}
     systems = {"pump": {**witness, "options": {"journal": "pump.jsonl"}}}

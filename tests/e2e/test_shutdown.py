@@ -185,6 +185,7 @@ async def test_a_signal_during_the_start_leaves_nothing_behind(tmp_path: Path, a
         await node.close()
 
 
+@pytest.mark.slow
 async def test_a_node_whose_bus_server_is_frozen_ends_all_the_same(tmp_path: Path) -> None:
     async with a_node(tmp_path, settings(tmp_path, action_s=0.5)) as node:
         async with node.bus() as bus, load(bus) as states:

@@ -19,6 +19,7 @@ STANDBY_ROUNDS = size(2, 10)
 BACK_S_MAX = 10.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed(version: int) -> None:
     chance = random.Random(version)
@@ -40,6 +41,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed
             assert (await store.health()).status == "healthy"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 40 * STANDBY_ROUNDS)
 async def test_nothing_acknowledged_is_lost_when_the_standby_takes_over() -> None:
     primary = PostgresServer(18)

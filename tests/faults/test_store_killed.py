@@ -51,6 +51,7 @@ async def _ingest_and_kill(path: Path, first: int, after_lines: int) -> list[str
     return [*lines, *rest.decode().split("\n")[:-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(size(120, 400))
 async def test_nothing_acknowledged_is_lost_or_doubled_however_often_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
@@ -89,6 +90,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled_however_often_it_is_kille
     assert len(batches) > ROUNDS
 
 
+@pytest.mark.slow
 async def test_another_process_reads_while_this_one_writes(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with PolarisDataStore.sqlite(path, hot_rows_max=400, slice_rows=150) as store:

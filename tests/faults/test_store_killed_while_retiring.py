@@ -22,6 +22,7 @@ PLACES = size(3, 150)
 BATCHES = 50
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(size(120, 900))
 async def test_points_that_are_retired_count_once_however_often_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "store.db"

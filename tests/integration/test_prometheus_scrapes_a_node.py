@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.nodes import NodeUnderTest, a_node, eventually_true
 
 from polaris.clock import utc_now
@@ -106,6 +107,7 @@ async def push(bus: PolarisMessageBus, numbers: range) -> None:
         await asyncio.gather(*(bus.publish_telemetry(sample(number), timeout_s=30) for number in some))
 
 
+@pytest.mark.slow
 async def test_sums_are_exact_and_ten_thousand_systems_make_no_series(tmp_path: Path) -> None:
     connector = "tests.witness_connector:WitnessConnector"
     pump = {"connector": connector, "interval_s": 86_400.0, "options": {"journal": str(tmp_path / "pump.jsonl")}}

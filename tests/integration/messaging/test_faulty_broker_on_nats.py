@@ -28,6 +28,7 @@ PLAN = FaultPlan(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_bus_on_nats_under_faults_handles_every_event_once(make_nats_server: MakeNATSServer, seed: int) -> None:
     server = await make_nats_server()
