@@ -16,7 +16,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "01_web_service"
 @pytest.mark.timeout(300)
 def test_an_overloaded_service_is_given_workers_and_the_comparison_shows_it(tmp_path: Path) -> None:
     plot = tmp_path / "comparison.svg"
-    command = [sys.executable, str(EXAMPLE / "compare.py"), "--duration", "8", "--speed", "30", "--utilization", "1.5"]
+    command = [sys.executable, str(EXAMPLE / "compare.py"), "--duration", "5", "--speed", "30", "--utilization", "1.5"]
     shown = subprocess.run(
         [*command, "--target", "0.1", "--output", str(plot)], cwd=tmp_path, capture_output=True, text=True, timeout=280
     )
