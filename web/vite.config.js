@@ -16,7 +16,17 @@ const NOT_DRAWN = [
   /timeAxisVals(?=\(_tzDate, timeAxisStamps\(av)/,
   /timeAxisStamps(?=\(av, _fmtDate\))/,
   /timeAxisVal(?=\(_tzDate, av\))/,
+  /^\s*(sc\.)?distr == (3|4|100)\s*\? .*:$/gm,
+  'sc.distr == 3 ? snapLogX : sc.distr == 4 ? snapAsinhX : ',
+  'sc.distr == 3 ? snapLogY : sc.distr == 4 ? snapAsinhY : ',
+  /distr == 3 \? log10\(sc\.m..\) : .*\.fwd\(sc\.m..\) : /g,
+  /if \(xScaleDistr == 3\)\s.*rangeLog.*\s.*== 4\)\s.*rangeAsinh.*\s*else /,
+  /^uPlot\.range(Log|Asinh) = .*$/gm,
+  // Series and bands that come and go.
+  /^\tself\.((add|del)(Series|Band)|setBand) = .*$/gm,
 ]
+/** Whether there is a legend, and one of many columns. */
+const LEGEND = /(?<=const showLegend = |multiValLegend = )(legend\.show|getMultiVals != null)(?=;)/g
 /** The rules for a legend. */
 const NOT_STYLED = /\.u-(legend|inline|series|title)[^{}]*\{[^}]*\}/g
 
@@ -27,11 +37,13 @@ const plotOfLines = {
   transform(code, id) {
     if (id.endsWith('uPlot.min.css')) return { code: code.replaceAll(NOT_STYLED, ''), map: null }
     if (!id.endsWith('uPlot.esm.js')) return null
-    for (const part of NOT_DRAWN) {
-      const rest = code.replace(part, '')
-      if (rest === code) throw new Error(`uPlot has changed: ${part} is not there`)
-      code = rest
+    const changed = (part, into) => {
+      const next = code.replace(part, into)
+      if (next === code) throw new Error(`uPlot has changed: ${part} is not there`)
+      code = next
     }
+    NOT_DRAWN.forEach((part) => changed(part, ''))
+    changed(LEGEND, 'false')
     return { code, map: null }
   },
 }

@@ -37,6 +37,7 @@ VIEWS = {
     f"#/traces/{1:032x}": "[role=treeitem]",
     "#/logs": "[data-log]",
     "#/node": "[data-part]",
+    "#/node/history": "[data-period]",
     "#/node/configuration": "[data-setting]",
 }
 

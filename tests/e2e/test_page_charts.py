@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -20,6 +20,14 @@ from polaris.dashboard import Page as PageFiles
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 ACTIONS = 130
+# The colours of the lowest row of the plot, at so many pixels from its left.
+FOOT = """(canvas, places) => {
+    const ratio = devicePixelRatio
+    const plot = canvas.parentElement.querySelector('.u-over')
+    const foot = Math.round((plot.offsetTop + plot.offsetHeight) * ratio) - 2
+    const { data } = canvas.getContext('2d').getImageData(0, foot, canvas.width, 1)
+    return places.map((x) => Math.round((plot.offsetLeft + x) * ratio) * 4).map((at) => data.slice(at, at + 4).join())
+}"""
 # A chart begins anew after the frame in which its stretch has changed.
 PAINTED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
 
@@ -75,6 +83,7 @@ async def test_any_stretch_of_time_is_looked_at_shared_and_left_again(view: Livi
             page = watched.page
             await shown(page)
             await see_what_was_done(page)
+            await see_when_it_was_not_well(page, view)
             await see_buckets(page)
             await see_a_closer_look(browser, watched)
             await check.it_can_be_read(watched)
@@ -98,6 +107,51 @@ async def see_what_was_done(page: Page) -> None:
     await expect(about.locator("[data-metadata=region]")).to_have_text("north")
     await expect(about.locator("[data-metadata=labels]")).to_have_text('{"tier":"front"}')
     await expect(about.get_by_role("link", name="host")).to_have_attribute("href", "#/system/host")
+
+
+async def see_when_it_was_not_well(page: Page, view: LivingView) -> None:
+    listed = page.locator(".troubles [data-period]")
+    await expect(listed).to_have_count(2)
+    await expect(listed.last).to_contain_text("warning")
+    chart = page.locator("[data-metric='service.request.rate']")
+    words = chart.locator(".chart-when")
+    plot = chart.locator(".u-over")
+    box = await plot.bounding_box()
+    assert box is not None
+    places = []
+    for age_s, told in ((470, "warning: slow"), (285, "unhealthy: connection refused"), (380, None)):
+        ago_s = age_s + (datetime.now(UTC) - view.start).total_seconds()
+        x = box["width"] * (900 - ago_s) / 900
+        await plot.hover(position={"x": x, "y": 60})
+        if told is None:
+            await expect(words).not_to_contain_text(re.compile("warning|unhealthy"))
+        else:
+            await expect(words).to_contain_text(told)
+        places.append(x)
+    feet = await chart.locator("canvas").evaluate(FOOT, places)
+    assert len(set(feet)) == 3, feet
+    await page.mouse.move(5, 5)
+
+    period = msgspec.structs.replace(view.kept_health.all[1], period_id="p-new", until=None, message="gone again")
+    view.live.publish(period)
+    await expect(listed).to_have_count(3)
+    await expect(listed.first).to_contain_text("gone again")
+    view.live.publish(msgspec.structs.replace(period, until=view.start))
+    await expect(listed.first).not_to_contain_text("since")
+    await page.locator(".troubles").get_by_role("link", name="All of this system").click()
+    history = page.locator("[data-period]")
+    await expect(history).to_have_count(3)
+    await expect(page.get_by_label("System", exact=True)).to_have_value("web-shop")
+    await page.get_by_label("System", exact=True).select_option("")
+    await expect(history).to_have_count(4)
+    await expect(history.first).to_contain_text("store")
+    await page.get_by_label("State").select_option("lasting")
+    await expect(history).to_have_count(1)
+    view.live.publish(msgspec.structs.replace(view.kept_health.all[2], until=view.start))
+    await expect(history).to_have_count(0)
+    await expect(page.locator(".empty")).to_contain_text("Nothing fits")
+    await page.goto(f"{page.url.partition('#')[0]}#/system/web-shop")
+    await shown(page)
 
 
 async def see_buckets(page: Page) -> None:

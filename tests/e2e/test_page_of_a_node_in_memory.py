@@ -63,6 +63,9 @@ async def test_the_page_fits_a_phone() -> None:
         await watched.page.get_by_text("metrics choose").click()
         await check.it_fits(watched)
         await check.it_can_be_read(watched)
+        await watched.page.goto(server.url + "#/node/history")
+        await expect(watched.page.locator("[data-period]")).to_have_count(3)
+        await check.it_fits(watched)
         check.it_was_clean(watched)
 
 
@@ -258,8 +261,11 @@ async def test_charts_are_chosen_and_the_range_is_changed_and_both_are_kept() ->
 
 
 async def test_a_system_of_any_name_has_its_page() -> None:
+    begun = LivingView(history_s=60)
+    for name in (".", "..", "~."):
+        begun.states[name], begun.connectors[name] = [], "push"
     async with (
-        LivingView(history_s=60).living() as view,
+        begun.living() as view,
         serving(view) as server,
         browsing() as browser,
         watching(browser, server.url) as watched,
@@ -270,6 +276,10 @@ async def test_a_system_of_any_name_has_its_page() -> None:
         await check.data_appear(watched)
         await watched.page.reload()
         await expect(watched.page.locator("#detail-title")).to_have_text(WEIRD_ID)
+        for name in (".", "..", "~."):
+            await watched.page.locator(f"[data-system='{name}']").click()
+            await expect(watched.page.locator("#detail-title")).to_have_text(name)
+            await expect(watched.page.locator(".plot[data-state=shown]")).to_have_count(4)
         check.it_was_clean(watched)
 
 

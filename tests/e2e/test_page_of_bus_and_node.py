@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nats
@@ -58,9 +59,18 @@ async def test_the_bus_and_the_node_are_shown_as_they_are(tmp_path: Path) -> Non
         await what_fails_has_a_cause_and_a_remedy(watched)
         await settings_say_where_they_come_from(watched, node)
         await a_broker_that_is_silent_is_told(watched, node)
+        await what_is_over_can_still_be_looked_at(watched)
         check.it_was_clean(watched)
         async with watching(browser, f"{node.file.http_url}#/bus", theme="dark", viewport=PHONE) as phone:
-            for view in ("bus", "bus/streams", "bus/tap", "bus/dead-letters", "node", "node/configuration"):
+            for view in (
+                "bus",
+                "bus/streams",
+                "bus/tap",
+                "bus/dead-letters",
+                "node",
+                "node/history",
+                "node/configuration",
+            ):
                 page = await show(phone, view)
                 await expect(page.locator(".tabs [aria-current]")).to_be_visible(timeout=PATIENCE_MS)
                 await check.it_fits(phone)
@@ -278,3 +288,19 @@ async def a_broker_that_is_silent_is_told(watched: Watched, node: NodeUnderTest)
     await expect(page.locator("[data-bus=connected]")).to_be_visible(timeout=PATIENCE_MS)
     assert all(AWAY in error for error in watched.errors), watched.errors
     watched.errors.clear()
+
+
+async def what_is_over_can_still_be_looked_at(watched: Watched) -> None:
+    page = await show(watched, "node/history")
+    bus = page.locator("[data-of=bus]").first
+    await expect(bus).to_contain_text(
+        re.compile(r"bus[\d:]+ . [\d:]+ · .* s.*unhealthyconnection lost"), timeout=PATIENCE_MS
+    )
+    await expect(bus).not_to_contain_text("What to do", timeout=PATIENCE_MS)
+    lost = page.locator("[data-of='connector:lost']")
+    await expect(lost).to_contain_text(re.compile(r"since [\d:]+ · .* s"), timeout=PATIENCE_MS)
+    await expect(lost).to_contain_text("What to do: check that the managed system runs", timeout=PATIENCE_MS)
+    await page.get_by_label("State").select_option("lasting")
+    await expect(page.locator("[data-period]")).to_have_count(1, timeout=PATIENCE_MS)
+    await expect(lost).to_be_visible(timeout=PATIENCE_MS)
+    await everybody_can_use_it(watched)

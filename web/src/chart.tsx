@@ -9,6 +9,7 @@ import { label, quantity, span } from './format'
 import { History } from './history'
 import { type Mark, Marks, marksOf } from './marks'
 import { toggle } from './metrics'
+import { begin, end, ofSystem } from './periods'
 import { HEIGHT, type Hover, moment, options } from './plot'
 import type { Stretch } from './stretch'
 import { epoch, nodeTime, now } from './store'
@@ -48,6 +49,7 @@ function run(host: HTMLElement, system: System, metric: string, stretch: Stretch
       width,
       banded: () => history.bucketS !== null,
       hover: set.hover,
+      ill: () => ofSystem.peek(),
       drawn: (drawn) => {
         const { min, max } = drawn.scales.x ?? {}
         const marks =
@@ -84,6 +86,7 @@ function run(host: HTMLElement, system: System, metric: string, stretch: Stretch
     }),
     effect(() => {
       void doings.value
+      void ofSystem.value
       schedule()
     }),
     effect(() => {
@@ -140,6 +143,8 @@ export function Chart({ system, metric, stretch }: { system: System; metric: str
   const shown = pointed ? pointed.value : (reading?.value ?? null)
   const say = (value: number | null): string => quantity(value, unit, name)
   const text = shown === null ? 'missing' : quantity(shown, unit, name)
+  const ill =
+    pointed && ofSystem.value.find((one) => begin(one) <= pointed.time && pointed.time <= end(one, pointed.time))
   const averaged = bucketS.value === null ? '' : `average of ${span(bucketS.value)}, from least to greatest`
   return (
     <figure class="chart card" data-metric={metric} data-bucket={bucketS.value}>
@@ -154,7 +159,10 @@ export function Chart({ system, metric, stretch }: { system: System; metric: str
           </span>
         </span>
         <span class="row small muted chart-when">
-          <span>{pointed ? moment(pointed.time) : averaged}</span>
+          <span class="clip">
+            {pointed ? moment(pointed.time) : averaged}
+            {ill ? ` · ${ill.status}: ${ill.message}` : ''}
+          </span>
           <span>{pointed && pointed.low !== null ? `${say(pointed.low)} – ${say(pointed.high)}` : ''}</span>
         </span>
         <button type="button" class="icon" aria-label={`Remove the chart of ${metric}`} onClick={() => toggle(system, metric)}>

@@ -1,7 +1,7 @@
 // The actions of one system: from the node page by page, and new ones as they happen.
 
 import { computed, effect, signal } from '@preact/signals'
-import { actionList, takeIn } from './actionlist'
+import { actionList } from './actionlist'
 import { get } from './api'
 import type { Page, Paged } from './paged'
 import { actions, selected } from './store'
@@ -20,7 +20,7 @@ const known = signal<Known | null>(null)
 
 effect(() => {
   const here = known.value
-  if (here) takeIn(here.list, actions.value, (action) => action.target_system === here.id)
+  here?.list.takeIn(actions.value, (action) => action.target_system === here.id)
 })
 
 /** Of the selected system, newest first: what was read, and what the stream told since. */

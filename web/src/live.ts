@@ -2,8 +2,9 @@
 
 import { batch } from '@preact/signals'
 import { api } from './api'
+import { hear } from './periods'
 import { beginReading, connection, hearNode, hearSystem, takeAction, takeAll, takeComponent, takeSample, takeSystem } from './store'
-import type { Action, Component, NodeFacts, Sample, System } from './types'
+import type { Action, Component, NodeFacts, Period, Sample, System } from './types'
 
 const BACKOFF_MIN_MS = 500
 const BACKOFF_MAX_MS = 5_000
@@ -66,6 +67,7 @@ function open(): void {
   on<Action>('action', (action) => queue(() => takeAction(action)))
   on<Component>('component', (component) => queue(() => takeComponent(component)))
   on<System>('system', (system) => queue(() => hearSystem(system)))
+  on<Period>('health', (period) => queue(() => hear(period)))
   on<NodeFacts>('node', (facts) => queue(() => hearNode(facts)))
   on('dropped', () => void readAll())
   on('heartbeat', () => undefined)

@@ -88,6 +88,21 @@ export class Paged<T> {
     this.items.value = (this.order ? all.sort(this.order) : all).slice(0, ITEMS_MAX)
   }
 
+  /** What the stream told since: new items come above, known ones change; older ones come only by asking. */
+  takeIn(live: readonly T[], wanted: (item: T) => boolean): void {
+    if (this.state.value !== 'ready') return
+    const known = new Map(this.items.value.map((item) => [this.keyOf(item), item]))
+    const last = this.next.value !== null || this.full ? this.items.peek().at(-1) : undefined
+    const news = live.filter((item) => {
+      const former = known.get(this.keyOf(item))
+      if (former) return !same(former, this.merged(former, item))
+      return wanted(item) && !(last && this.order && this.order(item, last) > 0)
+    })
+    if (news.length === 0) return
+    this.add(news)
+    if (!this.items.peek().every(wanted)) this.items.value = this.items.peek().filter(wanted)
+  }
+
   close(): void {
     this.aborter.abort()
   }
@@ -103,6 +118,8 @@ export class Paged<T> {
     if (this.state.peek() === 'loading') this.state.value = 'failed'
   }
 }
+
+const same = <T,>(a: T, b: T): boolean => (Object.keys(b as object) as (keyof T)[]).every((name) => a[name] === b[name])
 
 export const usePaged = <T>(ask: Ask<T>, keyOf: (item: T) => string, key: string): Paged<T> =>
   useList(() => new Paged(ask, keyOf), key)

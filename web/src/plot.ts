@@ -3,8 +3,9 @@
 import type uPlot from 'uplot'
 import { clock, quantity } from './format'
 import { leading, type Mark } from './marks'
+import { begin, end, TONES as OF_HEALTH } from './periods'
 import { live, zoom } from './stretch'
-import type { Reading } from './types'
+import type { Period, Reading } from './types'
 
 export const HEIGHT = 168
 const DRAGGED_PX_MIN = 5
@@ -62,9 +63,11 @@ export interface Wishes {
   banded: () => boolean
   hover: (found: Hover | null) => void
   drawn: (plot: uPlot) => readonly Mark[]
+  /** When the system was not well. */
+  ill: () => readonly Period[]
 }
 
-export function options({ reading, metric, width, banded, hover, drawn }: Wishes): uPlot.Options {
+export function options({ reading, metric, width, banded, hover, drawn, ill }: Wishes): uPlot.Options {
   const unit = reading?.unit ?? null
   const name = reading?.name ?? metric
   const axis = { stroke: () => css('--muted'), font: '11px system-ui, sans-serif' }
@@ -115,6 +118,7 @@ export function options({ reading, metric, width, banded, hover, drawn }: Wishes
       edge,
     ],
     hooks: {
+      drawClear: [(plot) => ill().forEach((period) => shade(plot, period))],
       draw: [(plot) => drawn(plot).forEach((mark) => line(plot, mark))],
       setSelect: [
         (plot) => {
@@ -134,6 +138,24 @@ export function options({ reading, metric, width, banded, hover, drawn }: Wishes
       ],
     },
   }
+}
+
+/** Behind the curve: how long it was not well, and at the foot how ill. */
+function shade(plot: uPlot, period: Period): void {
+  const { ctx, bbox } = plot
+  const { min = 0, max = 0 } = plot.scales['x'] ?? {}
+  const from = Math.max(begin(period), min ?? 0)
+  const to = Math.min(end(period, max ?? 0), max ?? 0)
+  if (to < from) return
+  const x = plot.valToPos(from, 'x', true)
+  const width = Math.max(plot.valToPos(to, 'x', true) - x, 2 * devicePixelRatio)
+  const foot = 3 * devicePixelRatio
+  ctx.save()
+  ctx.fillStyle = css(OF_HEALTH[period.status] ?? '--bad')
+  ctx.fillRect(x, bbox.top + bbox.height - foot, width, foot)
+  ctx.globalAlpha = 0.08
+  ctx.fillRect(x, bbox.top, width, bbox.height)
+  ctx.restore()
 }
 
 function line(plot: uPlot, mark: Mark): void {

@@ -97,6 +97,23 @@ export interface Component {
   remedy?: string
 }
 
+/** A time in which a part of the node or a system was not well. */
+export interface Period {
+  period_id: string
+  component: string | null
+  system_id: string | null
+  status: Health
+  message: string
+  remedy: string
+  since: string
+  /** Null while it lasts. */
+  until: string | null
+  /** How often it began: more where it was well for less than half a minute in between. */
+  times: number
+  /** Whether the node stopped meanwhile. */
+  cut_off: boolean
+}
+
 export interface SeriesAnswer {
   unit: string | null
   timestamps: string[]

@@ -15,7 +15,7 @@ _INSTANT_MAX = 1 << 62
 
 
 class HealthPeriod(msgspec.Struct, frozen=True, kw_only=True):
-    """A time in which a part of the node or a managed system was not well, in the same way all along."""
+    """A time in which a part of the node or a managed system was not well; what is well for 30 s has ended one."""
 
     period_id: str
     component: str | None = None
@@ -25,14 +25,16 @@ class HealthPeriod(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     """The node that tells of it."""
     status: HealthStatus
-    """`unknown` is a managed system of which no samples came."""
+    """The worst of it. `unknown` is a managed system of which no samples came: that is a period of its own."""
     message: str = ""
-    """The reason, as it was told first."""
+    """The reason of that, as it was told first."""
     remedy: str = ""
     """What to do about it."""
     since: Timestamp
     until: Timestamp | None = None
     """None while it lasts."""
+    times: int = 1
+    """How often it began: more where it was well for less than 30 s in between."""
     cut_off: bool = False
     """Whether the node stopped meanwhile: it was over by `until`, and nobody saw when."""
 

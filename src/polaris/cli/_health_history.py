@@ -35,7 +35,8 @@ def show_history(settings: Settings, *, as_json: bool) -> int:
 def _print(period: HealthPeriod) -> None:
     began = period.since.astimezone(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     whose = period.component or f"system {period.system_id}"
-    print(f"{status_text(period.status, INDENT - 2)}  {began}Z  {_length(period):<18}  {whose}")
+    times = f", {period.times} times" if period.times > 1 else ""
+    print(f"{status_text(period.status, INDENT - 2)}  {began}Z  {_length(period):<18}  {whose}{times}")
     if period.message:
         print_wrapped(period.message, INDENT, mark=" " * INDENT)
 

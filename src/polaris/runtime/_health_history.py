@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from polaris.domain import HealthStatus, SystemState
 from polaris.exceptions import PolarisException
 from polaris.ids import new_id
 from polaris.runtime._health import WELL_STATUSES, HealthBoard
+from polaris.runtime._health_courses import Courses, OnPeriod
 from polaris.runtime._health_periods import (
     LASTING_US,
     PERIODS,
@@ -40,25 +41,24 @@ NAME = "health history"
 FLUSH_EVERY_S = 1.0
 PRUNE_EVERY = 60
 """Flushes, between two looks whether there is too much."""
+MESSAGE_CHARS_MAX = 1_000
 LASTING_MAX = 10_000
 """Held in memory, and as many that wait for the store."""
 OF_ONE_MAX = 500
 """Of one component or system: what comes and goes for ever must not push out all others."""
 OF_ONE_LOOK = 50
 """Periods of one, between two looks whether these are too many."""
-MESSAGE_CHARS_MAX = 1_000
 ALWAYS = Always()
-
-OnPeriod = Callable[[HealthPeriod], None]
 
 
 class HealthHistory:
     """Notes what begins not to be well and what is over, and stores it once a second.
 
-    A *period* is a time in which a component or a managed system had one status that is not well; health itself leaves
-    no trace. Of the periods that are over, at most `kept_max` are kept, and each for so many days; those that last
-    stay. While the store is away they wait, so that its own trouble is told afterwards. What was lasting when a node
-    stopped is *cut off*: for components it ends with the node, or after a kill when it starts again; a system goes on.
+    A *period* is a time in which a component or a managed system was not well; its status and reason are the worst of
+    it, and what comes back within 30 s goes on. Health itself leaves no trace. Of the periods that are over, at most
+    `kept_max` are kept, and each for so many days; those that last stay. While the store is away they wait, so that its
+    own trouble is told afterwards. What lasts when a node stops is *cut off*: for components it ends with the node, or
+    after a kill when it starts again; a system goes on.
 
     Of several nodes on one store each notes its own components, and the one that has the `turn` the systems.
     """
@@ -87,16 +87,15 @@ class HealthHistory:
         self._clock = clock
         self._listeners: list[OnPeriod] = []
         # By the name of the component, and by the id of the system.
-        self._of_components: dict[str, HealthPeriod] = {}
-        self._of_systems: dict[str, HealthPeriod] = {}
+        self._components, self._systems = (Courses(self._told, self._admits) for _ in range(2))
         self._knows_systems = self._stopped = self._failing = self._is_full = False
         self._waiting: dict[str, HealthPeriod] = {}
-        self._begun: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()
         self._crowded: set[str] = set()
         self._flushing = asyncio.Lock()
 
     def on_period(self, listener: OnPeriod) -> None:
-        """Call `listener` with every period that begins or is over."""
+        """Call `listener` with every period that begins, grows worse, comes back or is over."""
         self._listeners.append(listener)
 
     async def start(self) -> None:
@@ -114,88 +113,83 @@ class HealthHistory:
         """Cut off what lasts of the node, store what waits, if the store takes it, and end."""
         self._stopped = True
         await self._supervisor.stop()
-        for name in list(self._of_components):
-            self._end(self._of_components, name, self._clock.now(), cut_off=True)
+        self._components.end_all(self._clock.now(), cut_off=True)
         await self.flush()
 
     def note_component(self, view: ComponentView) -> None:
         """How a part of the node does now."""
         if self._stopped:
             return
-        status = None if view.status in WELL_STATUSES else view.status
-        lasting = self._of_components.get(view.name)
-        if lasting is not None and lasting.status is status:
-            if view.message and not lasting.message:
-                self._of_components[view.name] = self._told(_with_words(lasting, view.message))
-            return
-        at = view.since or self._clock.now()
-        self._end(self._of_components, view.name, at)
-        if status is not None:
-            system_id = view.name.removeprefix(CONNECTOR) if view.name.startswith(CONNECTOR) else None
-            facts = {"component": view.name, "system_id": system_id, "remedy": view.remedy}
-            self._begin(self._of_components, view.name, status, at, view.message, facts)
+        name, at = view.name, view.since or self._clock.now()
+        new = None
+        if view.status not in WELL_STATUSES:
+            new = self._period(view.status, at, view.message, component=name, remedy=view.remedy)
+        self._components.note(name, new, at)
 
     def note_state(self, state: SystemState) -> None:
         """The newest state of a managed system."""
+        system_id = state.system_id
         status = None if state.health_status in WELL_STATUSES else state.health_status
-        lasting = self._of_systems.get(state.system_id)
-        if (None if lasting is None else lasting.status) is status or not self._takes_systems():
+        if self._systems.says_nothing_new(system_id, status) or not self._takes_systems():
             return
-        was_silent = lasting is not None and lasting.status is HealthStatus.UNKNOWN
         # What was kept back somewhere comes with the times at which it was taken: until now nobody knew of it.
-        at = self._clock.now() if was_silent or CLOCK_AHEAD_KEY in state.metadata else state.timestamp
-        self._end(self._of_systems, state.system_id, at)
-        if status is not None:
-            facts = {"system_id": state.system_id, "remedy": OF_SYSTEMS}
-            self._begin(self._of_systems, state.system_id, status, at, reasons_of(state), facts)
+        is_late = self._systems.is_silent(system_id) or CLOCK_AHEAD_KEY in state.metadata
+        at = self._clock.now() if is_late else state.timestamp
+        new = None if status is None else self._period(status, at, reasons_of(state), system=system_id)
+        self._systems.note(system_id, new, at)
 
     def note_silence(self, system_id: str, since: datetime | None, message: str = "") -> None:
         """A managed system of which nothing has come since then; None when it was heard of lately."""
-        lasting = self._of_systems.get(system_id)
-        is_silent = lasting is not None and lasting.status is HealthStatus.UNKNOWN
-        if is_silent is (since is not None) or not self._takes_systems():
+        if self._systems.is_silent(system_id) is (since is not None) or not self._takes_systems():
             return
-        self._end(self._of_systems, system_id, since or self._clock.now())
-        if since is not None:
-            facts = {"system_id": system_id, "remedy": OF_SILENCE}
-            self._begin(self._of_systems, system_id, HealthStatus.UNKNOWN, since, message, facts)
+        if since is None:
+            self._systems.end(system_id, self._clock.now())
+        else:
+            new = self._period(HealthStatus.UNKNOWN, since, message, system=system_id, remedy=OF_SILENCE)
+            self._systems.note(system_id, new, since)
 
     def _takes_systems(self) -> bool:
         return self._knows_systems and self._turn.is_held and not self._stopped
 
-    def _begin(
+    def _period(
         self,
-        lasting: dict[str, HealthPeriod],
-        name: str,
         status: HealthStatus,
-        at: datetime,
+        since: datetime,
         message: str,
-        facts: Mapping[str, Any],
-    ) -> None:
-        if len(lasting) >= LASTING_MAX or len(self._waiting) >= LASTING_MAX:
-            if not self._is_full:
-                self._logger.warning("what begins not to be well is not noted: too much lasts", most=LASTING_MAX)
-            self._is_full = True
-            return
-        self._is_full = False
-        begun = HealthPeriod(period_id=new_id(), node=self._node, status=status, since=at, **facts)
-        lasting[name] = self._told(_with_words(begun, message))
+        *,
+        component: str | None = None,
+        system: str | None = None,
+        remedy: str = OF_SYSTEMS,
+    ) -> HealthPeriod:
+        if component is not None and component.startswith(CONNECTOR):
+            system = component.removeprefix(CONNECTOR)
+        return HealthPeriod(
+            period_id=new_id(),
+            component=component,
+            system_id=system,
+            node=self._node,
+            status=status,
+            message=redact_text(message)[:MESSAGE_CHARS_MAX],
+            remedy=remedy,
+            since=since,
+        )
+
+    def _admits(self, begun: HealthPeriod) -> bool:
+        is_full = max(len(self._components), len(self._systems), len(self._waiting)) >= LASTING_MAX
+        if is_full and not self._is_full:
+            self._logger.warning("what begins not to be well is not noted: too much lasts", most=LASTING_MAX)
+        self._is_full = is_full
         subject = subject_of(begun)
-        self._begun[subject] += 1
-        if self._begun[subject] >= OF_ONE_LOOK:
-            del self._begun[subject]
+        self._counted[subject] += not is_full
+        if self._counted[subject] >= OF_ONE_LOOK:
+            del self._counted[subject]
             self._crowded.add(subject)
+        return not is_full
 
-    def _end(self, lasting: dict[str, HealthPeriod], name: str, at: datetime, *, cut_off: bool = False) -> None:
-        period = lasting.pop(name, None)
-        if period is not None:
-            self._told(msgspec.structs.replace(period, until=max(at, period.since), cut_off=cut_off))
-
-    def _told(self, period: HealthPeriod) -> HealthPeriod:
+    def _told(self, period: HealthPeriod) -> None:
         self._waiting[period.period_id] = period
         for listener in self._listeners:
             listener(period)
-        return period
 
     async def _flush_for_ever(self) -> None:
         flushes = 0
@@ -203,6 +197,8 @@ class HealthHistory:
             await self._clock.sleep(FLUSH_EVERY_S)
             await self._follow_turn()
             await self.flush()
+            for courses in (self._components, self._systems):
+                courses.forget(self._clock.now())
             flushes += 1
             if not self._failing and (flushes % PRUNE_EVERY == 0 or self._crowded):
                 await self.prune()
@@ -255,22 +251,17 @@ class HealthHistory:
         """Begin with the systems when it is this node's turn, from what the one before has noted."""
         if self._turn.is_held is self._knows_systems:
             return
-        self._of_systems.clear()
+        self._systems.forget()
         self._knows_systems = False
         if not self._turn.is_held:
             return
         query = {"until_us": LASTING_US, "component": None}
         for one in await self._documents.find_documents(PERIODS, query, LASTING_MAX, sort="since_us"):
             period = period_of(one)
-            self._end(self._of_systems, period.system_id or "", period.since)
-            self._of_systems[period.system_id or ""] = period
+            self._systems.go_on_with(period.system_id or "", period)
         self._knows_systems = True
 
     async def periods(
         self, wanted: PeriodFilter, *, limit: int, before: PeriodKey | None
     ) -> Sequence[tuple[PeriodKey, HealthPeriod]]:
         return await find_periods(self._documents, wanted, limit=limit, before=before)
-
-
-def _with_words(period: HealthPeriod, message: str) -> HealthPeriod:
-    return msgspec.structs.replace(period, message=redact_text(message)[:MESSAGE_CHARS_MAX])

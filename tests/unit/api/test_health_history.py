@@ -39,6 +39,7 @@ async def test_a_period_says_whose_it_is_why_what_to_do_and_from_when_to_when(cl
         "remedy": "add a worker",
         "since": (NOW - timedelta(seconds=500)).isoformat().replace("+00:00", "Z"),
         "until": (NOW - timedelta(seconds=440)).isoformat().replace("+00:00", "Z"),
+        "times": 1,
         "cut_off": False,
     }
     assert (of_connector["component"], of_connector["system_id"]) == ("connector:web-shop", "web-shop")

@@ -119,19 +119,45 @@ async def test_what_was_ill_before_the_history_began_to_listen_is_noted_too() ->
     assert (period.component, seconds(period)) == ("bus", (0, None))
 
 
-async def test_getting_worse_ends_one_period_and_begins_another_at_the_same_moment() -> None:
+async def test_a_period_has_the_status_and_the_reason_of_the_worst_of_it() -> None:
     kept = await Kept().start()
-    kept.state(WARNING, **{"health.reasons": ["slow", "many errors"]})
-    kept.clock.advance(4)
-    kept.state(WARNING, **{"health.reasons": ["slower"]})
-    kept.clock.advance(4)
+    for status, reasons in (
+        (WARNING, ["slow", "many errors"]),
+        (HealthStatus.CRITICAL, ["down", "no worker"]),
+        (HealthStatus.CRITICAL, ["still down"]),
+        (UNHEALTHY, ["recovers"]),
+        (HEALTHY, []),
+    ):
+        kept.state(status, **{"health.reasons": reasons})
+        kept.clock.advance(4)
+    (period,) = await kept.periods()
+    assert (period.status, period.message, seconds(period)) == (HealthStatus.CRITICAL, "down; no worker", (0, 16))
+    assert (period.system_id, period.component, period.remedy) == ("web", None, OF_SYSTEMS)
+    assert (len(kept.told), period.times) == (3, 1)
+
+
+async def test_what_comes_back_within_half_a_minute_is_the_same_period() -> None:
+    kept = await Kept().start()
+    for well_s in (30, 30, 31):
+        kept.state(WARNING, **{"health.reasons": ["slow"]})
+        kept.clock.advance(5)
+        kept.state(HEALTHY)
+        await kept.history.flush()
+        kept.clock.advance(well_s)
     kept.state(HealthStatus.CRITICAL)
-    kept.clock.advance(4)
-    kept.state(HEALTHY)
-    worse, first = await kept.periods()
-    assert (first.status, first.message, seconds(first)) == (WARNING, "slow; many errors", (0, 8))
-    assert (worse.status, seconds(worse)) == (HealthStatus.CRITICAL, (8, 12))
-    assert (first.system_id, first.component, first.remedy) == ("web", None, OF_SYSTEMS)
+    new, old = await kept.periods()
+    assert (seconds(old), old.status, old.message, old.times) == ((0, 75), WARNING, "slow", 3)
+    assert (seconds(new), new.status, new.times) == ((106, None), HealthStatus.CRITICAL, 1)
+
+
+async def test_what_comes_back_worse_is_told_as_such_and_lasts_again() -> None:
+    kept = await Kept().start()
+    kept.board.report("bus", WARNING, "draining")
+    kept.board.report("bus", HEALTHY)
+    kept.clock.advance(1)
+    kept.board.report("bus", UNHEALTHY, "not connected")
+    (period,) = await kept.periods(lasting_only=True)
+    assert (period.status, period.message, seconds(period), period.times) == (UNHEALTHY, "not connected", (0, None), 2)
 
 
 async def test_a_connector_in_trouble_is_found_by_its_system() -> None:
@@ -292,7 +318,7 @@ async def test_one_that_comes_and_goes_for_ever_does_not_push_out_the_others(mon
     kept.state(WARNING, "steady")
     kept.state(HEALTHY, "steady")
     for _ in range(50):
-        kept.clock.advance(1)
+        kept.clock.advance(31)
         kept.state(WARNING, "flapping")
         kept.state(HEALTHY, "flapping")
     await kept.history.flush()
@@ -319,20 +345,21 @@ async def test_periods_are_narrowed_by_time_and_come_page_by_page() -> None:
     kept = await Kept().start()
     for _ in range(4):
         kept.state(WARNING)
-        kept.clock.advance(10)
+        kept.clock.advance(60)
         kept.state(HEALTHY)
-        kept.clock.advance(10)
-    found = await kept.periods(start=BEGIN + timedelta(seconds=10), end=BEGIN + timedelta(seconds=60))
-    assert [seconds(period) for period in found] == [(40, 50), (20, 30)]
+        kept.clock.advance(60)
+    found = await kept.periods(start=BEGIN + timedelta(seconds=60), end=BEGIN + timedelta(seconds=360))
+    assert [seconds(period) for period in found] == [(240, 300), (120, 180)]
     first = await kept.history.periods(PeriodFilter(), limit=3, before=None)
     rest = await kept.history.periods(PeriodFilter(), limit=3, before=first[-1][0])
-    assert [seconds(period)[0] for _, period in [*first, *rest]] == [60, 40, 20, 0]
+    assert [seconds(period)[0] for _, period in [*first, *rest]] == [360, 240, 120, 0]
 
 
 def test_a_message_that_comes_later_is_kept_with_its_period() -> None:
     kept = Kept()
     view = ComponentView(name="bus", status=WARNING, since=BEGIN)
     kept.history.note_component(view)
-    kept.history.note_component(ComponentView(name="bus", status=WARNING, since=BEGIN, message="draining"))
+    for message in ("draining", "drains"):
+        kept.history.note_component(ComponentView(name="bus", status=WARNING, since=BEGIN, message=message))
     assert [one.message for one in kept.told] == ["", "draining"]
     assert kept.told[0].period_id == kept.told[1].period_id

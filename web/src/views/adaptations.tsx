@@ -2,7 +2,7 @@
 
 import { effect } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
-import { actionList, takeIn } from '../actionlist'
+import { actionList } from '../actionlist'
 import { ago, seconds } from '../format'
 import { Choice, Listed, SystemChoice } from '../narrowing'
 import { useList, type Page, type Paged } from '../paged'
@@ -66,7 +66,7 @@ function Timeline() {
     `${system}\n${outcome}`,
   )
   const wanted = (action: WholeAction): boolean => (!system || action.target_system === system) && fits(action, outcome)
-  useEffect(() => effect(() => takeIn(list, actions.value as readonly WholeAction[], wanted)), [list])
+  useEffect(() => effect(() => list.takeIn(actions.value as readonly WholeAction[], wanted)), [list])
   const shown = list.items.value
   return (
     <section class="adaptations" aria-labelledby="adaptations-title">

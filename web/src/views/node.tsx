@@ -3,10 +3,12 @@
 import { Configuration, Facts } from '../configuration'
 import { Health } from '../health'
 import { link, route } from '../route'
+import { History } from '../troubles'
 import '../styles/node.css'
 
 const PARTS = [
   [null, 'Health'],
+  ['history', 'History'],
   ['configuration', 'Configuration'],
 ] as const
 
@@ -25,7 +27,7 @@ export function NodeView() {
         ))}
       </nav>
       <div class="node-columns">
-        <div>{part === 'configuration' ? <Configuration /> : <Health />}</div>
+        <div>{part === 'configuration' ? <Configuration /> : part === 'history' ? <History /> : <Health />}</div>
         <aside aria-label="About this node">
           <Facts />
         </aside>

@@ -14,6 +14,7 @@ import { link, route } from '../route'
 import { epoch, loaded, nodeTime, selected, systems, takeSystem } from '../store'
 import { live, RANGES, shift, show, stretch } from '../stretch'
 import '../styles/system.css'
+import { Troubles } from '../troubles'
 import { freshness, isStale, SystemList, SystemPill, Value } from '../systems'
 import type { Dependency, System } from '../types'
 import { NoSystems } from './overview'
@@ -24,6 +25,7 @@ export function SystemView() {
       <SystemList />
       <Detail />
       <aside class="side" aria-label="About the system">
+        {selected.value ? <Troubles system={selected.value} /> : null}
         {selected.value ? <Doings system={selected.value} /> : null}
         {selected.value ? <Facts system={selected.value} /> : null}
       </aside>
