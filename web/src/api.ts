@@ -2,6 +2,9 @@
 
 import type { Action, AggregatesAnswer, Component, NodeFacts, SeriesAnswer, System } from './types'
 
+/** An id within a path. `.` and `..` are steps there, percent-encoded too; with a tilde before them they are none. */
+export const segment = (id: string): string => encodeURIComponent(id.replace(/^~*\.\.?$/, '~$&'))
+
 const TIMEOUT_MS = 10_000
 export const SYSTEMS_MAX = 1000
 export const ACTIONS_SHOWN = 100
@@ -18,13 +21,13 @@ export async function get<T>(path: string, query: Record<string, string | number
 export const api = {
   node: () => get<NodeFacts>('node'),
   systems: async () => (await get<{ systems: System[] }>('systems', { limit: SYSTEMS_MAX })).systems,
-  system: (id: string) => get<System>(`systems/${encodeURIComponent(id)}`),
+  system: (id: string) => get<System>(`systems/${segment(id)}`),
   actions: async () => (await get<{ actions: Action[] }>('actions', { limit: ACTIONS_SHOWN })).actions,
   components: async () => (await get<{ components: Component[] }>('components')).components,
   /** The newest `limit` points from `start` on; times are seconds since the epoch. */
   series: (id: string, metric: string, start: number, limit: number, signal: AbortSignal, end: number | null = null) =>
     get<SeriesAnswer>(
-      `systems/${encodeURIComponent(id)}/series`,
+      `systems/${segment(id)}/series`,
       { metric, start: new Date(start * 1000).toISOString(), end: end === null ? FAR : new Date(end * 1000).toISOString(), limit },
       signal,
     ),
@@ -38,7 +41,7 @@ export const api = {
     signal: AbortSignal,
   ) =>
     get<AggregatesAnswer>(
-      `systems/${encodeURIComponent(id)}/aggregates`,
+      `systems/${segment(id)}/aggregates`,
       {
         metric,
         aggregation,

@@ -1,6 +1,7 @@
 // Changes: they need the node's token, which is asked for once and kept as long as the tab is open.
 
 import { signal } from '@preact/signals'
+import { segment } from './api'
 import type { Page } from './paged'
 import type { Action, DeadLetter, DeadLetterDetails } from './types'
 
@@ -45,7 +46,7 @@ async function ask(method: string, path: string, body?: unknown, signal?: AbortS
 export const changes = {
   act: async (system: string, action_type: string, parameters: unknown, action_id: string) =>
     (await (
-      await ask('POST', `systems/${encodeURIComponent(system)}/actions`, { action_type, parameters, action_id })
+      await ask('POST', `systems/${segment(system)}/actions`, { action_type, parameters, action_id })
     ).json()) as Action,
   deadLetters: async (cursor: string | null, signal?: AbortSignal): Promise<Page<DeadLetter>> => {
     const query = new URLSearchParams({ limit: String(DEAD_LETTERS_SHOWN), ...(cursor ? { cursor } : {}) })

@@ -2,7 +2,7 @@
 
 import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
-import { get } from './api'
+import { get, segment } from './api'
 import { label, quantity } from './format'
 import { charted, isNumeric } from './metrics'
 import { useEvery } from './paged'
@@ -33,7 +33,7 @@ export interface Around {
 }
 
 async function ask(system: string, metric: string, begin: number, end: number): Promise<Seen> {
-  const path = `systems/${encodeURIComponent(system)}/`
+  const path = `systems/${segment(system)}/`
   const range = { metric, start: new Date(begin).toISOString(), end: new Date(end).toISOString() }
   const numeric = (value: unknown): number | null => (typeof value === 'number' ? value : null)
   if (end - begin <= RAW_MAX_MS) {

@@ -1,6 +1,6 @@
 // What the node remembers of what happened: actions, traces and log records, and how to ask for them.
 
-import { get } from './api'
+import { get, segment } from './api'
 import { NONE_KNOWN, type Page } from './paged'
 import { route, link } from './route'
 import type { Action } from './types'
@@ -75,8 +75,6 @@ function given(wanted: Narrowed): Record<string, string> {
   return Object.fromEntries(Object.entries(wanted).filter((pair): pair is [string, string] => Boolean(pair[1])))
 }
 
-const path = encodeURIComponent
-
 async function page<T>(kind: string, wanted: Narrowed, limit: number, signal?: AbortSignal): Promise<Page<T>> {
   const found = await get<Record<string, unknown>>(kind, { ...given(wanted), limit }, signal)
   return { items: found[kind] as T[], next: found['next_cursor'] as string | null }
@@ -88,8 +86,8 @@ export const recollection = {
   actions: ((...asked) => page('actions', ...asked)) as Pages<WholeAction>,
   traces: ((...asked) => page('traces', ...asked)) as Pages<TraceSummary>,
   logs: ((...asked) => page('logs', ...asked)) as Pages<LogRecord>,
-  action: (id: string, signal?: AbortSignal) => get<WholeAction>(`actions/${path(id)}`, {}, signal),
-  trace: (id: string, signal?: AbortSignal) => get<Trace>(`traces/${path(id)}`, {}, signal),
+  action: (id: string, signal?: AbortSignal) => get<WholeAction>(`actions/${segment(id)}`, {}, signal),
+  trace: (id: string, signal?: AbortSignal) => get<Trace>(`traces/${segment(id)}`, {}, signal),
 }
 
 /** Whether the node answered that it does not have what was asked for. */

@@ -27,6 +27,9 @@ Key = TypeVar("Key", bound=msgspec.Struct)
 # A "+" that was not percent-encoded arrives as a space; in a time it can only have meant the sign of the offset.
 _BARE_PLUS = re.compile(r"(T[\d:.]+) (\d\d:?\d\d)$")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,20})?", re.ASCII)
+# The path segments `.` and `..` are steps of the way, percent-encoded too: clients and proxies take them out (RFC 3986,
+# 5.2.4; WHATWG URL, 4.4). As ids they are written with a tilde before them, which nobody touches.
+_DOTTED = re.compile(r"~+\.{1,2}")
 _INTEGER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
@@ -47,10 +50,17 @@ class Parameter:
 
 
 def identifier(name: str, description: str, *, place: Literal["path", "query"] = "query") -> Parameter:
-    """An id: 1 to 256 characters of any kind but control characters."""
+    """An id: 1 to 256 characters of any kind but control characters; in a path `.` is `~.`, `..` is `~..`.
+
+    And `~.` is `~~.`: of tildes before one or two dots, which are all there is, the first is taken away.
+    """
     expected = f"a string of 1 to {ID_CHARS_MAX} characters without control characters"
+    if place == "path":
+        description = f"{description} `.` is written `~.`, `..` is written `~..`."
 
     def parse(text: str) -> str:
+        if place == "path" and _DOTTED.fullmatch(text):
+            text = text[1:]
         if not 0 < len(text) <= ID_CHARS_MAX or any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text):
             raise InvalidValueError(name, expected, text)
         return text

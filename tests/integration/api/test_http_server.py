@@ -5,9 +5,12 @@ import contextlib
 import logging
 import signal
 import socket
+import subprocess
+import urllib.request
 from collections.abc import AsyncIterator
 
 import httpx2
+import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -321,6 +324,29 @@ async def test_an_id_with_a_slash_survives_the_wire(server: HttpServer) -> None:
     async with httpx2.AsyncClient(base_url=server.url) as client:
         answer = await client.get("api/v1/systems/lab%2Frack%207.%2A%3E%C3%BC")
         assert answer.json()["system_id"] == "lab/rack 7.*>ü"
+
+
+@pytest.mark.parametrize("system_id", [".", ".."])
+async def test_an_id_that_is_a_step_in_a_path_survives_every_client(
+    server: HttpServer, view: LivingView, system_id: str
+) -> None:
+    view.states[system_id], view.connectors[system_id] = [], "push"
+    address = f"{server.url}api/v1/systems/~{system_id}"
+
+    def by_urllib() -> bytes:
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:
+            return bytes(answer.read())
+
+    def by_curl(*options: str) -> bytes:
+        return subprocess.run(["curl", "-fsS", *options], capture_output=True, timeout=PATIENCE_S, check=True).stdout
+
+    async with httpx2.AsyncClient() as client:
+        told = [(await client.get(address)).content]
+    told += await asyncio.gather(asyncio.to_thread(by_urllib), asyncio.to_thread(by_curl, address))
+    # Who can send it as it is, is understood as well.
+    bare = f"{server.url}api/v1/systems/{system_id}"
+    told.append(await asyncio.to_thread(by_curl, "--path-as-is", bare))
+    assert [msgspec.json.decode(one)["system_id"] for one in told] == [system_id] * 4
 
 
 async def test_cancelling_the_stop_still_frees_the_port() -> None:

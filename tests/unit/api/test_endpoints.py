@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx2
+import msgspec
 import pytest
 from tests.living_view import WEIRD_ID, LivingView
 
@@ -13,7 +14,10 @@ from polaris.exceptions import StoreConnectionError
 
 from .conftest import NOW
 
-IDS = ("a.b", "two words", "*", ">", "ümläut→", "a/b", "a%2Fb", "/", "?x=1", "#", "x" * 256, "%", "+", "..x", "a&b")
+IDS = (
+    *("a.b", "two words", "*", ">", "ümläut→", "a/b", "a%2Fb", "/", "?x=1", "#", "x" * 256, "%", "+", "..x", "a&b"),
+    *("~", "~x.", "...", "~..."),
+)
 
 
 async def get(client: httpx2.AsyncClient, path: str, *, status: int = 200, **query: Any) -> Any:
@@ -80,6 +84,27 @@ async def test_any_id_works_in_the_path(client: httpx2.AsyncClient, view: Living
     assert series["system_id"] == system_id
     actions = await client.get("/api/v1/actions", params={"system": system_id})
     assert actions.json() == {"actions": [], "next_cursor": None}
+
+
+# As ids, and as they are written in a path.
+DOTTED = {".": "~.", "..": "~..", "~.": "~~.", "~..": "~~..", "~" * 254 + "..": "~" * 255 + ".."}
+
+
+@pytest.mark.parametrize("system_id", DOTTED)
+async def test_an_id_that_is_a_step_in_a_path_is_written_with_a_tilde(
+    client: httpx2.AsyncClient, view: LivingView, system_id: str
+) -> None:
+    for other in (*DOTTED, system_id):
+        view.states[other] = [SystemState(other, NOW)]
+        view.connectors[other] = "push"
+    view.records.append(msgspec.structs.replace(view.records[0], action_id=system_id))
+    address = path_of(DOTTED[system_id])
+    assert (await get(client, address))["system_id"] == system_id
+    assert (await get(client, f"{address}/series", metric="m"))["system_id"] == system_id
+    assert (await get(client, f"/api/v1/actions/{DOTTED[system_id]}"))["action_id"] == system_id
+    # Where no path is meant nothing is written otherwise.
+    history = await get(client, "/api/v1/health/history", system=system_id)
+    assert history["periods"] == []
 
 
 async def test_a_system_says_why_it_is_not_healthy(client: httpx2.AsyncClient, view: LivingView) -> None:
