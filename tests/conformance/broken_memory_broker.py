@@ -84,11 +84,10 @@ def a_star_matches_many_tokens(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("test_subject_payload_and_headers_arrive_unchanged")
 def core_headers_are_dropped(patch: pytest.MonkeyPatch) -> None:
-    original = CoreDelivery.__init__
     patch.setattr(
-        CoreDelivery,
-        "__init__",
-        lambda self, subject, payload, headers, reply_to: original(self, subject, payload, {}, reply_to),
+        _memory,
+        "CoreDelivery",
+        lambda subject, payload, headers, reply_to: CoreDelivery(subject, payload, {}, reply_to),
     )
 
 

@@ -69,8 +69,8 @@ PUBLISHED: tuple[Break, ...] = (
     Break(
         promise="what must be stored is not sent at once",
         file="messaging/_single_events.py",
-        old="if delivery is _AT_MOST_ONCE:",
-        new="if delivery is not None:",
+        old="if self._prompt and context.delivery is _AT_MOST_ONCE:",
+        new="if self._prompt:",
         caught_by=(f"{AT_ONCE}::test_what_must_be_stored_what_is_too_large_and_what_has_no_time_is_not_offered",),
     ),
     Break(

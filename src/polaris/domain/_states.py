@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from polaris.domain._checks import (
+    ID_CHARS_MAX,
     INTEGER_MAX,
     METRICS_MAX,
     NAME_CHARS_MAX,
@@ -45,10 +46,8 @@ Tags = Annotated[dict[str, _Tag], msgspec.Meta(extra_json_schema={"maxProperties
 
 _FLOAT_MAX = 1.7976931348623157e308
 _UNITS_KNOWN_MAX = 4_096
-# The unit with which a name of a reading was last checked and found good, and what stands for none.
+# The unit with which a name of a reading was last checked and found good.
 _units_known: dict[str, str | None] = {}
-_unit_of = _units_known.get
-_NEVER_SEEN = object()
 
 
 class HealthStatus(enum.StrEnum):
@@ -94,16 +93,18 @@ class MetricValue(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         # Decoding runs this for each reading. Nearly all are plain, and their name came with this unit before: a few
         # comparisons settle those. What is not finite differs from 0.0 when it is taken from itself.
         value, name = self.value, self.name
-        if (
-            type(value) is float
-            and value - value == 0.0
-            and self.timestamp is None
-            and self.tags is EMPTY
-            and self.quality is _OK
-            and type(name) is str
-            and _unit_of(name, _NEVER_SEEN) == self.unit
-        ):
-            return
+        try:
+            if (
+                type(value) is float
+                and value - value == 0.0
+                and self.timestamp is None
+                and self.tags is EMPTY
+                and self.quality is _OK
+                and _units_known[name] == self.unit
+            ):
+                return
+        except (KeyError, TypeError):  # it was never seen, or is nothing that could be
+            pass
         self._check()
         if type(name) is str:
             if len(_units_known) >= _UNITS_KNOWN_MAX:
@@ -172,12 +173,24 @@ class SystemState(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = EMPTY
 
     def __post_init__(self) -> None:
-        check_id("system_id", self.system_id)
-        timestamp, metrics = self.timestamp, self.metrics
+        # `check_id` and `_checked_metrics`, written out for what nearly every state is: decoding runs this for each.
+        system_id, timestamp, metrics = self.system_id, self.timestamp, self.metrics
+        if not (
+            type(system_id) is str
+            and system_id.isascii()
+            and system_id.isprintable()
+            and 0 < len(system_id) <= ID_CHARS_MAX
+        ):
+            check_id("system_id", system_id)
         if type(timestamp) is not datetime or timestamp.tzinfo is not UTC:
             force_setattr(self, "timestamp", utc("timestamp", timestamp))
-        if type(metrics) is dict and _are_plain(metrics):
-            force_setattr(self, "metrics", FrozenDict(metrics))
+        if type(metrics) is dict and 0 < len(metrics) <= METRICS_MAX:
+            for name, metric in metrics.items():
+                if type(metric) is not MetricValue or name != metric.name:
+                    force_setattr(self, "metrics", _checked_metrics(metrics))
+                    break
+            else:
+                force_setattr(self, "metrics", FrozenDict(metrics))
         elif metrics is not EMPTY:
             force_setattr(self, "metrics", _checked_metrics(metrics))
         if type(self.health_status) is not HealthStatus:
@@ -199,14 +212,6 @@ def _health(status: object) -> HealthStatus:
         return HealthStatus(status)  # type: ignore[arg-type]
     except ValueError as error:
         raise InvalidValueError("health_status", "one of " + ", ".join(HealthStatus), status) from error
-
-
-def _are_plain(metrics: dict[str, MetricValue]) -> bool:
-    """Whether all are readings under their own names, as nearly always: then there is nothing else to check."""
-    for name, metric in metrics.items():
-        if metric.__class__ is not MetricValue or name != metric.name:
-            return False
-    return 0 < len(metrics) <= METRICS_MAX
 
 
 def _checked_metrics(metrics: object) -> FrozenDict[str, MetricValue]:

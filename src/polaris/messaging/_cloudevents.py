@@ -64,7 +64,7 @@ _CE_SUBJECT: Mapping[type[PolarisEvent], Callable[[Any], str]] = {
 }
 
 
-class DecodedEvent(msgspec.Struct, frozen=True):
+class DecodedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event and what its envelope says beyond the event's own fields."""
 
     event: PolarisEvent
@@ -95,8 +95,9 @@ class _Wire:
 
     def __init__(self, entry: EventType) -> None:
         self.entry = entry
-        self._schema_uri = entry.schema_uri
-        event_class = entry.event_class
+        self._name, self._schema_uri = entry.name, entry.schema_uri
+        self._make: Any
+        event_class = self._make = entry.event_class
         fields = [field for field in msgspec.structs.fields(event_class) if field.name not in _ENVELOPE_FIELDS]
         self._names = tuple(field.name for field in fields)
         self._get = attrgetter(*self._names) if fields else None
@@ -125,18 +126,16 @@ class _Wire:
             check_version(self.entry, found.dataschema)
         stamp = found.time or received_at or utc_now()
         correlation_id = found.correlationid or None
-        make: Any = self.entry.event_class
-        if self.get_only is not None:
+        make, get_only = self._make, self.get_only
+        if get_only is not None:
             event = make(
-                self.get_only(found.data),
+                get_only(found.data),
                 event_id=found.id,
                 timestamp=stamp,
                 correlation_id=correlation_id,
                 source=found.source,
             )
-            return DecodedEvent(
-                event, self.entry.name, found.traceparent or None, found.tracestate or None, found.sequence
-            )
+            return DecodedEvent(event, self._name, found.traceparent or None, found.tracestate or None, found.sequence)
         if self._get is None:
             values: tuple[Any, ...] = ()
         else:
@@ -153,7 +152,7 @@ class _Wire:
                 source=found.source,
                 **dict(zip(self._names, values, strict=True)),
             )
-        return DecodedEvent(event, self.entry.name, found.traceparent or None, found.tracestate or None, found.sequence)
+        return DecodedEvent(event, self._name, found.traceparent or None, found.tracestate or None, found.sequence)
 
 
 class EventCodec:
@@ -170,7 +169,7 @@ class EventCodec:
         self._may_hide = may_be_infinite if packs else may_be_null
         self._by_class: dict[type[PolarisEvent], _Wire] = {}
         self._by_envelope: dict[type[Any], _Wire] = {}
-        self._one: msgspec.json.Decoder[Any] | None = None
+        self._decode_one: Callable[[bytes], Any] = self._build_and_decode
         self._many: msgspec.json.Decoder[Any] | None = None
         self._of_msgpack: tuple[msgspec.msgpack.Decoder[Any], msgspec.msgpack.Decoder[Any]] | None = None
         self._raw = msgspec.json.Decoder(list[msgspec.Raw])
@@ -241,14 +240,13 @@ class EventCodec:
         that is wrong with the bytes; never anything else.
         """
         try:
-            if self._one is None:
-                self._build()
-            packed = payload[:1] != b"{" and is_msgpack(payload)
-            decoder = self._packed()[0] if packed else self._one
-            found = decoder.decode(payload)  # type: ignore[union-attr] # built above
+            if payload[:1] == b"{" or not is_msgpack(payload):
+                found = self._decode_one(payload)
+                return self._by_envelope[type(found)].event(found, received_at)
+            found = self._packed()[0].decode(payload)
             wire = self._by_envelope[type(found)]
             decoded = wire.event(found, received_at)
-            if packed and wire.holds_floats and may_be_infinite(payload):
+            if wire.holds_floats and may_be_infinite(payload):
                 _check_finite(decoded.event)
         except Exception as error:  # boundary: foreign bytes, read with the validation code of foreign event types
             failure = self._explain(payload, error)
@@ -349,13 +347,15 @@ class EventCodec:
             raise ConfigurationError(message, {"class": event_class.__qualname__}) from error
         self._by_class[event_class] = wire
         self._by_envelope[wire.incoming] = wire
-        self._one = self._many = None
+        self._decode_one, self._many = self._build_and_decode, None
         self._of_msgpack = None
         return wire
 
     def _packed(self) -> tuple[msgspec.msgpack.Decoder[Any], msgspec.msgpack.Decoder[Any]]:
         """The decoders of one event and of a batch, for those who get MessagePack."""
         if self._of_msgpack is None:
+            if self._many is None:
+                self._build()
             union = Union[tuple(self._by_envelope)]  # type: ignore[valid-type] # noqa: UP007 # built at run time
             many: Any = list[union]  # type: ignore[valid-type] # built at run time
             self._of_msgpack = msgspec.msgpack.Decoder(union), msgspec.msgpack.Decoder(many)
@@ -370,7 +370,12 @@ class EventCodec:
                 continue
         union = Union[tuple(self._by_envelope)]  # type: ignore[valid-type] # noqa: UP007 # built at run time
         self._many = msgspec.json.Decoder(list[union])  # type: ignore[valid-type]
-        self._one = msgspec.json.Decoder(union)
+        self._decode_one = msgspec.json.Decoder(union).decode
+
+    def _build_and_decode(self, payload: bytes) -> Any:
+        """What decodes one event as long as no decoder is built for all types, or one of them is new."""
+        self._build()
+        return self._decode_one(payload)
 
 
 def _check_finite(event: PolarisEvent) -> None:

@@ -215,10 +215,11 @@ class GivenUpWatch:
             self._freed.clear()
             await self._freed.wait()
 
-    def accept(self, delivery: Delivery) -> None:
+    def accept(self, delivery: Delivery) -> bool:
         self.stats.received += 1
         self._waiting.append(delivery)
         self._arrived.set()
+        return self.room > 0
 
     # From advisory to dead letter.
 

@@ -9,6 +9,7 @@ from polaris.exceptions import MessageBusError, MessageDecodeError, PolarisExcep
 from polaris.messaging._accepted import Accepted
 from polaris.messaging._broker import Delivery
 from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
+from polaris.messaging._context import MessageContext
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import Failure
 from polaris.messaging._guard import PROBES_MAX, Guard, ProbeFailed
@@ -83,6 +84,39 @@ class Handling:
             return Failure(DeadLetterReason.ABANDONED, MessageBusError(message, {"attempts": attempts}))
         return found
 
+    def begin(self, item: Accepted) -> MessageContext | Found:
+        """What to run the handler of single events with, for a message of one event that it wants, as nearly all are.
+
+        Of any other message what it holds, which is to be given to `handle`; so it must be where calls are guarded.
+        """
+        found = self.decode(item)
+        if len(found) == 1:
+            member = found[0]
+            if type(member) is DecodedEvent and isinstance(member.event, self._invoker.types):
+                return self._invoker.context(item.delivery, member, item.delivery.attempt)
+        return found
+
+    async def succeeded(self, item: Accepted, result: Any) -> None:
+        """The handler returned: whoever asked is told."""
+        if item.delivery.reply_to is not None:
+            await self._answer(item.delivery, result, None)
+
+    async def failed(
+        self, item: Accepted, error: Exception, member: DecodedEvent | None = None, index: int | None = None
+    ) -> BaseException | None:
+        """The handler raised: None if the event is put aside, otherwise why it must come again.
+
+        `member` and its place are given if there are others in the message.
+        """
+        self._stats.failed += 1
+        if item.delivery.reply_to is not None:
+            await self._answer(item.delivery, None, error)
+        if not self._is_final(item, error):
+            return error
+        payload = item.delivery.payload if member is None else self._codec.encode(member.event)
+        part = "" if index is None else f"{index}"
+        return await self._settlement.store(item, self._failure(item, error), payload, part)
+
     def handle(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> Awaitable[BaseException | None]:
         """Handle the events of one message. None when all are done with; otherwise why it must come again."""
         if len(members) == 1:
@@ -132,12 +166,8 @@ class Handling:
             else:
                 result = await self._call(delivery, [member], attempt)
         except Exception as error:  # boundary: handlers are foreign code; what they raise decides about the message
-            self._stats.failed += 1
-            if delivery.reply_to is not None:
-                await self._answer(delivery, None, error)
-            return await self._judge(item, error, member, index)
-        if delivery.reply_to is not None:
-            await self._answer(delivery, result, None)
+            return await self.failed(item, error, None if index is None else member, index)
+        await self.succeeded(item, result)
         return None
 
     async def _call(self, delivery: Delivery, events: Sequence[DecodedEvent], attempt: int) -> Any:
@@ -151,16 +181,6 @@ class Handling:
             error = probe.error
         # What comes once cannot wait for another try.
         raise error
-
-    async def _judge(
-        self, item: Accepted, error: BaseException, member: DecodedEvent, index: int | None
-    ) -> BaseException | None:
-        if not self._is_final(item, error):
-            return error
-        payload = item.delivery.payload if index is None else self._codec.encode(member.event)
-        return await self._settlement.store(
-            item, self._failure(item, error), payload, "" if index is None else f"{index}"
-        )
 
     def _is_final(self, item: Accepted, error: BaseException) -> bool:
         """Whether the message gets no further chance; to be asked once for each failure, which it counts."""

@@ -21,6 +21,7 @@ from polaris.messaging._handlers import BoundHandler
 from polaris.messaging._settlement import is_being_cancelled
 from polaris.messaging._subscription import SubscriptionStats
 from polaris.messaging.middleware._compression import CompressionMiddleware
+from polaris.messaging.middleware._tracing import TracingMiddleware
 from polaris.observability import TraceContext, parse_traceparent
 
 _DELIVER = MessageDirection.DELIVER
@@ -48,6 +49,7 @@ class Invoker:
         self._handler = handler
         self.types = handler.types
         self._codec = codec
+        self._decode_one = codec.decode
         self._subscription = subscription
         self._delivery = delivery
         self._timeout_s = timeout_s
@@ -55,11 +57,15 @@ class Invoker:
         # What is stored is handled once by all who share the position; what is pushed, once by each who listens.
         self._receiver = subscription if shared else f"{subscription} {next(_numbers)}"
         self._bytes_max = DECOMPRESSED_BYTES_MAX
+        self._traces = False
         for middleware in chain.middlewares:
             if isinstance(middleware, CompressionMiddleware):
                 self._bytes_max = middleware.decompressed_bytes_max
+            elif isinstance(middleware, TracingMiddleware):
+                self._traces = True
         final = self._call_with_batch if handler.takes_batch else _with_event(handler, stats)
-        self._run: NextHandler = chain.bind(final)
+        self.run: NextHandler = chain.bind(final)
+        """The chain and the handler, for the running task to await; what came of it stands in the context."""
 
     def decode(self, delivery: Delivery) -> Sequence[DecodedEvent | Undecodable]:
         """The events of a message. Raises `MessageDecodeError` when it is none at all."""
@@ -68,7 +74,7 @@ class Invoker:
             payload = unpacked(payload, delivery.headers, bytes_max=self._bytes_max)
             if self._codec.is_batch(payload):
                 return self._codec.decode_batch(payload, received_at=delivery.stored_at)
-        return (self._codec.decode(payload, received_at=delivery.stored_at),)
+        return (self._decode_one(payload, received_at=delivery.stored_at),)
 
     def wants_all(self, members: Sequence[DecodedEvent | Undecodable]) -> TypeGuard[Sequence[DecodedEvent]]:
         """Whether there are any, and all of them events of the handler's types. Nothing is counted."""
@@ -91,50 +97,64 @@ class Invoker:
         Returns what the handler returned. Raises what it or a middleware raised, `DeadlineExceededError` when it took
         too long (it has been cancelled then), and `MessageBusError` for a cancellation that was not the caller's.
         """
-        first, takes_batch = events[0], self.takes_batch
-        headers = delivery.headers
-        trace = parse_traceparent(first.traceparent, first.tracestate) if first.traceparent is not None else None
-        context = MessageContext(
-            delivery.subject,
-            first.event,
-            _DELIVER,
-            dict(headers) if headers else {},
-            first.event.correlation_id,
-            first.event_type,
-            tuple([found.event for found in events]) if takes_batch else None,
-            self._subscription,
-            delivery.attempt if attempt is None else attempt,
-            delivery.stored_at,
-            self._delivery,
-            trace,
-            links=_links(events) if takes_batch else (),
-            receiver=self._receiver,
-        )
+        context = self.context(delivery, events[0], delivery.attempt if attempt is None else attempt)
+        if self.takes_batch:
+            context.batch = tuple([found.event for found in events])
+            context.links = _links(events)
         deadline = _deadline.get()
         if deadline is not None:
             deadline.begin()
         try:
-            await self._run(context)
+            await self.run(context)
         except asyncio.CancelledError as error:
-            if deadline is not None and deadline.end():
-                raise DeadlineExceededError(self._handler.name, timeout_s=self._timeout_s) from error
-            if is_being_cancelled():
-                raise
-            # Not ours: something that the handler awaited was cancelled.
-            message = "the handler let a cancellation of its own escape"
-            raise MessageBusError(message, {"subscription": self._subscription}) from error
+            raise self.failure_of(error, deadline) from error
         finally:
             if deadline is not None:
                 deadline.end()
         return context.result
 
-    def enter(self) -> None:
-        """The running task, a worker, will make calls."""
+    def context(self, delivery: Delivery, found: DecodedEvent, attempt: int) -> MessageContext:
+        """What the chain gets with one event."""
+        event, headers = found.event, delivery.headers
+        return MessageContext(
+            delivery.subject,
+            event,
+            _DELIVER,
+            dict(headers) if headers else {},
+            event.correlation_id,
+            found.event_type,
+            None,
+            self._subscription,
+            attempt,
+            delivery.stored_at,
+            self._delivery,
+            None if found.traceparent is None else parse_traceparent(found.traceparent, found.tracestate),
+            receiver=self._receiver,
+        )
+
+    def failure_of(self, error: asyncio.CancelledError, deadline: CallDeadline | None) -> Exception:
+        """What a call is said to have failed with that ended as cancelled. Raises `error` if the task is meant."""
+        if deadline is not None and deadline.end():
+            return DeadlineExceededError(self._handler.name, timeout_s=self._timeout_s, cause=error)
+        if is_being_cancelled():
+            raise error
+        # Not ours: something that the handler awaited was cancelled.
+        message = "the handler let a cancellation of its own escape"
+        return MessageBusError(message, {"subscription": self._subscription}, cause=error)
+
+    def enter(self, *, for_good: bool = False) -> CallDeadline | None:
+        """The running task will make calls; returns the deadline for those that it makes by `run`.
+
+        `for_good`: it is a worker, which never does anything else.
+        """
         task = asyncio.current_task()
         deadline = None
         if self._timeout_s is not None and task is not None:
             deadline = CallDeadline(task, self._timeout_s)
         _deadline.set(deadline)
+        if self._traces and for_good:
+            TracingMiddleware.follow()
+        return deadline
 
     def leave(self) -> None:
         """The running task will make no further calls."""

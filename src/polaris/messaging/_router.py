@@ -5,29 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from polaris.clock import Clock
 from polaris.messaging._accepted import Accepted
 from polaris.messaging._backlog import Backlog
 from polaris.messaging._broker import ConsumerInfo, Delivery
+from polaris.messaging._call_deadline import CallDeadline
 from polaris.messaging._cloudevents import EventCodec
+from polaris.messaging._context import MessageContext
 from polaris.messaging._dead_letters import Failure
 from polaris.messaging._guard import Guard, ProbeFailed
 from polaris.messaging._handling import Answer, Found, Handling
 from polaris.messaging._in_place import InPlace, InSequence
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._ordering import Ordering
+from polaris.messaging._orderly_end import OrderlyEnd, cancel_all
 from polaris.messaging._sequences import GapDetector
 from polaris.messaging._settlement import Settlement, is_being_cancelled
-from polaris.messaging._shedding import Dropped, Shedding
+from polaris.messaging._shedding import Shedding
 from polaris.messaging._sources import Source
 from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
 
 if TYPE_CHECKING:
     from polaris.observability import StructuredLogger
-
-CANCEL_WAIT_S = 5.0
 
 
 class Route:
@@ -68,6 +69,7 @@ class Route:
         self._logger = logger
         self._grace_s = grace_s
         self._durable = settlement.settles
+        self._accepted = settlement.accepted
         self._backlog: Backlog[Accepted | None] = Backlog(InSequence() if settlement.cumulative else None)
         self._ordering: Ordering | None = None
         if options.ordered_by is not None:
@@ -88,7 +90,7 @@ class Route:
             gaps=gaps,
         )
         sheds = options.conflate or options.stale_after_s is not None
-        self._shedding = Shedding(options, clock) if sheds else None
+        self._shedding = Shedding(options, settlement, stats, clock) if sheds else None
         self._resumed: asyncio.Event | None = None
         self._returning = False
         self._ending: asyncio.Task[None] | None = None
@@ -105,16 +107,17 @@ class Route:
             await self._resumed.wait()
         await self._settlement.wait_for_room()
 
-    def accept(self, delivery: Delivery) -> None:
+    def accept(self, delivery: Delivery) -> bool:
         item = self._settlement.accept(delivery)
-        if item is None:
-            return
-        if self._shedding is not None:
-            self._shedding.accept(item)
-        if self._ordering is None:
-            self._backlog.put(item)
-        else:
-            self._ordering.enter(item)
+        if item is not None:
+            if self._shedding is not None:
+                self._shedding.accept(item)
+            if self._ordering is None:
+                self._backlog.put(item)
+            else:
+                self._ordering.enter(item)
+        # Of the cumulative books' room only they can tell.
+        return self._in_place is None and len(self._accepted) < self._options.in_flight_max
 
     # What a subscription needs.
 
@@ -156,7 +159,7 @@ class Route:
             await self._source.start(self)
         except BaseException:  # boundary: nothing may keep running after a failed start
             workers, self._workers = self._workers, []
-            await _cancel([*workers, *([self._heartbeat] if self._heartbeat else [])])
+            await cancel_all([*workers, *([self._heartbeat] if self._heartbeat else [])])
             raise
 
     async def stop(self, *, finish_all: bool = False) -> None:
@@ -176,7 +179,8 @@ class Route:
 
     async def _end(self) -> None:
         # The source is let go of first: what is handed back must not come here again.
-        await self._halt_source()
+        end = OrderlyEnd(self.name, grace_s=self._grace_s, logger=self._logger)
+        await end.of_source(self._source)
         if self._ordering is not None and not self._returning:
             in_order = await self._ordering.finish(within_s=self._grace_s)
             self._returning = self._durable and not in_order
@@ -186,31 +190,11 @@ class Route:
                 await self._settlement.hand_back_unbegun(item)
         for _ in self._workers:
             self._backlog.put(None)
-        if self._workers:
-            _, late = await asyncio.wait(self._workers, timeout=self._grace_s)
-            if late:
-                self._logger.warning("handlers ran over the grace period", subscription=self.name, handlers=len(late))
-                await self._abandon(late)
+        await end.of_workers(self._workers)
         if self._heartbeat is not None:
-            await _cancel([self._heartbeat])
+            await cancel_all([self._heartbeat])
         await self._settlement.hand_back_all()
         self._settlement.tell_kept_back(everything=True)
-
-    async def _halt_source(self) -> None:
-        for step in (self._source.halt, self._source.close):
-            task = asyncio.ensure_future(step())
-            _, late = await asyncio.wait([task], timeout=self._grace_s)
-            if late:
-                await _cancel([task])
-            elif (error := task.exception()) is not None:
-                self._logger.error("the subscription did not end cleanly", subscription=self.name, error=error)
-
-    async def _abandon(self, late: set[asyncio.Task[None]]) -> None:
-        for worker in late:
-            worker.cancel()
-        _, stuck = await asyncio.wait(late, timeout=CANCEL_WAIT_S)
-        if stuck:
-            self._logger.error("handlers ignore their cancellation", subscription=self.name, handlers=len(stuck))
 
     # Workers.
 
@@ -220,24 +204,62 @@ class Route:
             step = self._process_in_order
         elif self._in_place is not None and not self._invoker.takes_batch:
             step = self._process_in_place
-        backlog, row = self._backlog, self._backlog.row
-        self._invoker.enter()
+        straight = step == self._process_one and self._guard is None and self._shedding is None
+        backlog, row, settlement = self._backlog, self._backlog.row, self._settlement
+        begin, run, deadline = self._handling.begin, self._invoker.run, self._invoker.enter(for_good=True)
         try:
             while (item := row.popleft() if row else await backlog.wait_and_take()) is not None:
                 if self._resumed is not None:
                     await self._resumed.wait()
                 # What is not begun any more is handed back when the source is closed: it would come here again.
-                if not self._returning and await step(item):
-                    return
+                if self._returning:
+                    continue
+                if not straight:
+                    if await step(item):
+                        return
+                    continue
+                # `_process_one`, written out where all goes well, so that nearly no message costs a coroutine here.
+                try:
+                    begun = begin(item)
+                    if type(begun) is not MessageContext:
+                        await self._process_one(item, begun)  # type: ignore[arg-type] # it is what was found
+                        continue
+                    if deadline is not None:
+                        deadline.begin()
+                    try:
+                        await run(begun)
+                    except (Exception, asyncio.CancelledError) as error:  # boundary: as in `Handling`
+                        await self._settle_failed(item, error, deadline)
+                        continue
+                    if deadline is not None:
+                        deadline.due_s = None
+                        if deadline.overdue:
+                            deadline.end()
+                    if item.delivery.reply_to is not None:
+                        await self._handling.succeeded(item, begun.result)
+                    if not settlement.let_go(item):
+                        await settlement.settle(item, None)
+                except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
+                    await self._survive(error, [item])
         finally:
             self._invoker.leave()
 
-    async def _process_one(self, item: Accepted) -> bool:
+    async def _settle_failed(
+        self, item: Accepted, error: Exception | asyncio.CancelledError, deadline: CallDeadline | None
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            error = self._invoker.failure_of(error, deadline)
+        elif deadline is not None:
+            deadline.end()
+        await self._settlement.settle(item, await self._handling.failed(item, error))
+
+    async def _process_one(self, item: Accepted, found: Found | None = None) -> bool:
         shedding = self._shedding
         try:
-            if shedding is not None and await self._shed(shedding, item):
+            if shedding is not None and await shedding.drops(item):
                 return False
-            found = self._handling.decode(item)
+            if found is None:
+                found = self._handling.decode(item)
             if isinstance(found, Failure):
                 failed = await self._settlement.put_aside(item, found)
                 done = failed is None
@@ -246,23 +268,11 @@ class Route:
                 done = failed is None and self._settlement.let_go(item)
             if not done and (failed is None or not self._keeps(item, failed)):
                 await self._settlement.settle(item, failed)
-            if shedding is not None and not self._settlement.holds(item):
+            if shedding is not None:
                 shedding.ended(item)
         except (Exception, asyncio.CancelledError) as error:  # boundary: see _survive
             await self._survive(error, [item])
         return False
-
-    async def _shed(self, shedding: Shedding, item: Accepted) -> bool:
-        """Settle the message unhandled if it does not matter any more; whether it was."""
-        reason = shedding.begin(item)
-        if reason is None:
-            return False
-        if reason is Dropped.CONFLATED:
-            self.stats.conflated += 1
-        else:
-            self.stats.stale += 1
-        await self._settlement.drop(item, reason)
-        return True
 
     async def _process_in_order(self, item: Accepted) -> bool:
         ended = await self._process_one(item)
@@ -327,8 +337,8 @@ class Route:
     async def _process_batch(self, batch: list[tuple[Accepted, Found]]) -> list[tuple[Accepted, Found]]:
         """Handle and settle a batch; returns what is kept, to be tried again in place."""
         try:
-            if (shedding := self._shedding) is not None:
-                batch = [each for each in batch if not await self._shed(shedding, each[0])]
+            if self._shedding is not None:
+                batch = [each for each in batch if not await self._shedding.drops(each[0])]
             for item, error in await self._handling.handle_batch(batch):
                 if not self._keeps(item, error):
                     await self._settlement.settle(item, error)
@@ -337,8 +347,7 @@ class Route:
         kept = [] if self._in_place is None else [each for each in batch if self._settlement.holds(each[0])]
         if self._shedding is not None:
             for each in batch:
-                if not self._settlement.holds(each[0]):
-                    self._shedding.ended(each[0])
+                self._shedding.ended(each[0])
         return kept
 
     async def _collect(self, batch: list[tuple[Accepted, Found]]) -> bool:
@@ -373,13 +382,6 @@ class Route:
         else:
             self._logger.warning("settling a message was cancelled by somebody else", subscription=self.name)
         await self._settlement.hand_back_later(items)
-
-
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
 
 
 def _count(found: Found) -> int:

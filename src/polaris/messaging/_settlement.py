@@ -82,7 +82,8 @@ class Settlement:
         self._observe = observe
         self._observe_drop = observe_drop
         self._lines: KeptBack[tuple[str, DeadLetterReason | None]] = KeptBack(clock)
-        self._accepted: dict[int, Accepted] = {}
+        self.accepted: dict[int, Accepted] = {}
+        """What is accepted and not done with, by its identity as an object."""
         self._freed = asyncio.Event()
         # How many wait for that.
         self._waiting = 0
@@ -97,14 +98,14 @@ class Settlement:
     @property
     def in_flight(self) -> int:
         """How many are accepted and not settled."""
-        return len(self._accepted) + (0 if self._cumulative is None else self._cumulative.done)
+        return len(self.accepted) + (0 if self._cumulative is None else self._cumulative.done)
 
     @property
     def room(self) -> int:
         """How many more may be accepted now."""
         books = self._cumulative
         if books is None:
-            return self._options.in_flight_max - len(self._accepted)
+            return self._options.in_flight_max - len(self.accepted)
         room = self._options.in_flight_max - self.in_flight + books.to_come_again
         if books.complete:
             return room
@@ -133,7 +134,7 @@ class Settlement:
         item = Accepted(delivery, self._clock.monotonic() if self.settles else 0.0)
         if self._cumulative is not None and not self._cumulative.enter(item):
             return None
-        self._accepted[id(item)] = item
+        self.accepted[id(item)] = item
         return item
 
     async def settle(self, item: Accepted, error: BaseException | None) -> None:
@@ -157,7 +158,7 @@ class Settlement:
         if self._observe is not None:
             self._observe(item.delivery, None)
         # `_release`, written out: everything that comes once ends here.
-        self._accepted.pop(id(item), None)
+        self.accepted.pop(id(item), None)
         if self._waiting:
             self._freed.set()
         return True
@@ -175,7 +176,7 @@ class Settlement:
 
     def holds(self, item: Accepted) -> bool:
         """Whether it is accepted and not done with."""
-        return id(item) in self._accepted
+        return id(item) in self.accepted
 
     async def drop(self, item: Accepted, reason: str) -> None:
         """Settle, for good, what need not be handled any more; `reason` goes to the metrics."""
@@ -193,7 +194,7 @@ class Settlement:
         `anew`: also ask once more whether anything is left out. What cannot be settled stays for the next time.
         """
         books = self._cumulative
-        if books is None or (not now and self._accepted and books.done < self._together_max):
+        if books is None or (not now and self.accepted and books.done < self._together_max):
             return
         last = await books.last(anew=anew)
         self._freed.set()
@@ -228,7 +229,7 @@ class Settlement:
 
     async def hand_back(self, item: Accepted, delay_s: float) -> None:
         """Let the message come again after `delay_s`, here or elsewhere. Of a settled one nothing happens."""
-        if id(item) not in self._accepted:
+        if id(item) not in self.accepted:
             return
         if not self.settles:
             self._lose(item, None)
@@ -247,7 +248,7 @@ class Settlement:
         """Hand back, without delay, everything that is not settled."""
         if self._cumulative is not None:
             await self.advance(now=True, anew=True)
-        for item in list(self._accepted.values()):
+        for item in list(self.accepted.values()):
             await (self._nak(item, 0.0) if self.settles else self.hand_back(item, 0.0))
         if self._cumulative is not None:
             # Done with, but the broker cannot be told: they come again.
@@ -305,7 +306,7 @@ class Settlement:
     async def _beat(self, now_s: float, silence_s: float) -> None:
         """Tell the broker of what it has not heard of for so long, and settle what could not be settled before."""
         books = self._cumulative
-        held = self._accepted.values() if books is None else books.settleable
+        held = self.accepted.values() if books is None else books.settleable
         try:
             for item in [item for item in held if now_s - item.beat_s >= silence_s]:
                 if self.holds(item) if books is None else books.may_settle(item):
@@ -348,7 +349,7 @@ class Settlement:
         """The message is done with: settle it, or note it in the cumulative books."""
         if self._cumulative is None:
             await self._finish(item, settle)
-        elif self._accepted.pop(id(item), None) is not None:
+        elif self.accepted.pop(id(item), None) is not None:
             self._stats.unsettled += not self._cumulative.finished(item)
             self._freed.set()
 
@@ -370,7 +371,7 @@ class Settlement:
         self._release(item)
 
     def _release(self, item: Accepted) -> None:
-        self._accepted.pop(id(item), None)
+        self.accepted.pop(id(item), None)
         if self._waiting:
             self._freed.set()
 

@@ -6,7 +6,8 @@ import enum
 
 from polaris.clock import Clock
 from polaris.messaging._accepted import Accepted
-from polaris.messaging._subscription import SubscriptionOptions
+from polaris.messaging._settlement import Settlement
+from polaris.messaging._subscription import SubscriptionOptions, SubscriptionStats
 
 
 class Dropped(enum.StrEnum):
@@ -25,7 +26,11 @@ class Shedding:
     subscription keeps the order of its topics.
     """
 
-    def __init__(self, options: SubscriptionOptions, clock: Clock) -> None:
+    def __init__(
+        self, options: SubscriptionOptions, settlement: Settlement, stats: SubscriptionStats, clock: Clock
+    ) -> None:
+        self._settlement = settlement
+        self._stats = stats
         self._conflates = options.conflate
         self._stale_after_s = options.stale_after_s
         self._clock = clock
@@ -40,7 +45,19 @@ class Shedding:
         if known is None or (delivery.sequence or 0) >= (known.delivery.sequence or 0):
             self._newest[delivery.subject] = item
 
-    def begin(self, item: Accepted) -> Dropped | None:
+    async def drops(self, item: Accepted) -> bool:
+        """Settle the message, which is about to begin, unhandled if it does not matter any more; whether it was."""
+        reason = self._reason(item)
+        if reason is None:
+            return False
+        if reason is Dropped.CONFLATED:
+            self._stats.conflated += 1
+        else:
+            self._stats.stale += 1
+        await self._settlement.drop(item, reason)
+        return True
+
+    def _reason(self, item: Accepted) -> Dropped | None:
         """Why the message need not be handled, None if it must."""
         delivery = item.delivery
         if self._conflates and self._newest.get(delivery.subject) is not item:
@@ -48,11 +65,15 @@ class Shedding:
         if self._stale_after_s is not None and delivery.stored_at is not None:
             age_s = (self._clock.now() - delivery.stored_at).total_seconds()
             if age_s > self._stale_after_s:
-                self.ended(item)
+                self._forget(item)
                 return Dropped.STALE
         return None
 
     def ended(self, item: Accepted) -> None:
-        """The message is settled; nothing is kept of it."""
+        """If the message is settled, nothing is kept of it."""
+        if not self._settlement.holds(item):
+            self._forget(item)
+
+    def _forget(self, item: Accepted) -> None:
         if self._conflates and self._newest.get(item.delivery.subject) is item:
             del self._newest[item.delivery.subject]

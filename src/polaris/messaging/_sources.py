@@ -47,7 +47,9 @@ class Sink(Protocol):
 
     async def wait_for_room(self) -> None: ...
 
-    def accept(self, delivery: Delivery) -> None: ...
+    def accept(self, delivery: Delivery) -> bool:
+        """Take a delivery, for which there must be room; False if there may be none for another one now."""
+        ...
 
 
 class Source(Protocol):
@@ -247,10 +249,13 @@ class PushedSource:
     async def start(self, sink: Sink) -> None:
         accept = sink.accept
 
+        room = True
+
         async def on_delivery(delivery: Delivery) -> None:
-            if sink.room <= 0:
+            nonlocal room
+            if not room and sink.room <= 0:
                 await sink.wait_for_room()
-            accept(delivery)
+            room = accept(delivery)
 
         self._subscription = await self._broker.subscribe(self._pattern, on_delivery, group=self._group)
 

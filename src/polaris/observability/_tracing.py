@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -18,7 +19,6 @@ from opentelemetry.trace import (
     TraceState,
     get_current_span,
     set_span_in_context,
-    use_span,
 )
 from opentelemetry.util.types import AttributeValue
 
@@ -26,12 +26,19 @@ from polaris.exceptions import PolarisException
 from polaris.observability._trace import TRACESTATE_CHARS_MAX, TraceContext, trace_scope
 
 ERROR_TYPE = "error.type"
+# What `TraceContext.marked` writes where nobody else has written anything.
+_MARK_ALONE = re.compile(r"polaris=([0-9a-f]{16})")
 
 
 def span_context(trace: TraceContext, *, is_remote: bool) -> SpanContext:
     """The position as OpenTelemetry has it."""
-    state = TraceState.from_header([trace.tracestate]) if trace.tracestate else None
+    state = _trace_state(trace.tracestate) if trace.tracestate else None
     return SpanContext(int(trace.trace_id, 16), int(trace.span_id, 16), is_remote, TraceFlags(trace.flags), state)
+
+
+def _trace_state(header: str) -> TraceState:
+    mark = _MARK_ALONE.fullmatch(header)
+    return TraceState.from_header([header]) if mark is None else TraceState([("polaris", mark[1])])
 
 
 def trace_context(span: SpanContext) -> TraceContext | None:
@@ -52,7 +59,7 @@ def record_span(
     kind: SpanKind = SpanKind.INTERNAL,
     parent: TraceContext | None = None,
     is_remote: bool = False,
-    links: Iterable[TraceContext] = (),
+    links: Collection[TraceContext] = (),
     attributes: Mapping[str, AttributeValue] | None = None,
 ) -> Iterator[TraceContext | None]:
     """Run the body in a new span; gives the position of the span, which is current meanwhile, for OpenTelemetry too.
@@ -69,20 +76,23 @@ def record_span(
         context=_context_of(parent, is_remote=is_remote),
         kind=kind,
         attributes=attributes,
-        links=[Link(span_context(link, is_remote=True)) for link in links],
+        links=[Link(span_context(link, is_remote=True)) for link in links] if links else None,
     )
     position = trace_context(span.get_span_context())
+    # `use_span`, written out: one generator round the body is enough.
+    token = attach(set_span_in_context(span))
     try:
-        with (
-            use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False),
-            nullcontext() if position is None else trace_scope(position),
-        ):
-            yield position
+        if position is None:
+            yield None
+        else:
+            with trace_scope(position):
+                yield position
     except BaseException as error:  # boundary: whatever it was is noted, and raised again
         span.set_attribute(ERROR_TYPE, error_type(error))
         span.set_status(Status(StatusCode.ERROR, error.message if isinstance(error, PolarisException) else None))
         raise
     finally:
+        detach(token)
         span.end()
 
 

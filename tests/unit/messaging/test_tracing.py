@@ -290,6 +290,23 @@ async def test_a_message_passed_over_decides_nothing_for_what_follows_in_the_sam
     assert len(recorder.spans) == 1
 
 
+async def test_who_replays_what_carries_no_trace_may_begin_one_afterwards() -> None:
+    recorder = Recorder()
+    handled: list[str] = []
+
+    async def handle(event: TelemetryEvent) -> None:
+        handled.append(event.event_id)
+        await bus.publish("polaris.health.store", health())
+
+    async with running_bus(middlewares=[always(recorder)]) as bus:
+        await publish_raw(bus, TOPIC, EventCodec().encode(telemetry()))
+        await bus.replay("polaris.telemetry.*", handle)
+        assert handled
+        assert recorder.spans == []
+        await bus.publish("polaris.health.store", health())
+    assert len(recorder.spans) == 1
+
+
 @pytest.mark.parametrize("flags", [0, 2])
 async def test_a_trace_that_arrives_unsampled_stays_so(flags: int) -> None:
     recorder = Recorder()

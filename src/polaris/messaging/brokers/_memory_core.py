@@ -75,12 +75,12 @@ class MemorySubscription:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        pending, arrived = self._pending, self._arrived
+        pending, arrived, on_delivery = self._pending, self._arrived, self._on_delivery
         while True:
             self._busy = True
             while pending:
                 try:
-                    await self._on_delivery(pending.popleft())
+                    await on_delivery(pending.popleft())
                 except Exception:  # boundary: a callback's failure must not end its subscription
                     _log.exception("the callback of subscription %s failed", self.pattern)
             self._busy = False

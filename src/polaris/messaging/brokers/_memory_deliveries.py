@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import ClassVar
+
+import msgspec
 
 from polaris.clock import Clock
 from polaris.exceptions import InvalidValueError, SubscriptionError
@@ -13,21 +16,18 @@ from polaris.messaging.brokers._memory_core import MemorySubscription
 from polaris.messaging.brokers._memory_streams import ConsumerPosition, Record, Waiters
 
 
-class CoreDelivery:
+class CoreDelivery(msgspec.Struct, eq=False):
     """A pushed message: there is nothing to settle."""
 
-    __slots__ = ("headers", "payload", "reply_to", "subject")
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+    reply_to: str | None
 
-    attempt = 1
-    sequence: int | None = None
-    number: int | None = None
-    stored_at: datetime | None = None
-
-    def __init__(self, subject: str, payload: bytes, headers: Mapping[str, str], reply_to: str | None) -> None:
-        self.subject = subject
-        self.payload = payload
-        self.headers = headers
-        self.reply_to = reply_to
+    attempt: ClassVar[int] = 1
+    sequence: ClassVar[int | None] = None
+    number: ClassVar[int | None] = None
+    stored_at: ClassVar[datetime | None] = None
 
     async def ack(self, *, confirm: bool = False) -> None:
         pass
