@@ -64,12 +64,15 @@ async def compacted(store: Any) -> None:
     await store.time_series.engine.compact()
 
 
-async def with_rollups(store: Any) -> float:
-    """Have windows of 5 minutes summarised; the seconds until they are."""
+async def with_rollups(store: Any, collection: str) -> float:
+    """Have windows of 5 minutes summarised, as a node does it for systems that report each second; the seconds."""
     from polaris.storage import RetentionPolicy, RollupPolicy
 
     begun = time.perf_counter()
-    await store.time_series.set_retention("samples", RetentionPolicy(None, [RollupPolicy(BUCKET)]))
+    await store.time_series.set_retention(collection, RetentionPolicy(None, [RollupPolicy(BUCKET)]))
+    if "sqlite" not in await store.stats():
+        await store.time_series.apply_retention(collection)
+        return time.perf_counter() - begun
     slices, since = -1, begun
     while time.perf_counter() - begun < SETTLED_S_MAX:
         await asyncio.sleep(0.25)
@@ -108,7 +111,7 @@ async def in_sqlite(folder: Path, points: int) -> tuple[Cells, Path]:
         await compacted(store)
         disk = path.stat().st_size / (points * len(FIELDS))
         raw = await scanned(store)
-        summarised_s = await with_rollups(store)
+        summarised_s = await with_rollups(store, "samples")
         rolled = await scanned(store)
         exported = folder / "samples.parquet"
         begun = time.perf_counter()
@@ -290,8 +293,8 @@ async def ranged(store: Any, points: int) -> dict[str, float]:
         span = TimeRange(end - timedelta(seconds=seconds), end)
         await states.series("big", "cpu", span, limit=5_001, order="desc")
 
-    async def buckets(seconds: int, kind: Any, count: int = SHOWN) -> None:
-        width = max(1, -(-seconds // count))
+    async def buckets(seconds: int, kind: Any, count: int = SHOWN, width_s: int | None = None) -> None:
+        width = width_s or max(1, -(-seconds // count))
         await states.aggregate(
             "big",
             "cpu",
@@ -304,6 +307,7 @@ async def ranged(store: Any, points: int) -> dict[str, float]:
         "15 min, single points": lambda: raw(900),
         "1 h, averages": lambda: buckets(3_600, AggregationType.AVG),
         "24 h, averages": lambda: buckets(86_400, AggregationType.AVG),
+        "all, averages, buckets of an hour (page)": lambda: buckets(points, AggregationType.AVG, width_s=3_600),
         "all, averages, 360 buckets": lambda: buckets(points, AggregationType.AVG),
         "all, averages, 60 buckets (command line)": lambda: buckets(points, AggregationType.AVG, 60),
         "all, p95, 360 buckets": lambda: buckets(points, AggregationType.P95),
@@ -322,12 +326,16 @@ async def measure_ranges(points: int) -> None:
         async with PolarisDataStore.sqlite(Path(name) / "ranges.db") as store:
             await fill_one(store, points)
             await compacted(store)
-            columns["SQLite"] = await ranged(store, points)
+            columns["SQLite, without summaries"] = await ranged(store, points)
+            await with_rollups(store, store.states.collection)
+            columns["SQLite, as a node keeps it"] = await ranged(store, points)
     if DSN in os.environ:
         await emptied("ranges")
         async with postgresql_store("ranges") as store:
             await fill_one(store, points)
-            columns["PostgreSQL"] = await ranged(store, points)
+            columns["PostgreSQL, without summaries"] = await ranged(store, points)
+            await with_rollups(store, store.states.collection)
+            columns["PostgreSQL, as a node keeps it"] = await ranged(store, points)
     rows = [(name, *(f"{columns[engine][name]:.1f}" for engine in columns)) for name in next(iter(columns.values()))]
     print_table(
         f"Ranges of one system with {points:,} points, as page and command line ask for them, ms",

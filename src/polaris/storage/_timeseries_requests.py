@@ -53,6 +53,8 @@ class AggregateRequest(msgspec.Struct, frozen=True):
     tags: TagFilter = ALL_SERIES
     fields: tuple[str, ...] | None = None
     by_field: dict[str, tuple[str, ...]] = {}
+    as_points: bool = False
+    """Whether the answer may be the `AggregatedPoint`s of its only aggregation, where it exists in every row."""
 
     def of(self, field: str) -> tuple[str, ...]:
         """The aggregations of the field."""

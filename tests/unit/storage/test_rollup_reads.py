@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cache
+from typing import Any
 
+import msgspec
 import pytest
 from tests.sqlite_sessions import compact, new_session
 
+from polaris.storage._aggregation import AggregatedPoint
 from polaris.storage._buckets import Buckets, CalendarBuckets, FixedBuckets
 from polaris.storage._points import TimeSeriesPoint
 from polaris.storage._ranges import from_micros
@@ -39,7 +42,8 @@ def points() -> list[TimeSeriesPoint]:
 
 
 @pytest.mark.parametrize(
-    ("names", "fields"), [(NAMES, None), (NAMES, ("v",)), (("avg",), ("v",)), (("last", "max"), ("v",))]
+    ("names", "fields"),
+    [(NAMES, None), (NAMES, ("v",)), (("avg",), ("v",)), (("count",), None), (("last", "max"), ("v",))],
 )
 @pytest.mark.parametrize("end", [21 * HOUR, 5 * HOUR + HOUR // 2])
 @pytest.mark.parametrize("group_by", [("h",), ("even",), ()])
@@ -61,6 +65,13 @@ def test_summaries_rollups_and_points_say_what_all_the_points_say(
     ]
     for one, other in zip(found, wanted, strict=True):
         assert one.values == pytest.approx(other.values, rel=1e-12, abs=1e-9)
+    if len(names) == 1:
+        # Of a single aggregation the points are made at once.
+        made: list[Any] = session.time_series.aggregate("m", msgspec.structs.replace(request, as_points=True))
+        assert made == [
+            AggregatedPoint(row.timestamp, row.field, row.values[names[0]], row.count, row.tags, row.approximate)
+            for row in found
+        ]
 
 
 @cache

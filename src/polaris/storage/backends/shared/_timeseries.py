@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polaris.domain._checks import utc
 from polaris.exceptions import InvalidValueError
@@ -142,7 +142,7 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
         fields: Sequence[str] | None = None,
     ) -> list[AggregatedPoint]:
         (name,), _ = checked_aggregations([aggregation])
-        rows = await self.aggregate_many(
+        rows = await self._aggregated(
             collection,
             time_range,
             [name],
@@ -153,7 +153,10 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
             fill=fill,
             tags=tags,
             fields=fields,
+            as_points=True,
         )
+        if rows and rows[0].__class__ is AggregatedPoint:
+            return rows
         points: list[AggregatedPoint] = []
         for first in range(0, len(rows), ROWS_A_TURN):
             points += [
@@ -178,6 +181,36 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
         tags: TagQuery | None = None,
         fields: Sequence[str] | None = None,
     ) -> list[AggregatedRow]:
+        found: list[AggregatedRow] = await self._aggregated(
+            collection,
+            time_range,
+            aggregations,
+            group_by,
+            bucket=bucket,
+            timezone=timezone,
+            origin=origin,
+            fill=fill,
+            tags=tags,
+            fields=fields,
+        )
+        return found
+
+    async def _aggregated(
+        self,
+        collection: str,
+        time_range: TimeRange,
+        aggregations: Sequence[AggregationType | str] | Mapping[str, Sequence[AggregationType | str]],
+        group_by: str | Sequence[str] | None,
+        *,
+        bucket: timedelta | CalendarUnit | None,
+        timezone: str | None,
+        origin: datetime | None,
+        fill: Fill,
+        tags: TagQuery | None,
+        fields: Sequence[str] | None,
+        as_points: bool = False,
+    ) -> list[Any]:
+        """The rows, or points of the only aggregation where these are welcome and the engine makes them."""
         check_collection(collection)
         names, by_field = checked_aggregations(aggregations, fields)
         request = AggregateRequest(
@@ -188,6 +221,7 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
             parse_tags(tags),
             tuple(by_field) if by_field else checked_fields(fields),
             by_field,
+            as_points and fill == "none",
         )
         chosen = checked_fill(fill, request.buckets)
         rows = await self._executor.execute(
@@ -252,9 +286,12 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
             )
         policy = await self.get_retention(collection)
         deleted = 0
-        for step in [] if policy is None else due_steps(policy, to_micros(self._engine.clock.now())):
+        now_us = to_micros(self._engine.clock.now())
+        for step in [] if policy is None else due_steps(policy, now_us):
             went = await self._repeat(partial(run_step, collection, step, RETENTION_ROWS_MAX))
             deleted += went if step.of_points else 0
+        if self._executor is self._engine:
+            await self._engine.summarise(collection, now_us)
         return deleted
 
     async def _repeat(self, part: Callable[[Session], int]) -> int:

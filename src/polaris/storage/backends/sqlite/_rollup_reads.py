@@ -76,7 +76,8 @@ class _RolledUpRead:
         request = self._request
         fields = tuple(sorted(request.fields or {name for one in self._series for name in one.shape}))
         widths = self._rollup_widths(fields)
-        if not widths and not self._summarised:
+        are_points = all(percent_of(name) is not None for field in fields for name in request.of(field) or ("",))
+        if not widths and (are_points or not self._summarised):
             return aggregate(self._connection, self._series, request)
         table = RowTable(request, self._names, fields)
         self._count(fields, widths, table)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from contextlib import closing
+from itertools import groupby, islice, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -20,7 +21,7 @@ from polaris.storage._aggregation import AggregationType
 from polaris.storage._buckets import FixedBuckets
 from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._timeseries_requests import AggregateRequest, Micros
-from polaris.storage.backends.shared._row_table import Counted
+from polaris.storage.backends.shared._row_table import Columns, Counted
 from polaris.storage.backends.sqlite._aggregate_cells import Bucket, CellReads
 from polaris.storage.backends.sqlite._sample_sql import Samples
 from polaris.storage.backends.sqlite._series import StoredSeries
@@ -33,8 +34,10 @@ ENTRIES_A_STATEMENT = 20_000
 
 _TOLD = (AggregationType.SUM, AggregationType.MIN, AggregationType.MAX)
 _cell_of = itemgetter(0)
-Run = tuple[int, list[Counted]]
-"""A cell and what one source knows of it."""
+_NOTHING = repeat(None)
+_FIVE = ", ".join(f"value ->> {place}" for place in range(5))
+Run = tuple[int, Columns]
+"""A cell and what is known of it."""
 
 
 class PieceScan:
@@ -60,15 +63,23 @@ class PieceScan:
             "high" if AggregationType.MAX in asked else "NULL",
         ]
         self._is_alone = len(set(groups)) == len(groups)
-        self._streams: list[Iterator[Run]] = []
+        self._streams: list[Iterator[tuple[int, Columns | None]]] = []
         self._found: defaultdict[int, list[Counted]] = defaultdict(list)
 
     def cells(self) -> Iterator[Run]:
         """Each cell that has numbers, in ascending order, with one entry for each of its buckets."""
-        streams = [*self._streams, iter(sorted(self._found.items()))]
-        for cell, runs in groupby(heapq.merge(*streams, key=_cell_of), key=_cell_of):
-            found = [entry for _, run in runs for entry in run]
-            yield cell, found if len({entry[1] for entry in found}) == len(found) else _united(found)
+        merged = heapq.merge(*self._streams, ((cell, None) for cell in sorted(self._found)), key=_cell_of)
+        for cell, runs in groupby(merged, key=_cell_of):
+            straight = [columns for _, columns in runs if columns is not None]
+            found = self._found.get(cell, [])
+            if len(straight) == 1 and (not found or min(entry[1] for entry in found) > straight[0].starts[-1]):
+                yield cell, _joined(straight[0], found)
+                continue
+            found = [*found, *(entry for one in straight for entry in zip(repeat(cell), *one, strict=False))]
+            if len({entry[1] for entry in found}) < len(found):
+                found = _united(found)
+            _, *columns = zip(*found, strict=True)
+            yield cell, Columns(*columns)
 
     def add_parts(self, series: StoredSeries, parts: Sequence[Bucket]) -> None:
         """Count the points in parts of buckets of the only series, one after the other."""
@@ -103,13 +114,7 @@ class PieceScan:
     def add_windows(self, stretches: Sequence[Sequence[Micros]], width: int, edges: Sequence[object] | None) -> None:
         """Count the windows that start in the stretches of each series."""
         if self._is_straight(width):
-            columns = ", ".join(self._columns)
-            self._read_straight(
-                f"SELECT ?1, start, count, {columns}, 0 FROM ts_windows"  # noqa: S608
-                " WHERE series = ?2 AND place = ?3 AND start >= ?4 AND start < ?5 ORDER BY start",
-                stretches,
-                (),
-            )
+            self._read_straight("ts_windows", "", stretches, {})
         else:
             self._read_united("ts_windows", stretches, None, edges)
 
@@ -117,13 +122,7 @@ class PieceScan:
         """Count the rollups of one width that start in the range."""
         stretches = [[self._request.micros]] * len(self._series)
         if self._is_straight(width):
-            columns = ", ".join(self._columns)
-            self._read_straight(
-                f"SELECT ?1, start, count, {columns}, start + width > ?6 FROM ts_rollups"  # noqa: S608
-                " WHERE series = ?2 AND place = ?3 AND start >= ?4 AND start < ?5 AND width = ?7 ORDER BY start",
-                stretches,
-                (self._request.micros[1], width),
-            )
+            self._read_straight("ts_rollups", "AND width = :width", stretches, {"width": width})
         else:
             self._read_united("ts_rollups", stretches, width, edges)
 
@@ -137,16 +136,36 @@ class PieceScan:
             and buckets.origin_us % width == 0
         )
 
-    def _read_straight(self, sql: str, stretches: Sequence[Sequence[Micros]], rest: tuple[int, ...]) -> None:
-        ordered = sorted(range(len(self._series)), key=self._groups.__getitem__)
-        bindings = (
-            (cell, number, place, *span, *rest)
-            for rank in ordered
-            for cell, number, place in self._entries(rank)
-            for span in stretches[rank]
+    def _read_straight(
+        self, table: str, condition: str, stretches: Sequence[Sequence[Micros]], bindings: dict[str, Any]
+    ) -> None:
+        """Read the windows of a table as they lie in the file, a statement for each field of each series."""
+        asked = [name for name in self._columns if name != "NULL"]
+        sql = (
+            f"SELECT {', '.join(['start', 'count', *asked])} FROM {table} WHERE series = :series"  # noqa: S608
+            f" AND place = :place AND start >= :low AND start < :high {condition} ORDER BY start"
         )
-        found: Iterable[Counted] = self._connection.executemany(sql, bindings)
-        self._streams.append((cell, list(run)) for cell, run in groupby(found, key=_cell_of))
+        ordered = sorted(range(len(self._series)), key=self._groups.__getitem__)
+        chosen = [(*entry, *span) for rank in ordered for entry in self._entries(rank) for span in stretches[rank]]
+        end = self._request.micros[1]
+
+        def read() -> Iterator[tuple[int, Columns | None]]:
+            # A statement that stays open: an interruption between two others reaches the next one.
+            entries = self._connection.execute(f"SELECT {_FIVE} FROM json_each(?)", (_json(chosen),))  # noqa: S608
+            with closing(entries):
+                for cell, of_cell in groupby(entries, key=_cell_of):
+                    found: list[Row] = []
+                    for _, series, place, low, high in of_cell:
+                        bound = {"series": series, "place": place, "low": low, "high": high}
+                        found += rows(self._connection, sql, bound | bindings)
+                    if found:
+                        starts, counts, *told = zip(*found, strict=True)
+                        by_name = dict(zip(asked, told, strict=True))
+                        total, low, high = (by_name.get(name, _NOTHING) for name in ("total", "low", "high"))
+                        cuts = [start + bindings["width"] > end for start in starts] if bindings else repeat(0)
+                        yield cell, Columns(starts, counts, total, low, high, cuts)
+
+        self._streams.append(read())
 
     def _entries(self, rank: int, only: str | None = None) -> Iterator[tuple[int, int, int]]:
         """Cell, series and place of the fields that a series has, or of a single one."""
@@ -213,6 +232,18 @@ class PieceScan:
 _EDGES = (
     ", edges AS MATERIALIZED (SELECT value ->> 0 AS b, value ->> 1 AS low, value ->> 2 AS high FROM json_each(:edges))"
 )
+
+
+def _joined(known: Columns, later: Sequence[Counted]) -> Columns:
+    """The columns with what is known of buckets behind theirs, which are few: those that are not summarised yet."""
+    if not later:
+        return known
+    _, starts, counts, *told = zip(*sorted(_united(later), key=itemgetter(1)), strict=True)
+    total, low, high = (
+        one if one is _NOTHING else (*one, *more) for one, more in zip(known[2:5], told[:3], strict=True)
+    )
+    cuts = (*islice(known.cuts, len(known.starts)), *told[3])
+    return Columns((*known.starts, *starts), (*known.counts, *counts), total, low, high, cuts)
 
 
 def _united(found: Iterable[Counted]) -> list[Counted]:
