@@ -15,7 +15,7 @@ from tests.store_content import content_of, fill, points
 
 from polaris.domain import HealthEvent, HealthStatus
 from polaris.exceptions import DataStoreError, MigrationError
-from polaris.storage import PolarisDataStore
+from polaris.storage import PolarisDataStore, TimeRange
 from polaris.storage.backends.postgresql import _engine
 from polaris.storage.backends.postgresql._migrate import Migration, known_migrations
 
@@ -115,6 +115,20 @@ async def test_an_upgraded_store_has_the_schema_of_a_new_one(version: int, serve
     async with PolarisDataStore.postgresql(server.dsn, schema=new, pool_max=2) as store:
         await fill(store)
     assert await shape_of(server, schema) == await shape_of(server, new)
+
+
+async def test_a_store_of_the_first_version_that_has_a_policy_is_summarised_after_the_upgrade(
+    server: PostgresServer, schema: str
+) -> None:
+    await restored(server, 1, schema)
+    minute_us = 60_000_000
+    policy = f"'[null,[[{minute_us},null]]]', {minute_us}"
+    await ask(server, schema, f"INSERT INTO ts_policies SELECT id, {policy} FROM ts_collections WHERE name = 'm'")
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2) as store:
+        before = await store.time_series.aggregate_time_series("m", TimeRange.all(), "sum")
+        await store.time_series.apply_retention("m")
+        assert await ask(server, schema, "SELECT count(*) FROM ts_windows") > 0
+        assert await store.time_series.aggregate_time_series("m", TimeRange.all(), "sum") == before
 
 
 async def test_nodes_that_migrate_at_once_do_it_once(

@@ -204,7 +204,8 @@ class TimeSeriesStorageBackend(StorageBackend):
         Without `keep_since` the collection's policy says what is old, by the engine's clock, of points and rollups
         alike; without a policy, nothing is. Where the policy has rollups, points go in whole windows, into their
         rollup in the same transaction, and the window of the newest point stays. A point that comes later than that
-        is stored, and counts besides the rollup; if it was in it already, it counts twice.
+        is stored, and counts besides the rollup; if it was in it already, it counts twice. A server's engine also
+        summarises windows of points that are there, for aggregates to be told from.
 
         Works in short transactions, so writers are not held up; interrupted, it has done a part and may be repeated.
         """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import repeat
 from typing import Any
@@ -16,6 +16,7 @@ import msgspec
 from polaris.storage._aggregates import too_many_rows
 from polaris.storage._aggregation import AggregationType
 from polaris.storage._limits import LIMIT_MAX
+from polaris.storage._timeseries_requests import Micros
 from polaris.storage.backends.postgresql._link import Link, Row
 from polaris.storage.backends.postgresql._parameters import Parameters
 from polaris.storage.backends.postgresql._question import Numbering, Question
@@ -58,22 +59,22 @@ class _Field(msgspec.Struct, frozen=True):
             if name in self.asked:
                 yield from (f"{extreme}({value})" for value in values)
 
-    def told(self, columns: Iterator[Column]) -> tuple[tuple[Column, Column, Column, Column], bool]:
-        """Counts, sums, least and greatest numbers, and whether digits of sums were lost that would be seen."""
+    def told(self, columns: Iterator[Column]) -> tuple[tuple[Column, Column, Column, Column], Column, bool]:
+        """Counts, sums, least and greatest numbers; sizes; and whether digits of sums were lost that would be seen."""
         counts = next(columns)
         nothing: Column = [None] * len(counts)
-        totals, is_cancelled = nothing, False
+        totals, sizes, is_cancelled = nothing, nothing, False
         if not self.asked.isdisjoint(_SUMMED):
             floats, whole = nothing, nothing
             if "f" in self.kinds:
                 floats, sizes = next(columns), next(columns)
-                is_cancelled = not self.exactly and any(map(_is_cancelled, counts, floats, sizes))
+                is_cancelled = not self.exactly and any(map(is_cancelled_in, counts, floats, sizes))
             if "i" in self.kinds:
                 whole = next(columns)
-            totals = floats if self.kinds == ("f",) and not self.exactly else list(map(_total, floats, whole))
+            totals = floats if self.kinds == ("f",) and not self.exactly else list(map(total_of_both, floats, whole))
         lows = self._extremes(columns, min) if AggregationType.MIN in self.asked else nothing
         highs = self._extremes(columns, max) if AggregationType.MAX in self.asked else nothing
-        return (counts, totals, lows, highs), is_cancelled
+        return (counts, totals, lows, highs), sizes, is_cancelled
 
     def _extremes(self, columns: Iterator[Column], extreme: Callable[[list[Any]], Any]) -> Column:
         found = [next(columns) for _ in self.kinds]
@@ -86,7 +87,14 @@ class _Field(msgspec.Struct, frozen=True):
 class NumbersScan:
     """The counts of all buckets, with what is asked of sums and extremes."""
 
-    def __init__(self, link: Link, question: Question, numbering: Numbering) -> None:
+    def __init__(
+        self,
+        link: Link,
+        question: Question,
+        numbering: Numbering,
+        stretches: Sequence[Sequence[Micros]] | None = None,
+    ) -> None:
+        """`stretches`: the parts of the range in which each series is read, instead of all of it."""
         self._link = link
         self._question = question
         self._numbering = numbering
@@ -94,14 +102,17 @@ class NumbersScan:
         self._firsts = dict(zip(question.groups[::-1], self._numbers[::-1], strict=True))
         """Of each group a series, which stands for it in SQL."""
         self._groups = {number: group for group, number in self._firsts.items()}
+        self._stretches = stretches
+        self.sizes: dict[int, dict[int, float | None]] = {}
+        """Where there are stretches: of each cell and bucket what the floats add up to without their signs."""
 
-    async def cells(self) -> dict[int, list[Counted]]:
-        """What is counted of each cell (see `RowTable`), bucket by bucket.
+    async def cells(self, of: Iterable[int] | None = None) -> dict[int, list[Counted]]:
+        """What is counted of each cell (see `RowTable`), bucket by bucket; of all fields, or of these numbers.
 
         Raises `QueryError` where there are more than 1 000 000 buckets of a group.
         """
         found: dict[int, list[Counted]] = {}
-        fields = [self._field(number) for number in range(len(self._question.fields))]
+        fields = [self._field(number) for number in (range(len(self._question.fields)) if of is None else of)]
         for first in range(0, len(fields), FIELDS_A_SCAN):
             together = fields[first : first + FIELDS_A_SCAN]
             for exactly in (False, True):
@@ -141,6 +152,7 @@ class NumbersScan:
         are_alike = all(places.count(places[0]) == len(places) for places in of_fields)
         columns: dict[str, str] = {}
         values: list[str] = []
+        ranks = self._ranks()
         for field, places in zip(fields, of_fields, strict=True):
             for kind in field.kinds:
                 of_kind = [place["fi".index(kind)] for place in places]
@@ -148,24 +160,40 @@ class NumbersScan:
                     mark = parameters.bind(of_kind[0], "int")
                 else:
                     mark = f"c.{kind}{field.number}"
-                    columns[f"{kind}{field.number}"] = parameters.bind(of_kind, "int[]")
+                    columns[f"{kind}{field.number}"] = parameters.bind([of_kind[rank] for rank in ranks], "int[]")
                 values.append(f"p.{kind}[{mark}] AS {kind}{field.number}")
+        low, high = (parameters.bind(value, "bigint") for value in question.request.micros)
         tables, condition, group = f"{question.table} p", "", "p.series" if len(question.names) > 1 else ONE_GROUP
-        if columns or (group != ONE_GROUP and not question.is_alone):
-            columns["series"] = parameters.bind(self._numbers, "bigint[]")
-            columns["g"] = parameters.bind([self._firsts[group] for group in question.groups], "bigint[]")
-            tables += f", unnest({', '.join(columns.values())}) AS c ({', '.join(columns)})"
-            condition, group = "p.series = c.series", ONE_GROUP if group == ONE_GROUP else "c.g"
+        if columns or self._stretches is not None or (group != ONE_GROUP and not question.is_alone):
+            condition = "p.series = c.series"
+            columns["series"] = parameters.bind([self._numbers[rank] for rank in ranks], "bigint[]")
+            columns["g"] = parameters.bind([self._firsts[question.groups[rank]] for rank in ranks], "bigint[]")
+            if self._stretches is not None:
+                spans = [span for spans in self._stretches for span in spans]
+                columns["low"] = parameters.bind([span[0] for span in spans], "bigint[]")
+                columns["high"] = parameters.bind([span[1] for span in spans], "bigint[]")
+                # OFFSET keeps the server from joining all points of a series with all of its stretches.
+                tables = (
+                    f"LATERAL (SELECT p.* FROM {question.table} p WHERE p.series = c.series"
+                    f" AND p.ts >= c.low AND p.ts < c.high AND p.ts >= {low} AND p.ts < {high} OFFSET 0) AS p"
+                )
+            tables = f"unnest({', '.join(columns.values())}) AS c ({', '.join(columns)}), {tables}"
+            group = ONE_GROUP if group == ONE_GROUP else "c.g"
         elif len(self._numbers) == 1:
             condition = f"p.series = {parameters.bind(self._numbers[0], 'bigint')}"
         else:
             condition = f"p.series = ANY({parameters.bind(self._numbers, 'bigint[]')})"
-        low, high = (parameters.bind(value, "bigint") for value in question.request.micros)
         source = (
             f"{_ONCE} SELECT {self._numbering.sql(parameters)} AS b, {group} AS g, {', '.join(values)}"
             f" FROM {tables} WHERE {condition} AND p.ts >= {low} AND p.ts < {high}"
         )
         return source, group
+
+    def _ranks(self) -> Sequence[int]:
+        """Of which series each line of what is joined to the points is."""
+        if self._stretches is None:
+            return range(len(self._numbers))
+        return [rank for rank, spans in enumerate(self._stretches) for _ in spans]
 
     def _take(self, rows: Sequence[Row], fields: Sequence[_Field], found: dict[int, list[Counted]]) -> list[_Field]:
         """Put what the rows tell into their cells; gives the fields of which digits were lost."""
@@ -179,8 +207,10 @@ class NumbersScan:
             next(columns)
             first = self._groups.get(key, 0) * len(self._question.fields)
             for field in fields:
-                (counts, *rest), is_cancelled = field.told(columns)
+                (counts, *rest), sizes, is_cancelled = field.told(columns)
                 cell = first + field.number
+                if self._stretches is not None:
+                    self.sizes[cell] = dict(zip(starts, sizes, strict=True))
                 entries = zip(repeat(cell), starts, counts, *rest, repeat(0))
                 if all(counts):
                     found[cell] = list(entries)
@@ -191,12 +221,12 @@ class NumbersScan:
         return list(lost.values())
 
 
-def _is_cancelled(count: int, total: float | None, size: float | None) -> bool:
+def is_cancelled_in(count: int, total: float | None, size: float | None) -> bool:
     """Whether the floats were so large for their sum that what is lost in adding them up would be seen."""
     return bool(size) and 4 * math.sqrt(count) * _EPSILON * size > _CANCELLED * abs(total)  # type: ignore[operator, arg-type] # both, or neither
 
 
-def _total(floats: Any, whole: Any) -> float | None:
+def total_of_both(floats: Any, whole: Any) -> float | None:
     """The sum of both. Integers of 64 bits have more digits than a double: they are added as they are, rounded once."""
     if whole is None:
         return None if floats is None else float(floats)

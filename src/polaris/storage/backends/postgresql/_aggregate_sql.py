@@ -20,11 +20,11 @@ from polaris.storage.backends.postgresql._aggregate_cells import (
     percentiles,
     singles,
 )
-from polaris.storage.backends.postgresql._aggregate_numbers import NumbersScan
 from polaris.storage.backends.postgresql._link import Link, Row
 from polaris.storage.backends.postgresql._parameters import Parameters
 from polaris.storage.backends.postgresql._question import NOWHERE, Numbering, Question
 from polaris.storage.backends.postgresql._series import StoredSeries
+from polaris.storage.backends.postgresql._window_reads import Summaries, counted
 from polaris.storage.backends.shared._row_table import COUNTED, Counted, RowTable
 
 T = TypeVar("T")
@@ -76,16 +76,16 @@ _EDGES = (AggregationType.FIRST, AggregationType.LAST)
 
 
 async def aggregate(
-    link: Link, table: str, series: Sequence[StoredSeries], request: AggregateRequest
+    link: Link, table: str, series: Sequence[StoredSeries], request: AggregateRequest, summaries: Summaries | None
 ) -> list[AggregatedRow]:
-    """The aggregates of every field asked for."""
+    """The aggregates of every field asked for; `summaries` are those of windows of the points, where there are any."""
     question = Question(table, series, request)
     if not question.fields or request.micros[0] >= request.micros[1]:
         return []
     numbering = await numbered(link, question)
     if numbering is None:
         return []
-    return await _Answer(link, question, numbering).rows()
+    return await _Answer(link, question, numbering, summaries).rows()
 
 
 async def numbered(link: Link, question: Question, rolled_up: Micros | None = None) -> Numbering | None:
@@ -114,15 +114,16 @@ async def numbered(link: Link, question: Question, rolled_up: Micros | None = No
 class _Answer:
     """The rows of one question, filled in statement by statement."""
 
-    def __init__(self, link: Link, question: Question, numbering: Numbering) -> None:
+    def __init__(self, link: Link, question: Question, numbering: Numbering, summaries: Summaries | None) -> None:
         self._link = link
         self._question = question
         self._numbering = numbering
+        self._summaries = summaries
         self._table = RowTable(question.request, question.names, question.fields)
         self._counted: dict[int, list[Counted]] = {}
 
     async def rows(self) -> list[AggregatedRow]:
-        self._counted = await NumbersScan(self._link, self._question, self._numbering).cells()
+        self._counted = await counted(self._link, self._question, self._numbering, self._summaries)
         await self._beside(self._make_rows)
         percents: set[int] = set()
         named: dict[str, list[int]] = {}

@@ -34,6 +34,7 @@ from polaris.storage.backends.postgresql._outbox_port import PostgresOutboxPort
 from polaris.storage.backends.postgresql._pool import ConnectionPool
 from polaris.storage.backends.postgresql._session import PostgresSession, run_on
 from polaris.storage.backends.postgresql._transaction import ATTEMPTS_MAX, PostgresTransaction
+from polaris.storage.backends.postgresql._windows import SLICE_ROWS
 from polaris.storage.backends.shared import SharedEngine
 
 T = TypeVar("T")
@@ -182,6 +183,20 @@ class PostgresEngine(SharedEngine):
             self._counts["repetitions"] += 1
             await asyncio.sleep(self._backoff.delay_s(attempt))
             attempt += 1
+
+    async def summarise(self, collection: str, now_us: int) -> None:
+        """Summarise the windows that are over by now, and those that late data went into, in short transactions."""
+
+        async def run(step: Callable[[Any], Any]) -> Any:
+            return await self.execute(Operation(lambda session: step(session.time_series), mutates=True))
+
+        if self.read_only:
+            return
+        await run(lambda series: series.raise_frontier(collection, now_us))
+        until_id = await run(lambda series: series.expand(collection))
+        if until_id is not None:
+            while await run(lambda series: series.summarise(collection, until_id, SLICE_ROWS)):
+                pass
 
     async def begin(self, how: str) -> PostgresSession:
         """A session with a transaction begun on it, to be given back. Raises errors of the store and of the driver."""

@@ -29,6 +29,11 @@ class Numbering:
         self._origin = 0 if self._fixed is None else self._fixed.start_of(request.micros[0])
 
     @property
+    def starts(self) -> Sequence[int]:
+        """Of the buckets of a calendar, in order."""
+        return self._starts
+
+    @property
     def is_one(self) -> bool:
         """Whether the range is the only bucket."""
         return self._is_one

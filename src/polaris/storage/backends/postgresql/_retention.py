@@ -5,6 +5,7 @@ from __future__ import annotations
 from polaris.storage.backends.postgresql._catalog import Partitions, partition_name
 from polaris.storage.backends.postgresql._driver import driver_errors
 from polaris.storage.backends.postgresql._link import Link
+from polaris.storage.backends.postgresql._marks import mark_all
 
 DROP_WAIT_MS = 200
 """How long a partition's end may hold up those who come after it in the queue for its table; then rows are deleted."""
@@ -20,8 +21,10 @@ class Retention:
     async def apply(self, since_us: int, rows_max: int) -> int:
         """Remove a partition that is old as a whole, or up to `rows_max` old rows; gives how many rows went.
 
-        The newest point of every series stays: a partition with one of them is emptied of the others.
+        For a policy without rollups, so there are no summaries; but another policy may just be coming. The newest point
+        of every series stays: a partition with one of them is emptied of the others.
         """
+        await mark_all(self._link, self._home.number, since_us)
         if not self._link.is_serializable:  # what has come after its snapshot must not be dropped unseen
             for start_us, end_us in await self._old_partitions(since_us):
                 dropped = await self._drop_partition(start_us, end_us)

@@ -11,11 +11,11 @@ from polaris.storage._rollup_cells import Reading, Rollup, SeriesContent, aggreg
 from polaris.storage._rollup_summaries import total_of
 from polaris.storage._timeseries_requests import AggregateRequest
 from polaris.storage._turns import in_turns
-from polaris.storage.backends.postgresql._aggregate_numbers import NumbersScan
 from polaris.storage.backends.postgresql._aggregate_sql import numbered
 from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._question import Numbering, Question
 from polaris.storage.backends.postgresql._series import StoredSeries
+from polaris.storage.backends.postgresql._window_reads import Summaries, counted
 from polaris.storage.backends.shared._row_table import COUNTED, Counted, RowTable
 
 
@@ -25,6 +25,7 @@ async def aggregate_with_rollups(
     series: Sequence[StoredSeries],
     request: AggregateRequest,
     rollups: Mapping[int, list[Rollup]],
+    summaries: Summaries | None,
 ) -> list[AggregatedRow]:
     """The aggregates of a range with rollups in it.
 
@@ -33,7 +34,7 @@ async def aggregate_with_rollups(
     """
     question = Question(table, series, request)
     if COUNTED.issuperset(name for field in question.fields for name in request.of(field)):
-        return await _counted(link, question, rollups)
+        return await _counted(link, question, rollups, summaries)
     wanted = None if request.fields is None else frozenset(request.fields)
     layouts = {one.number: one.layout for one in series}
     readings: dict[int, list[Reading]] = {one.number: [] for one in series}
@@ -52,13 +53,15 @@ async def aggregate_with_rollups(
     return await asyncio.to_thread(aggregate_united, request, content)
 
 
-async def _counted(link: Link, question: Question, rollups: Mapping[int, list[Rollup]]) -> list[AggregatedRow]:
+async def _counted(
+    link: Link, question: Question, rollups: Mapping[int, list[Rollup]], summaries: Summaries | None
+) -> list[AggregatedRow]:
     """What both tell of counts, sums and extremes, cell by cell."""
     known = [rollup for of_series in rollups.values() for rollup in of_series]
     extent = min(one.start_us for one in known), max(one.start_us + one.width_us for one in known)
     numbering = await numbered(link, question, extent)
     assert numbering is not None  # noqa: S101 # there are rollups
-    cells = await NumbersScan(link, question, numbering).cells()
+    cells = await counted(link, question, numbering, summaries)
     return await asyncio.to_thread(_united, question, numbering, cells, rollups)
 
 

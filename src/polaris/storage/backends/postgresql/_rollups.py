@@ -16,6 +16,7 @@ from polaris.storage._timeseries_requests import Micros
 from polaris.storage._turns import in_turns
 from polaris.storage.backends.postgresql._catalog import Partitions
 from polaris.storage.backends.postgresql._link import Link
+from polaris.storage.backends.postgresql._marks import mark_spans
 from polaris.storage.backends.postgresql._series import SeriesRegistry
 
 RollupKey = tuple[int, int, int, str]
@@ -114,6 +115,11 @@ class PostgresRollups:
                 readings.setdefault(key, []).append((row[1], value))
         summaries = [(key, summarise(known, sketched=True)) async for key, known in in_turns(readings.items())]
         await self._add(summaries)
+        spans: dict[int, list[int]] = {}
+        for row in rows:
+            spans.setdefault(row[0], []).append(floor(row[1], width_us))
+        marks = [(series, (min(starts), max(starts) + width_us)) for series, starts in spans.items()]
+        await mark_spans(self._link, self._home.number, marks)
         return len(rows)
 
     async def thin(self, since_us: int, into_us: int | None, rows_max: int) -> int:

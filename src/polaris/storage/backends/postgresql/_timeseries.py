@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from polaris.storage._aggregation import AggregatedRow
 from polaris.storage._points import TimeSeriesPoint
 from polaris.storage._ranges import to_micros
-from polaris.storage._rollups import RetentionPolicy
+from polaris.storage._rollups import ALL_TIME, RetentionPolicy
 from polaris.storage._series_limits import SeriesLimits
 from polaris.storage._tag_filter import ALL_SERIES, TagFilter
 from polaris.storage._timeseries_requests import AggregateRequest, Micros, PointQuery, SeriesKey
@@ -18,6 +18,7 @@ from polaris.storage.backends.postgresql._driver import driver_errors
 from polaris.storage.backends.postgresql._errors import STALE, RepeatError, sqlstate
 from polaris.storage.backends.postgresql._layout import Content, Slot, plain, slots_of
 from polaris.storage.backends.postgresql._link import SCAN, SNAPSHOT, Link
+from polaris.storage.backends.postgresql._marks import mark_spans
 from polaris.storage.backends.postgresql._memory import Lessons
 from polaris.storage.backends.postgresql._point_reads import read_latest, read_points
 from polaris.storage.backends.postgresql._point_writes import Rows, put_points
@@ -26,6 +27,7 @@ from polaris.storage.backends.postgresql._rollup_reads import aggregate_with_rol
 from polaris.storage.backends.postgresql._rollups import PostgresRollups
 from polaris.storage.backends.postgresql._series import SeriesRegistry
 from polaris.storage.backends.postgresql._series_sql import canonical
+from polaris.storage.backends.postgresql._windows import PostgresWindows
 
 _FIND_LATEST = (
     "INSERT INTO ts_latest (series, ts) SELECT n.series, newest.ts FROM unnest($1::bigint[]) AS n (series)"
@@ -72,7 +74,7 @@ class PostgresTimeSeries:
             else:
                 found.append((series.number, content))
         if not needs:
-            await put_points(self._link, home.table, _rows(found, times))
+            await put_points(self._link, home, _rows(found, times))
             return
         async with self._link.atomic():
             made = await self._registry.require(collection, home.number, needs)
@@ -83,7 +85,7 @@ class PostgresTimeSeries:
                     content = series.layout.content(point.fields) or series.layout.content(plain(point.fields))
                     assert content is not None  # noqa: S101 # the registry gave every value a place
                     found[place] = (series.number, content)
-            await put_points(self._link, home.table, _rows(found, times))
+            await put_points(self._link, home, _rows(found, times))
 
     async def query(self, collection: str, query: PointQuery) -> list[TimeSeriesPoint]:
         async with self._link.atomic(SNAPSHOT):
@@ -108,9 +110,10 @@ class PostgresTimeSeries:
             chosen = await self._registry.chosen(home.number, request.tags)
             fields = None if request.fields is None else frozenset(request.fields)
             rollups = await self._rollups(home).within([one.number for one in chosen], request.micros, fields)
+            summaries = await self._windows(home).summaries()
             if rollups:
-                return await aggregate_with_rollups(self._link, home.table, chosen, request, rollups)
-            return await aggregate(self._link, home.table, chosen, request)
+                return await aggregate_with_rollups(self._link, home.table, chosen, request, rollups, summaries)
+            return await aggregate(self._link, home.table, chosen, request, summaries)
 
     async def delete_range(self, collection: str, micros: Micros, tags: TagFilter) -> int:
         async with self._link.atomic():
@@ -126,6 +129,7 @@ class PostgresTimeSeries:
                 *micros,
             )
             if deleted:
+                await mark_spans(self._link, home.number, [(number, micros) for number in numbers])
                 await self._find_latest_anew(home.table, numbers, micros)
             return deleted
 
@@ -158,7 +162,8 @@ class PostgresTimeSeries:
                 rows_max,
             )
             if gone >= rows_max:
-                await self._find_latest_anew(home.table, numbers, (-(2**62), 2**62))
+                await mark_spans(self._link, home.number, [(number, ALL_TIME) for number in numbers])
+                await self._find_latest_anew(home.table, numbers, ALL_TIME)
                 return 0, False
             await self._registry.delete(home.number, numbers)
             self._catalog.memory.clear()
@@ -185,7 +190,24 @@ class PostgresTimeSeries:
 
     async def set_policy(self, collection: str, policy: RetentionPolicy) -> None:
         home = await self._catalog.require_series_home(collection, ())
-        await self._rollups(home).set_policy(policy)
+        async with self._link.atomic():
+            await self._rollups(home).set_policy(policy)
+            await self._windows(home).reset(policy.window_us)
+
+    async def raise_frontier(self, collection: str, now_us: int) -> bool:
+        async with self._link.atomic():
+            home = await self._home(collection)
+            return home is not None and await self._windows(home).raise_frontier(now_us)
+
+    async def expand(self, collection: str) -> int | None:
+        async with self._link.atomic():
+            home = await self._home(collection)
+            return None if home is None else await self._windows(home).expand()
+
+    async def summarise(self, collection: str, until_id: int, rows_max: int) -> int:
+        async with self._link.atomic():
+            home = await self._home(collection)
+            return 0 if home is None else await self._windows(home).summarise(until_id, rows_max)
 
     async def policy(self, collection: str) -> RetentionPolicy | None:
         home = await self._home(collection)
@@ -193,6 +215,9 @@ class PostgresTimeSeries:
 
     def _rollups(self, home: Partitions) -> PostgresRollups:
         return PostgresRollups(self._link, home, self._registry)
+
+    def _windows(self, home: Partitions) -> PostgresWindows:
+        return PostgresWindows(self._link, home, self._registry)
 
     async def list_series(
         self, collection: str, tags: TagFilter, limit: int, after: SeriesKey | None

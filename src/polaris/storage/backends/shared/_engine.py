@@ -52,6 +52,9 @@ class SharedEngine(StorageEngine):
     async def execute(self, operation: Operation[T]) -> T:
         """Run one operation in a transaction of its own."""
 
+    async def summarise(self, collection: str, now_us: int) -> None:
+        """Make summaries of the points of a collection, where the engine has any and does not do so by itself."""
+
 
 class RecordingEngine(SharedEngine):
     """An engine of this process: its transactions are recorded, rehearsed and applied at once."""

@@ -1,0 +1,211 @@
+"""Summaries of windows on PostgreSQL: whatever happens to the points, aggregates are those of the points alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.conformance.conftest import QuickPostgres, schema_numbers
+from tests.conformance.test_store_postgresql_equals_memory import MovedClock
+from tests.postgres_servers import VERSIONS
+
+from polaris.storage import AggregationType, FieldValue, PolarisDataStore, TimeRange, TimeSeriesPoint
+from polaris.storage._operation import Operation
+from polaris.storage._ranges import to_micros
+from polaris.storage._rollups import RetentionPolicy, RollupPolicy
+from polaris.storage.backends.postgresql import _point_writes, _window_reads, _window_sql, _windows
+from polaris.storage.backends.postgresql._link import READ_COMMITTED, SERIALIZABLE
+from polaris.storage.backends.postgresql._marks import mark_all
+
+T0 = datetime(2030, 1, 1, tzinfo=UTC)
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+POLICY = RetentionPolicy(None, [RollupPolicy(10 * SECOND)])
+NAMES = [*AggregationType, "p37.5"]
+VALUES: list[FieldValue] = [None, True, "text", 0, 3, -7, 2.5, 1e9 + 0.25, 2**62, 1e-9, 1e15 + 0.5, -1e15, 1e16, -1e16]
+Stores = tuple[PolarisDataStore, PolarisDataStore]
+
+
+@pytest.fixture(params=VERSIONS)
+async def stores(request: pytest.FixtureRequest, quick_postgres: QuickPostgres) -> AsyncIterator[Stores]:
+    clock = MovedClock()
+    dsn = quick_postgres(request.param).dsn
+    schema = f"test_{next(schema_numbers)}"
+    server = PolarisDataStore.postgresql(dsn, schema=schema, clock=clock, partition_hours=1, pool_max=2)
+    async with PolarisDataStore.memory(clock=clock) as memory, server:
+        yield memory, server
+
+
+@pytest.fixture
+async def server(quick_postgres: QuickPostgres) -> AsyncIterator[PolarisDataStore]:
+    dsn, schema = quick_postgres(15).dsn, f"test_{next(schema_numbers)}"
+    async with PolarisDataStore.postgresql(dsn, schema=schema, clock=MovedClock(), pool_max=2) as store:
+        yield store
+
+
+def move(store: PolarisDataStore, to: datetime) -> None:
+    store.engines[0].clock.time = to  # type: ignore[attr-defined] # the clock of this test
+
+
+async def ask(store: PolarisDataStore, sql: str, *values: Any) -> Any:
+    """What is in the tables."""
+    async with store.engines[0]._pool.link() as link:  # type: ignore[attr-defined] # of its engine
+        return await link.value(sql, *values)
+
+
+async def summarise_in_part(store: PolarisDataStore, now: datetime, slices: int) -> None:
+    """As much of the upkeep as is done when it is ended early."""
+
+    async def run(step: Any) -> Any:
+        return await store.engines[0].execute(  # type: ignore[attr-defined] # of its engine
+            Operation(lambda session: step(session.time_series), mutates=True)
+        )
+
+    await run(lambda series: series.raise_frontier("m", to_micros(now)))
+    if slices:
+        until = await run(lambda series: series.expand("m"))
+        for _ in range(slices if until is not None else 0):
+            await run(lambda series: series.summarise("m", until, 24))
+
+
+def drawn(chance: random.Random, count: int) -> list[TimeSeriesPoint]:
+    points = []
+    for _ in range(count):
+        tags = {"host": chance.choice("abc")} | ({"zone": "z"} if chance.random() < 0.3 else {})
+        fields = {name: chance.choice(VALUES) for name in chance.sample(["u", "v", "w"], chance.randint(1, 3))}
+        points.append(TimeSeriesPoint(T0 + chance.randint(-900, 900) * SECOND, tags, fields))
+    return points
+
+
+async def step(chance: random.Random, stores: Stores) -> None:
+    """Something happens to both stores; upkeep only to the one that has any."""
+    kind = chance.choice(["store", "few", "unit", "delete", "delete series", "summarise", "in part", "in part"])
+    start = T0 + chance.randint(-900, 900) * SECOND
+    tags = chance.choice([None, {"host": "a"}, {"host": {"$ne": "b"}}])
+    now = T0 + chance.randint(0, 1_600) * SECOND
+    size, slices = chance.choice([1, 8, 20, 30]), chance.randint(0, 3)
+    points = drawn(chance, size if kind == "few" else 150)
+    for store in stores:
+        if kind in ("store", "few"):
+            await store.time_series.store_many("m", points)
+        elif kind == "unit":
+            async with store.unit_of_work() as unit:
+                await unit.time_series.latest("m")
+                await unit.time_series.store_many("m", points[:20])
+                await unit.commit()
+        elif kind == "delete":
+            await store.time_series.delete_range("m", TimeRange(start, start + 333 * SECOND), tags)
+        elif kind == "delete series":
+            await store.time_series.delete_series("m", {"host": "c", "zone": {"$exists": True}})
+        elif kind == "summarise":
+            move(store, now)
+            await store.time_series.apply_retention("m")
+    if kind == "in part":
+        await summarise_in_part(stores[1], now, slices)
+
+
+async def compare(chance: random.Random, stores: Stores, names: list[str]) -> None:
+    start = T0 + chance.randint(-950, 100) * SECOND
+    span = chance.choice([TimeRange.all(), TimeRange(start, start + chance.randint(1, 1_800) * SECOND)])
+    asked: dict[str, Any] = {
+        "group_by": chance.choice([None, "zone", "host", ["host", "zone"]]),
+        "bucket": chance.choice([None, 20 * SECOND, 47 * SECOND, MINUTE, HOUR, "day"]),
+        "tags": chance.choice([None, None, {"host": "a"}, {"host": {"$ne": "a"}}]),
+        "fields": chance.choice([None, ["v"], ["v", "unknown", "u"]]),
+    }
+    if span == TimeRange.all() and asked["bucket"] != "day":
+        asked["bucket"] = None
+    expected, found = [await store.time_series.aggregate_many("m", span, names, **asked) for store in stores]
+    assert [(one.timestamp, one.field, one.count, one.tags) for one in found] == [
+        (one.timestamp, one.field, one.count, one.tags) for one in expected
+    ], asked
+    for one, other in zip(found, expected, strict=True):
+        assert not one.approximate
+        for name in names:
+            assert is_close(one.values[name], other.values[name], name), (name, asked, one, other)
+
+
+def is_close(one: Any, other: Any, name: str) -> bool:
+    # Rises are added up as doubles, and some of these fall from 1e16 on.
+    most = 8.0 if name in (AggregationType.RATE, AggregationType.INCREASE) else 1e-9
+    return bool(one is other or (None not in (one, other) and one == pytest.approx(other, rel=1e-9, abs=most)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_is_written_deleted_and_summarised_both_tell_the_same(
+    stores: Stores, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_point_writes, "COPY_FROM", 30)
+    monkeypatch.setattr(_window_reads, "WINDOWS_MIN", 1)
+    monkeypatch.setattr(_window_reads, "ROWS_A_TURN", 20)
+    monkeypatch.setattr(_window_reads, "BUCKET_WINDOWS_MIN", 2)
+    monkeypatch.setattr(_window_sql, "SLOTS_A_STATEMENT", 2)
+    monkeypatch.setattr(_windows, "SLOTS_A_STATEMENT", 2)
+    chance = random.Random(seed)
+    for store in stores:
+        await store.time_series.set_retention("m", POLICY)
+        await store.time_series.store_many("m", drawn(random.Random(99), 300))
+    await summarise_in_part(stores[1], T0 + 800 * SECOND, 4)
+    used = 0
+    for _ in range(9):
+        await step(chance, stores)
+        used += int(await ask(stores[1], "SELECT count(*) > 0 FROM ts_windows"))
+        await compare(chance, stores, ["avg", "min", "count"])
+        await compare(chance, stores, [chance.choice(NAMES), "max"])
+        await compare(chance, stores, [chance.choice(NAMES), "sum"])
+    assert used > 3
+    await stores[1].time_series.apply_retention("m")
+    assert await ask(stores[1], "SELECT count(*) FROM ts_marks WHERE collection = 1") == 0
+
+
+@pytest.mark.parametrize("how", [READ_COMMITTED, SERIALIZABLE])
+async def test_retention_that_has_not_heard_of_windows_marks_those_that_there_are(
+    server: PolarisDataStore, how: str
+) -> None:
+    await server.time_series.set_retention("m", POLICY)
+    points = [TimeSeriesPoint(at, {}, {"v": 1}) for at in (T0, T0 + HOUR)]
+    await server.time_series.store_many("m", points)
+    move(server, T0 + 2 * HOUR)
+    await server.time_series.apply_retention("m")
+    async with server.engines[0]._pool.link() as link:  # type: ignore[attr-defined] # of its engine
+        number = await link.value("SELECT id FROM ts_collections")
+        for until, marked_until in ((T0 + MINUTE, T0 + MINUTE), (T0 + 9 * HOUR, T0 + HOUR)):
+            async with link.atomic(how):
+                await mark_all(link, number, to_micros(until))
+                assert await link.value("SELECT max(end_us) FROM ts_marks") == to_micros(marked_until)
+
+
+async def test_points_that_are_in_time_are_not_marked_and_late_ones_are_with_their_windows(
+    server: PolarisDataStore,
+) -> None:
+    await server.time_series.set_retention("m", POLICY)
+    await server.time_series.store_many("m", [TimeSeriesPoint(T0 + HOUR, {}, {"v": 1})])
+    move(server, T0 + 2 * HOUR)
+    await server.time_series.apply_retention("m")
+    for count in (1, 3, 8, 300):
+        new = [TimeSeriesPoint(T0 + HOUR + n * SECOND, {}, {"v": count}) for n in range(count)]
+        await server.time_series.store_many("m", new)
+    assert await ask(server, "SELECT count(*) FROM ts_marks") == 0
+    await server.time_series.store_many("m", [TimeSeriesPoint(T0 + n * SECOND, {}, {"v": 2}) for n in (3, 4, 95)])
+    await server.time_series.store_time_series("m", T0 + 33 * SECOND, {}, {"v": 2})
+    marks = await ask(server, "SELECT array_agg(start_us ORDER BY start_us) FROM ts_marks")
+    assert marks == [to_micros(T0 + n * SECOND) for n in (0, 30, 90)]
+
+
+async def test_a_frontier_waits_for_a_unit_of_work_that_wrote_and_is_raised_later(
+    server: PolarisDataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_windows, "RAISE_WAIT_MS", 10)
+    await server.time_series.set_retention("m", POLICY)
+    await server.time_series.store_many("m", drawn(random.Random(1), 50))
+    move(server, T0 + 2 * HOUR)
+    async with server.unit_of_work() as unit:
+        await unit.time_series.store_time_series("m", T0, {"host": "a"}, {"v": 5})
+        await unit.time_series.latest("m")
+        await server.time_series.apply_retention("m")
+        assert await ask(server, "SELECT count(*) FROM ts_windows") == 0
+        await unit.commit()
+    await server.time_series.apply_retention("m")
+    assert await ask(server, "SELECT count(*) FROM ts_windows") > 0
