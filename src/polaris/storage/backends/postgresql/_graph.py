@@ -9,7 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-from polaris.storage._filter import Filter, Path
+from polaris.storage._documents import ID_KEY
+from polaris.storage._filter import EVERYTHING, Every, Filter, Path
 from polaris.storage._graph_values import EdgeKey, GraphEdge, GraphNode
 from polaris.storage._graph_view import GraphView
 from polaris.storage._graph_walk import Walk, Weighed, drive_awaiting
@@ -21,6 +22,10 @@ from polaris.storage.backends.postgresql._json import searchable
 from polaris.storage.backends.postgresql._link import SNAPSHOT, Link, Row
 
 T = TypeVar("T")
+
+PROBED_LIMIT_MAX = 1_000
+PROBED_FOR_ONE = 16
+"""Nodes that are looked at in order for each that is wanted, before all are looked at."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -71,11 +76,24 @@ class PostgresGraph:
 
     async def _page(self, columns: str, term: Filter, after: str | None, limit: int) -> list[Row]:
         where = Where(term, root=NODE)
-        condition = where.sql if after is None else f"{where.sql} AND n.id > {where.bind(after, 'text')}"
-        return await self._link.rows(
-            f"SELECT {columns} FROM graph_nodes n WHERE {condition} ORDER BY n.id LIMIT {where.bind(limit, 'bigint')}",  # noqa: S608
-            *where.parameters,
+        behind = "TRUE" if after is None else f"n.id > {where.bind(after, 'text')}"
+        most = where.bind(limit, "bigint")
+        page = f"SELECT {columns} FROM graph_nodes n WHERE {where.sql} AND {behind} ORDER BY n.id LIMIT {most}"  # noqa: S608
+        if term == EVERYTHING or _names_ids(term) or not 0 < limit <= PROBED_LIMIT_MAX:
+            return await self._link.rows(page, *where.parameters)
+        # The server cannot know how many nodes match, and would look at all of them for the first few. So it looks at
+        # some in order first, and at all only if too few of these match; whatever it does, it is one statement.
+        probed = PROBED_FOR_ONE * limit
+        sql = (
+            f"WITH found AS MATERIALIZED (SELECT {columns} FROM (SELECT n.id, n.properties, n.exact FROM graph_nodes n"  # noqa: S608
+            f" WHERE {behind} ORDER BY n.id LIMIT {probed}) AS n WHERE {where.sql} ORDER BY n.id LIMIT {most}),"
+            f" known AS MATERIALIZED (SELECT CASE WHEN (SELECT count(*) FROM found) = {most} THEN TRUE"
+            f" ELSE (SELECT count(*) FROM (SELECT FROM graph_nodes n WHERE {behind} LIMIT {probed}) AS seen)"
+            f" < {probed} END AS enough)"
+            " SELECT * FROM found WHERE (SELECT enough FROM known)"
+            f" UNION ALL SELECT * FROM ({page}) AS rest WHERE NOT (SELECT enough FROM known) ORDER BY 1"
         )
+        return await self._link.rows(sql, *where.parameters)
 
     async def count_nodes(self, term: Filter) -> int:
         where = Where(term, root=NODE)
@@ -213,6 +231,13 @@ class PostgresGraph:
 
     def pause(self) -> None:
         """Nothing: whoever drives a walk lets others have their turn."""
+
+
+def _names_ids(term: Filter) -> bool:
+    """Whether the filter can be answered by the key of the nodes."""
+    if isinstance(term, Every):
+        return any(_names_ids(part) for part in term.terms)
+    return getattr(term, "path", None) == (ID_KEY,)
 
 
 def _seen(view: GraphView) -> Where:
