@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,6 +47,7 @@ RECORD_BYTES_MAX = 65_536
 FRAGMENTS_OPEN_MAX = 256
 """Traces that may still grow, held in memory; what comes for an older one is read back from the store first."""
 FRAGMENTS_SHOWN_MAX = 32
+NO_ACTION = {"actions": {"$size": 0}}
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 
@@ -53,8 +55,9 @@ class Recollection:
     """Takes spans and log records as they come, in any thread, and stores them once a second.
 
     At most `traces_max` traces of at most 200 spans and `logs_max` log records are kept, for so many days; the oldest
-    go first. What finds the waiting room full while the store is away is dropped and counted. Its own log lines are not
-    kept, so that trouble with the store does not feed itself.
+    go first, but half of the room is for traces with actions: what fails again and again does not push them out. What
+    finds the waiting room full while the store is away is dropped and counted. Its own log lines are not kept, so that
+    trouble with the store does not feed itself.
     """
 
     def __init__(
@@ -197,14 +200,21 @@ class Recollection:
         """Delete the oldest of what is too much."""
         for collection, order, most in ((TRACES, "start_us", self._traces_max), (LOGS, "_id", self._logs_max)):
             excess = await self._documents.count(collection) - most
-            if excess <= 0:
-                continue
-            oldest = await self._documents.find_documents(
-                collection, {}, min(excess, 10_000), sort=order, fields=[order]
-            )
-            ids = [document["_id"] for document in oldest]
-            for begin in range(0, len(ids), 1_000):
-                await self._documents.delete_documents(collection, {"_id": {"$in": ids[begin : begin + 1_000]}})
+            if excess > 0 and collection == TRACES:
+                others = await self._documents.count(TRACES, NO_ACTION) - most // 2
+                excess -= await self._drop_oldest(TRACES, order, min(excess, others), NO_ACTION)
+            await self._drop_oldest(collection, order, excess)
+
+    async def _drop_oldest(
+        self, collection: str, order: str, count: int, among: Mapping[str, Any] = MappingProxyType({})
+    ) -> int:
+        if count <= 0:
+            return 0
+        oldest = await self._documents.find_documents(collection, among, min(count, 10_000), sort=order, fields=[order])
+        ids = [document["_id"] for document in oldest]
+        for begin in range(0, len(ids), 1_000):
+            await self._documents.delete_documents(collection, {"_id": {"$in": ids[begin : begin + 1_000]}})
+        return len(ids)
 
     async def traces(
         self, wanted: TraceFilter, *, limit: int, before: TraceKey | None

@@ -44,19 +44,20 @@ class Kept:
         self.recorder = SpanRecorder("test", 0.0, [self.recollection.put])
         self.recorder.tracer()
 
-    def tell(self, number: int, *, spans: int = 1, first: int = 0, correlation_id: str = "c") -> str:
+    def tell(self, number: int, *, spans: int = 1, first: int = 0, correlation_id: str = "c", **values: str) -> str:
         position = trace_of(f"event-{number}")
         for one in range(first, first + spans):
             at_ns = (number * 1_000 + one) * 1_000
             here = msgspec.structs.replace(position, span_id=f"{one + 1:016x}")
             self.recorder.tell(
-                conventions.COLLECT,
+                conventions.DECIDE if "action_id" in values else conventions.COLLECT,
                 here,
                 None,
                 start_ns=at_ns,
                 end_ns=at_ns + 500,
                 system_id=f"s-{number}",
                 correlation_id=correlation_id,
+                **values,
             )
         return position.trace_id
 
@@ -173,6 +174,28 @@ def test_log_records_are_found_by_correlation_trace_and_level_and_their_own_are_
         assert later == everything[:2]
         assert await kept.recollection.logs(LogFilter(after=begins), limit=10, before=last) == everything[1:2]
         assert await kept.recollection.logs(LogFilter(after=last), limit=10, before=None) == []
+
+    run_virtual(scenario())
+
+
+def test_what_fails_again_and_again_does_not_push_out_the_traces_of_actions() -> None:
+    async def scenario() -> None:
+        kept = Kept(traces_max=10)
+        await kept.store.connect()
+        acted = [kept.tell(number, action_id=f"a-{number}") for number in range(4)]
+        for number in range(4, 40):
+            kept.tell(number)
+        await kept.recollection.flush()
+        await kept.recollection.prune()
+        left = [one.trace_id for _, one in await kept.recollection.traces(TraceFilter(), limit=50, before=None)]
+        assert (len(left), left[-4:]) == (10, acted[::-1])
+        # Without others all of the room is for actions, of which the oldest go too.
+        for number in range(40, 60):
+            kept.tell(number, action_id=f"a-{number}")
+        await kept.recollection.flush()
+        await kept.recollection.prune()
+        left = [one.actions for _, one in await kept.recollection.traces(TraceFilter(), limit=50, before=None)]
+        assert left == [(f"a-{number}",) for number in range(59, 49, -1)]
 
     run_virtual(scenario())
 

@@ -15,6 +15,7 @@ from polaris.runtime._connection import Connection
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._sampling import Sampling, SystemSampler
 from polaris.runtime._settings import SystemSettings
+from polaris.runtime._traces import Traces
 from polaris.testing import run_virtual, running_clock
 
 
@@ -41,6 +42,7 @@ class Bench:
         self.metrics = MetricsCollector()
         self.connector = connector
         self.buffer_max = settings.pop("buffer_max", 10)
+        traces = settings.pop("traces", None)
         self.connection = Connection(connector, StructuredLogger("test"))
         self.sampler = SystemSampler(
             self.connection,
@@ -51,6 +53,7 @@ class Bench:
             StructuredLogger("test"),
             buffer_max=self.buffer_max,
             source="test",
+            traces=traces,
             clock=self.clock,
         )
 
@@ -232,5 +235,37 @@ def test_a_sample_that_the_bus_refuses_for_good_is_counted_and_does_not_block_th
             await bench.clock.sleep(2)
         assert bench.bus.attempts == bench.connector.samples
         assert [event.system_state.value("load") for event in bench.bus.published] == [4.0, 5.0]
+
+    run_virtual(scenario())
+
+
+class NotedFailures(Traces):
+    """Remembers what it is told of failures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[str] = []
+
+    def failed(self, spec: object, of: str, error: Exception, began_ns: int, **values: str | None) -> None:
+        self.failures.append(str(error))
+
+
+def test_of_a_system_that_fails_all_the_time_the_first_failure_and_one_a_minute_become_a_trace() -> None:
+    async def scenario() -> None:
+        traces = NotedFailures()
+        connector = ScriptedConnector()
+        bench = Bench(connector, interval_s=1.0, traces=traces)
+        connector.unreachable = True
+        async with bench.running():
+            for minutes in range(1, 4):
+                await bench.clock.sleep(59.5)
+                assert len(traces.failures) == minutes
+                await bench.clock.sleep(0.5)
+            connector.unreachable = False
+            await bench.clock.sleep(2.5)
+            known = len(traces.failures)
+            connector.unreachable = True
+            await bench.clock.sleep(2.0)
+            assert len(traces.failures) == known + 1
 
     run_virtual(scenario())
