@@ -65,7 +65,8 @@ class WorkerRule:
             self.asked_for, self.low_since = action.action_id, None
             self.quiet_until = state.timestamp + self.answer  # should the result never come
             print(f"p95 {state.value(P95):.3f} s with {state.value(WORKERS)} workers: {wanted}", flush=True)
-            await self.bus.publish(adaptation_topic(self.system_id), AdaptationEvent(action=action))
+            asked = AdaptationEvent(action=action, source="controller")
+            await self.bus.publish(adaptation_topic(self.system_id), asked)
 
     async def on_result(self, event: ExecutionResultEvent) -> None:
         result = event.result
