@@ -64,18 +64,27 @@ class Outbound:
     async def publish_coalesced(self, topic: str, event: PolarisEvent, timeout_s: float) -> Receipt:
         check_topic(topic)
         entry = self._entry(type(event))
-        book, payload, numbers = self._books[entry.kind], b"", None
+        book, payload = self._books[entry.kind], b""
+        number: str | None = None
         trace = current_trace()
         book.enter()
         try:
-            (payload,), numbers = self._encode(topic, [event])
+            if entry.kind is _TELEMETRY:
+                number = self._numbering.next(topic, event.event_id)
+            payload = self._codec.encode(
+                event,
+                correlation_id=event.correlation_id or current_correlation_id() or new_correlation_id(),
+                traceparent=None if trace is None else trace.traceparent,
+                tracestate=None if trace is None else trace.tracestate,
+                sequence=number,
+            )
             if trace is not None:
                 self._traces[id(payload)] = trace
             receipt = await self._coalescer.publish(topic, event, payload, timeout_s, kind=entry.kind)
         except BaseException as error:  # boundary: noted, then raised again
             book.drop(reason_of(error))
-            if numbers is not None:
-                self._not_confirmed(topic, [event], numbers)
+            if number is not None:
+                self._numbering.not_confirmed(topic, event.event_id, number)
             raise
         finally:
             if trace is not None:
@@ -206,6 +215,8 @@ class Outbound:
 
     def _kind(self, events: Sequence[PolarisEvent]) -> EventKind:
         """That of a message: one control event makes it precious."""
+        if len(events) == 1:
+            return self._entry(type(events[0])).kind
         kinds = {self._entry(event_class).kind for event_class in set(map(type, events))}
         return _TELEMETRY if kinds == {_TELEMETRY} else EventKind.CONTROL
 

@@ -75,6 +75,8 @@ class Publisher:
         self.retried = 0
         lanes = broker.lanes.values() if isinstance(broker, LanedMessageBroker) else [broker]
         self._lines = {id(lane): Line(lane, clock) for lane in lanes}
+        self.prompt = any(line.offer is not None for line in self._lines.values())
+        """Some line may take what needs no confirmation at once."""
         listen_weakly(broker, self._state_changed)
 
     def guarantee(self, topic: str) -> DeliveryClass:

@@ -49,17 +49,22 @@ class SingleEvents:
         self._number = numbering.next
         self._numbering = numbering
         self._send = chain.bind_outward(self._send_event)
+        self._send_later = chain.bind(self._send_waiting)
+        self._prompt = publisher.prompt
         self._marks = codec.wire_format is not WireFormat.JSON
         # Of the topics that were found legal.
         self._guarantees: dict[str, DeliveryClass] = {}
-        self._entries: dict[type[PolarisEvent], EventType] = {}
+        # Of the classes that were published: what they are, whose account they are in, and whether they are numbered.
+        self._known: dict[type[PolarisEvent], tuple[EventType, PublishBook, bool]] = {}
 
     def entry(self, event_class: type[PolarisEvent]) -> EventType:
         """What the class is registered as. Raises as `EventCodec.require` does."""
-        found = self._entries.get(event_class)
-        if found is None:
-            found = self._entries[event_class] = self._codec.require(event_class)
-        return found
+        return (self._known.get(event_class) or self._meet(event_class))[0]
+
+    def _meet(self, event_class: type[PolarisEvent]) -> tuple[EventType, PublishBook, bool]:
+        entry = self._codec.require(event_class)
+        known = self._known[event_class] = entry, self._books[entry.kind], entry.kind is _TELEMETRY
+        return known
 
     def publish(
         self,
@@ -73,9 +78,10 @@ class SingleEvents:
         guarantee = self._guarantees.get(topic) if type(topic) is str else None
         if guarantee is None:
             guarantee = self._guarantee(topic)
-        entry = self._entries.get(type(event)) or self.entry(type(event))
-        kind, number = entry.kind, None
-        book = self._books[kind]
+        if delivery is None:
+            delivery = guarantee
+        entry, book, numbered = self._known.get(type(event)) or self._meet(type(event))
+        number = None
         book.published += 1
         # Written out: a context manager costs more than all that is in it.
         try:
@@ -86,13 +92,16 @@ class SingleEvents:
                 dict(headers) if headers else {},
                 event.correlation_id or correlation_variable.get(),
                 entry.name,
-                delivery=guarantee if delivery is None else delivery,
+                delivery=delivery,
                 trace=trace_variable.get(),
                 timeout_s=timeout_s,
             )
-            if kind is _TELEMETRY:
+            if numbered:
                 number = context.sequence = self._number(topic, event.event_id)
-            sent = self._send(context)
+            if self._prompt and delivery is _AT_MOST_ONCE:
+                sent = self._send(context)
+            else:
+                sent = self._send_later(context)
             if not isinstance(sent, Receipt):
                 return self._finish(topic, event, book, number, context, sent)
         except BaseException as error:  # boundary: noted, then raised again
@@ -156,18 +165,16 @@ class SingleEvents:
             context.headers[CONTENT_TYPE_HEADER] = content_type
 
     def _send_event(self, context: MessageContext) -> Receipt | Awaitable[Receipt]:
-        message, delivery = self.message(context), context.delivery or _AT_MOST_ONCE
-        if delivery is _AT_MOST_ONCE:
-            receipt = self._publisher.send_at_once(message, context.timeout_s)
-            if receipt is not None:
-                context.result = receipt
-                return receipt
-        return self._send_waiting(context, message, delivery)
+        message = self.message(context)
+        receipt = self._publisher.send_at_once(message, context.timeout_s)
+        if receipt is None:
+            return self._send_waiting(context, message)
+        context.result = receipt
+        return receipt
 
-    async def _send_waiting(
-        self, context: MessageContext, message: OutgoingMessage, delivery: DeliveryClass
-    ) -> Receipt:
-        kind = self.entry(type(context.event)).kind
+    async def _send_waiting(self, context: MessageContext, message: OutgoingMessage | None = None) -> Receipt:
+        kind, delivery = self.entry(type(context.event)).kind, context.delivery or _AT_MOST_ONCE
+        message = message or self.message(context)
         receipt = context.result = await self._publisher.send(message, delivery, context.timeout_s, kind=kind)
         return receipt
 

@@ -38,7 +38,7 @@ from polaris.messaging.brokers._nats_connection import NATSConnection
 from polaris.messaging.brokers._nats_consumer import NATSPullConsumer
 from polaris.messaging.brokers._nats_delivery import CoreDelivery
 from polaris.messaging.brokers._nats_direct import StoredReader
-from polaris.messaging.brokers._nats_protocol import encode_headers
+from polaris.messaging.brokers._nats_protocol import encode_headers, encode_id
 from polaris.messaging.brokers._nats_replies import NoReply
 from polaris.messaging.brokers._nats_subscription import NATSSubscription
 from polaris.messaging.brokers._wire_rules import check_pattern, check_subject
@@ -311,12 +311,12 @@ class NATSMessageBroker:
     def _check(self, message: OutgoingMessage, message_id: str | None) -> bytes | None:
         """The header block of the message, after everything that can be refused before sending was looked at."""
         check_subject(message.subject)
-        headers = message.headers
-        if message_id is not None:
-            headers = {**headers, MESSAGE_ID_HEADER: message_id} if headers else {MESSAGE_ID_HEADER: message_id}
-        block, size = None, len(message.payload)
+        headers, block, size = message.headers, None, len(message.payload)
         if headers:
-            block = encode_headers(headers)
+            block = encode_headers({**headers, MESSAGE_ID_HEADER: message_id} if message_id is not None else headers)
+            size += len(block)
+        elif message_id is not None:
+            block = encode_id(message_id)
             size += len(block)
         limit = self._connection.payload_bytes_max
         if size > limit:

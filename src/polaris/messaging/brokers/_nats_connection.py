@@ -163,7 +163,8 @@ class NATSConnection:
         self, subject: str, payload: bytes, *, headers: bytes | None = None, timeout_s: float
     ) -> Reply | NoReply:
         """Send a question and wait for its answer, see `ReplyInbox.ask`."""
-        await self.room(timeout_s)
+        if self.require_client().congested:
+            await self.room(timeout_s)
         replies = self._replies
         if replies is None:
             raise BusConnectionError(f"the broker is {self._state.value}", {"state": self._state.value})

@@ -17,6 +17,7 @@ from typing import Any
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
+from polaris.messaging._broker import MESSAGE_ID_HEADER
 from polaris.messaging.brokers._wire_rules import check_headers
 
 STATUS = "Status"
@@ -39,6 +40,19 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     lines = ["NATS/1.0", *(f"{name}: {value}" for name, value in headers.items())]
     lines.append("\r\n")
     return "\r\n".join(lines).encode()
+
+
+def encode_id(message_id: str) -> bytes:
+    """As `encode_headers` of the message id alone, which nearly every stored message has."""
+    if (
+        type(message_id) is str
+        and message_id
+        and message_id.isascii()
+        and message_id.isprintable()
+        and " " not in message_id
+    ):
+        return f"NATS/1.0\r\n{MESSAGE_ID_HEADER}: {message_id}\r\n\r\n".encode()
+    return encode_headers({MESSAGE_ID_HEADER: message_id})
 
 
 def decode_headers(block: bytes | None) -> dict[str, str]:

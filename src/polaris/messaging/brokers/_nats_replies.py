@@ -7,8 +7,12 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
+from polaris.messaging.brokers._deadlines import SHARED_S_MAX, Deadlines
 from polaris.messaging.brokers._nats_client import HardenedClient
 
+PATIENT_S = 1.0
+"""Who waits at least so long is told that the time is up a sixteenth of a second too early rather than by a timer of
+its own."""
 _NO_RESPONDERS = b"NATS/1.0 503"
 
 
@@ -50,6 +54,7 @@ class ReplyInbox:
         self._prefix = f"{client.new_inbox()}."
         self._count = 0
         self._waiting: dict[str, tuple[str, asyncio.Future[Reply | NoReply], Take | None]] = {}
+        self._deadlines: Deadlines[Reply | NoReply] = Deadlines(_time_is_up)
 
     @property
     def waiting(self) -> int:
@@ -69,7 +74,15 @@ class ReplyInbox:
         token = f"{self._count:x}"
         answer: asyncio.Future[Reply | NoReply] = loop.create_future()
         self._waiting[token] = (subject, answer, None)
-        timer = loop.call_later(timeout_s, _end, answer, NoReply.TIMEOUT)
+        if PATIENT_S <= timeout_s <= SHARED_S_MAX:
+            group = self._deadlines.join(answer, timeout_s)
+            try:
+                self._client.send(subject, self._prefix + token, headers, payload)
+                return await answer
+            finally:
+                group.pop(answer, None)
+                self._waiting.pop(token, None)
+        timer = loop.call_later(timeout_s, _time_is_up, answer)
         try:
             self._client.send(subject, self._prefix + token, headers, payload)
             return await answer
@@ -130,3 +143,7 @@ class ReplyInbox:
 def _end(answer: asyncio.Future[Reply | NoReply], result: Reply | NoReply) -> None:
     if not answer.done():
         answer.set_result(result)
+
+
+def _time_is_up(answer: asyncio.Future[Reply | NoReply]) -> None:
+    _end(answer, NoReply.TIMEOUT)
