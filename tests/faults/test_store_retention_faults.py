@@ -53,8 +53,8 @@ async def prepare_sqlite(store: PolarisDataStore) -> None:
     await prepare(store)
     await store.engines[0].compact(rewrite_file=False)  # type: ignore[attr-defined] # SQLite
     done, idle = 0, 0
-    while idle < 5:  # until the windows of what is cold are summarised
-        await store.graph.add_node("each write lets the writer do a part")
+    while idle < 5:  # until the windows of what is cold are summarised, which the writer does when nobody writes
+        await asyncio.sleep(0.02)
         slices = (await store.stats())["sqlite"]["rollup_slices"]
         done, idle = int(slices), idle + 1 if slices == done else 0
     assert done > 0

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.awake import PATIENCE_S, within
 
 from polaris.exceptions import ConflictError, QueryError
-from polaris.storage import PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
+from polaris.storage import PolarisDataStore, RetentionPolicy, RollupPolicy, SqliteEngine, TimeRange, TimeSeriesPoint
 from polaris.storage.backends.sqlite import _checkpoint
 from polaris.storage.backends.sqlite._session import SqliteSession
 from polaris.storage.backends.sqlite._sql import scalar
@@ -155,6 +156,44 @@ async def test_every_commit_is_synced(tmp_path: Path) -> None:
             lambda session: [session.connection.pragma(name) for name in ("synchronous", "journal_mode")], keep=False
         )
     assert settings == [2, "wal"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_only_the_summaries_that_nobody_awaits_are_not_synced(tmp_path: Path, fails: bool) -> None:
+    relaxed, was = list[str](), [False, fails]
+
+    def trace(_: object, sql: str, __: object) -> bool:
+        if sql.startswith("PRAGMA synchronous"):
+            was[0] = sql.endswith("NORMAL")
+        elif was[0]:
+            if was[1] and "ts_windows" in sql:
+                was[1] = False
+                raise apsw.IOError("sabotage")
+            relaxed.append(sql)
+        return True
+
+    def watch(connection: apsw.Connection) -> None:
+        if not connection.open_flags & apsw.SQLITE_OPEN_READONLY:
+            connection.exec_trace = trace
+
+    apsw.connection_hooks.append(watch)
+    try:
+        engine = SqliteEngine(tmp_path / "store.db", hot_rows_max=100, slice_rows=100)
+        async with PolarisDataStore(engine) as store:
+            await store.time_series.set_retention("m", RetentionPolicy(None, [RollupPolicy(timedelta(minutes=1))]))
+            for start in range(0, 2_000, 200):
+                await store.time_series.store_many("m", batch(start, 200))
+            async with within(PATIENCE_S):
+                while was[1] or not any("ts_windows" in sql for sql in relaxed):
+                    await asyncio.sleep(0.01)
+            read = ("synchronous", "journal_mode")
+            settings = await engine._write(lambda session: list(map(session.connection.pragma, read)), keep=False)
+            assert settings == [2, "wal"]
+            assert (await store.time_series.query_time_series("m", TimeRange.all())) == batch(0, 2_000)
+    finally:
+        apsw.connection_hooks.remove(watch)
+    # Of what writers await nothing is among it: neither points nor jobs, which have savepoints or are rolled back.
+    assert not [sql for sql in relaxed if "INTO ts_hot" in sql or sql.startswith(("SAVEPOINT", "INSERT INTO graph"))]
 
 
 async def test_the_event_loop_goes_on_while_the_store_works(tmp_path: Path) -> None:

@@ -36,8 +36,6 @@ class RollupUpkeep:
         self._ended_at = 0.0
         self._has_more = True
         self._rest_busy = REST_BUSY
-        self._changes = 0
-        """Changes to the store until the last look: others are those of writers."""
         self.points_retired = 0
         self.rollups_thinned = 0
 
@@ -51,9 +49,8 @@ class RollupUpkeep:
         return min(idle_s, max(0.001, self._took_s * REST_IDLE)) if self._has_more else idle_s
 
     def is_due(self, *, busy: bool) -> bool:
-        """Whether a slice should be run now; `busy` says that writers are waiting, as those may be that just wrote."""
-        now, changes = self._clock.monotonic(), self._session.connection.total_changes()
-        busy, self._changes = busy or changes != self._changes, changes
+        """Whether a slice should be run now; `busy` says that somebody waits to write, or has just written."""
+        now = self._clock.monotonic()
         if now - self._ended_at < self._took_s * (self._rest_busy if busy else REST_IDLE):
             return False
         return (
@@ -70,7 +67,6 @@ class RollupUpkeep:
             self._has_more = self._run()
         finally:
             self._ended_at = self._clock.monotonic()
-            self._changes = self._session.connection.total_changes()
             self._took_s = self._ended_at - begun
 
     def _run(self) -> bool:

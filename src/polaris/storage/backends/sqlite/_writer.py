@@ -147,9 +147,10 @@ class GroupWriter:
                 return
             _tell(loop, started, None)
             while self.queue.wait(self._rollups.wait_s(IDLE_S)):
+                groups = self.counts["groups"]
                 self._run_group()
                 self._run_chore()
-                self._maintain()
+                self._maintain(wrote=self.counts["groups"] > groups)
             self._session.connection.close()
         finally:
             self._lock.release()
@@ -287,6 +288,7 @@ class GroupWriter:
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            connection.execute("PRAGMA synchronous = FULL")
         except apsw.Error:
             connection.close()
             self._attach(open_writer(self._path, size_bytes_max=self._options.size_bytes_max))
@@ -329,24 +331,20 @@ class GroupWriter:
         self._session.memory.committed()
         return self._compaction.rows_moved - before
 
-    def _maintain(self) -> None:
+    def _maintain(self, *, wrote: bool) -> None:
         """One slice of compaction or of rollups, or a checkpoint, where due: writers wait for one of them at most.
 
         Where groups bring more rows than a slice takes, writers wait for as many as they need, so that neither the hot
         table nor the log grows without bound. All can wait when they fail.
         """
-        connection = self._session.connection
         try:
             if self._checkpointer.is_overdue:
                 self._checkpointer.run_if_due()
             if self._compaction.is_due:
                 while self.move_slice() and self._compaction.is_behind:
                     pass
-            elif self._rollups.is_due(busy=len(self.queue) > 0):
-                connection.execute("BEGIN IMMEDIATE")
-                self._rollups.run_slice()
-                connection.execute("COMMIT")
-                self._session.memory.committed()
+            elif self._rollups.is_due(busy=wrote or len(self.queue) > 0):
+                self._run_slice()
             else:
                 self._checkpointer.run_if_due()
         except Exception as error:  # boundary: housekeeping must not end the writer; health shows it
@@ -354,6 +352,19 @@ class GroupWriter:
             self.last_error = failure = translated(error)
             if isinstance(failure, StoreCorruptError):
                 self.damage = failure.message
+
+    def _run_slice(self) -> None:
+        """One slice of rollups, whose commit is not synced: nobody was told of it.
+
+        A loss of power takes it back as a whole, so that it is done again; the next commit of a write syncs it as well.
+        """
+        connection = self._session.connection
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        self._rollups.run_slice()
+        connection.execute("COMMIT")
+        self._session.memory.committed()
+        connection.execute("PRAGMA synchronous = FULL")
 
     def _refuse_rest(self) -> None:
         rest = self.queue.abandon()
