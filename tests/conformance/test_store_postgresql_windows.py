@@ -18,7 +18,7 @@ from polaris.storage._ranges import to_micros
 from polaris.storage._rollups import RetentionPolicy, RollupPolicy
 from polaris.storage.backends.postgresql import _point_writes, _window_reads, _window_sql, _windows
 from polaris.storage.backends.postgresql._link import READ_COMMITTED, SERIALIZABLE
-from polaris.storage.backends.postgresql._marks import mark_all
+from polaris.storage.backends.postgresql._retention import Retention
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -165,16 +165,46 @@ async def test_retention_that_has_not_heard_of_windows_marks_those_that_there_ar
     server: PolarisDataStore, how: str
 ) -> None:
     await server.time_series.set_retention("m", POLICY)
-    points = [TimeSeriesPoint(at, {}, {"v": 1}) for at in (T0, T0 + HOUR)]
+    points = [TimeSeriesPoint(at, {}, {"v": 1}) for at in (T0, T0 + MINUTE, T0 + HOUR)]
     await server.time_series.store_many("m", points)
     move(server, T0 + 2 * HOUR)
     await server.time_series.apply_retention("m")
     async with server.engines[0]._pool.link() as link:  # type: ignore[attr-defined] # of its engine
-        number = await link.value("SELECT id FROM ts_collections")
-        for until, marked_until in ((T0 + MINUTE, T0 + MINUTE), (T0 + 9 * HOUR, T0 + HOUR)):
-            async with link.atomic(how):
-                await mark_all(link, number, to_micros(until))
-                assert await link.value("SELECT max(end_us) FROM ts_marks") == to_micros(marked_until)
+        home = await server.engines[0]._catalog.find_series_home(link, "m")  # type: ignore[attr-defined] # of its engine
+        async with link.atomic(how):
+            assert await Retention(link, home).apply(to_micros(T0 + 2 * HOUR), 10) == 2
+        marks = await link.rows("SELECT start_us, end_us FROM ts_marks")
+        assert [tuple(mark) for mark in marks] == [(to_micros(T0), to_micros(T0 + MINUTE) + 1)]
+
+
+async def test_a_rollup_that_goes_with_its_points_lets_whole_partitions_go(stores: Stores) -> None:
+    day = timedelta(days=1)
+    for store in stores:
+        await store.time_series.set_retention("m", RetentionPolicy(day, [RollupPolicy(MINUTE, day)]))
+        for start, step in ((T0 - 27 * HOUR, 3 * MINUTE), (T0 - 30 * SECOND, SECOND)):
+            batch = [TimeSeriesPoint(start + n * step, {"h": str(n % 3)}, {"v": n}) for n in range(130)]
+            await store.time_series.store_many("m", batch)
+        await store.time_series.store_time_series("m", T0 - 26 * HOUR, {"h": "quiet"}, {"v": 1})
+    move(stores[1], T0 - 4 * HOUR)
+    assert await stores[1].time_series.apply_retention("m") == 0
+    assert await ask(stores[1], "SELECT count(*) FROM ts_windows") > 0
+    partitions = await ask(stores[1], "SELECT count(*) FROM ts_partitions")
+    for hours in (0, 1, 20):
+        gone = []
+        for store in stores:
+            move(store, T0 + hours * HOUR + 10 * SECOND)
+            gone.append(await store.time_series.apply_retention("m"))
+        assert gone[0] == gone[1]
+        assert gone[0] > 0
+        assert await ask(stores[1], "SELECT count(*) FROM ts_rollups") == 0
+        points = [await store.time_series.query_time_series("m", TimeRange.all()) for store in stores]
+        assert points[0] == points[1]
+        for bucket in (None, 10 * MINUTE):
+            span = TimeRange(T0 - 40 * HOUR, T0 + HOUR)
+            told = [await store.time_series.aggregate_time_series("m", span, "sum", bucket=bucket) for store in stores]
+            assert told[0] == told[1]
+        assert await ask(stores[1], "SELECT count(*) FROM ts_marks") == 0
+    assert await ask(stores[1], "SELECT count(*) FROM ts_partitions") <= partitions - 4
 
 
 async def test_points_that_are_in_time_are_not_marked_and_late_ones_are_with_their_windows(

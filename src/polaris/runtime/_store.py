@@ -110,8 +110,6 @@ def _summary_width(settings: Settings) -> timedelta | None:
         return None
     raw_kept = _days(chosen.raw_days)
     is_shared = settings.store.engine == "postgresql"
-    if is_shared and raw_kept is not None:
-        return None  # there, samples without rollups go a whole partition at a time
     width_s = chosen.summary_s
     if width_s is None and is_shared:
         width_s = SUMMARY_WIDTHS_S[0]

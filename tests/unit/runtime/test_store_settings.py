@@ -115,7 +115,8 @@ def test_nodes_that_share_a_database_choose_the_same_summaries(tmp_path: Path) -
     seldom = '[systems.a]\nconnector = "host"\ninterval_s = 600'
     assert retention_policy(settings(text + seldom, tmp_path)) == RetentionPolicy(None, [RollupPolicy(MINUTES)])
     old = "[store.retention]\nraw_days = 7"
-    assert retention_policy(settings(text + old, tmp_path)) == RetentionPolicy(7 * DAY), "whole partitions go"
+    kept = RetentionPolicy(7 * DAY, [RollupPolicy(MINUTES, 7 * DAY)])
+    assert retention_policy(settings(text + old, tmp_path)) == kept
 
 
 def test_rollups_give_the_summaries_their_width(tmp_path: Path) -> None:

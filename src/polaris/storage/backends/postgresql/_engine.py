@@ -150,7 +150,7 @@ class PostgresEngine(SharedEngine):
 
     async def _once(self, operation: Operation[T]) -> T:
         async with self._pool.link() as link:
-            session = PostgresSession(link, self._catalog, self.schema, self.series_limits)
+            session = PostgresSession(link, self._catalog, self.schema, self.series_limits, self.clock)
             try:
                 result = await run_on(session, operation)
             except UnknownOutcomeError as error:
@@ -207,7 +207,7 @@ class PostgresEngine(SharedEngine):
         except BaseException:  # boundary: undone, then raised again
             await self._pool.give_back(link)
             raise
-        return PostgresSession(link, self._catalog, self.schema, self.series_limits)
+        return PostgresSession(link, self._catalog, self.schema, self.series_limits, self.clock)
 
     async def give_back(self, session: PostgresSession) -> None:
         await self._pool.give_back(session.link)

@@ -37,10 +37,16 @@ _MARK_SPANS = (
     " unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS n (series, low, high)"
     " JOIN ts_series s ON s.id = n.series WHERE n.low < least(n.high, f.frontier_us) FOR KEY SHARE OF s"
 )
+_MARK_GONE = (
+    "INSERT INTO ts_marks (collection, series, start_us, end_us)"
+    " SELECT {collection}, s.id, n.low, least(n.high, f.frontier_us) FROM {frontier} AS f,"
+    " (SELECT series, min(ts) AS low, max(ts) + 1 AS high FROM {gone} AS gone GROUP BY series) AS n"
+    " JOIN ts_series s ON s.id = n.series WHERE n.low < f.frontier_us FOR KEY SHARE OF s"
+)
 _MARK_ALL = (
     "INSERT INTO ts_marks (collection, series, start_us, end_us)"
-    f" SELECT $1::int, s.id, {FRONTIER_MIN}, least($2::bigint, f.frontier_us) FROM {{frontier}} AS f"
-    f" JOIN ts_series s ON s.collection = $1::int WHERE f.frontier_us > {FRONTIER_MIN} FOR KEY SHARE OF s"
+    " SELECT $1::int, s.id, $2::bigint, least($3::bigint, f.frontier_us) FROM {frontier} AS f"
+    " JOIN ts_series s ON s.collection = $1::int WHERE $2::bigint < f.frontier_us FOR KEY SHARE OF s"
 )
 
 
@@ -73,10 +79,15 @@ async def mark_spans(link: Link, collection: int, spans: Sequence[tuple[int, Mic
     )
 
 
-async def mark_all(link: Link, collection: int, until_us: int) -> None:
-    """Mark all that is summarised before an instant, where anything is."""
-    sql = _MARK_ALL.format(frontier=_frontier("$1::int", link.is_serializable))
-    await link.run(sql, collection, until_us)
+async def mark_all(link: Link, collection: int, span: Micros) -> None:
+    """Mark this span of every series, as far as it is summarised."""
+    await link.run(_MARK_ALL.format(frontier=_frontier("$1::int", link.is_serializable)), collection, *span)
+
+
+def mark_gone_sql(collection: int, gone: str, *, at_least: bool) -> str:
+    """A statement that marks, series by series, from the first to the last of the rows (series, ts) of `gone`."""
+    number = str(int(collection))
+    return _MARK_GONE.format(collection=number, gone=gone, frontier=_frontier(number, at_least))
 
 
 def _frontier(collection: str, at_least: bool) -> str:

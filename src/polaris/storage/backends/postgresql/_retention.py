@@ -5,26 +5,31 @@ from __future__ import annotations
 from polaris.storage.backends.postgresql._catalog import Partitions, partition_name
 from polaris.storage.backends.postgresql._driver import driver_errors
 from polaris.storage.backends.postgresql._link import Link
-from polaris.storage.backends.postgresql._marks import mark_all
+from polaris.storage.backends.postgresql._marks import mark_all, mark_gone_sql
 
 DROP_WAIT_MS = 200
 """How long a partition's end may hold up those who come after it in the queue for its table; then rows are deleted."""
 
+_WINDOW = "l.ts - ((l.ts % {0}::bigint) + {0}::bigint) % {0}::bigint"
+
 
 class Retention:
-    """One step of retention of one collection, inside a transaction."""
+    """One step of retention of one collection, inside a transaction.
 
-    def __init__(self, link: Link, home: Partitions) -> None:
+    Of what goes the windows are marked, also where no summaries are known: another policy may just be coming.
+    """
+
+    def __init__(self, link: Link, home: Partitions, window_us: int = 1) -> None:
+        """`window_us`: points go in whole windows of this width, and that of the newest point of each series stays."""
         self._link = link
         self._home = home
+        self._window_us = window_us
 
     async def apply(self, since_us: int, rows_max: int) -> int:
         """Remove a partition that is old as a whole, or up to `rows_max` old rows; gives how many rows went.
 
-        For a policy without rollups, so there are no summaries; but another policy may just be coming. The newest point
-        of every series stays: a partition with one of them is emptied of the others.
+        The newest point of every series stays: a partition with one of them is emptied of the others.
         """
-        await mark_all(self._link, self._home.number, since_us)
         if not self._link.is_serializable:  # what has come after its snapshot must not be dropped unseen
             for start_us, end_us in await self._old_partitions(since_us):
                 dropped = await self._drop_partition(start_us, end_us)
@@ -44,11 +49,12 @@ class Retention:
     async def _old_partitions(self, since_us: int) -> list[tuple[int, int]]:
         """The spans of partitions that are old as a whole and without the newest point of any series."""
         rows = await self._link.rows(
-            "SELECT start_us, end_us FROM ts_partitions t WHERE collection = $1 AND end_us <= $2 AND NOT EXISTS"
-            " (SELECT 1 FROM ts_latest l JOIN ts_series s ON s.id = l.series"
-            "  WHERE s.collection = $1 AND l.ts >= t.start_us AND l.ts < t.end_us) ORDER BY start_us",
+            f"SELECT start_us, end_us FROM ts_partitions t WHERE collection = $1 AND end_us <= $2 AND NOT EXISTS"  # noqa: S608
+            f" (SELECT 1 FROM ts_latest l JOIN ts_series s ON s.id = l.series WHERE s.collection = $1"
+            f" AND l.ts >= t.start_us AND {_WINDOW.format('$3')} < t.end_us) ORDER BY start_us",
             self._home.number,
             since_us,
+            self._window_us,
         )
         return [(row[0], row[1]) for row in rows]
 
@@ -69,6 +75,8 @@ class Retention:
             if only_empty and count:
                 await self._link.run("ROLLBACK TO SAVEPOINT dropping")
                 return 0
+            if count:
+                await mark_all(self._link, self._home.number, (start_us, end_us))
             await self._link.run(f"DROP TABLE {name}")
             await self._link.run(
                 "DELETE FROM ts_partitions WHERE collection = $1 AND start_us = $2", self._home.number, start_us
@@ -82,21 +90,26 @@ class Retention:
     async def _has_newest(self, start_us: int, end_us: int) -> bool:
         return bool(
             await self._link.value(
-                "SELECT EXISTS (SELECT 1 FROM ts_latest l JOIN ts_series s ON s.id = l.series"
-                " WHERE s.collection = $1 AND l.ts >= $2 AND l.ts < $3)",
+                "SELECT EXISTS (SELECT 1 FROM ts_latest l JOIN ts_series s ON s.id = l.series"  # noqa: S608
+                f" WHERE s.collection = $1 AND l.ts >= $2 AND {_WINDOW.format('$4')} < $3)",
                 self._home.number,
                 start_us,
                 end_us,
+                self._window_us,
             )
         )
 
     async def _delete_rows(self, since_us: int, rows_max: int) -> int:
         table = self._home.table
-        return await self._link.run(
-            f"DELETE FROM {table} p USING (SELECT o.series, o.ts FROM ts_series s"  # noqa: S608
-            f" JOIN ts_latest l ON l.series = s.id JOIN {table} o ON o.series = s.id AND o.ts < l.ts AND o.ts < $2"
-            " WHERE s.collection = $1 LIMIT $3) AS d WHERE p.series = d.series AND p.ts = d.ts",
+        marked = mark_gone_sql(self._home.number, "gone", at_least=self._link.is_serializable)
+        count = await self._link.value(
+            f"WITH gone AS (DELETE FROM {table} p USING (SELECT o.series, o.ts FROM ts_series s"  # noqa: S608
+            f" JOIN ts_latest l ON l.series = s.id JOIN {table} o ON o.series = s.id AND o.ts < {_WINDOW.format('$4')}"
+            " AND o.ts < $2 WHERE s.collection = $1 LIMIT $3) AS d WHERE p.series = d.series AND p.ts = d.ts"
+            f" RETURNING p.series, p.ts), marked AS ({marked}) SELECT count(*) FROM gone",
             self._home.number,
             since_us,
             rows_max,
+            self._window_us,
         )
+        return int(count)

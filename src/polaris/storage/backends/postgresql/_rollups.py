@@ -63,13 +63,6 @@ class PostgresRollups:
             policy.window_us,
         )
 
-    async def window_us(self) -> int | None:
-        """The width of the windows into which points go when they are too old; None when they just go."""
-        found: int | None = await self._link.value(
-            "SELECT window_us FROM ts_policies WHERE collection = $1", self._home.number
-        )
-        return found
-
     async def within(
         self, numbers: Sequence[int], micros: Micros, fields: frozenset[str] | None
     ) -> dict[int, list[Rollup]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TypeVar, cast
 
+from polaris.clock import Clock
 from polaris.storage._operation import Operation, Session
 from polaris.storage._series_limits import SeriesLimits
 from polaris.storage.backends.postgresql._catalog import Catalog
@@ -21,10 +22,10 @@ T = TypeVar("T")
 class PostgresSession:
     """The methods of `polaris.storage._operation.Session`, to be awaited. Used by one task at a time."""
 
-    def __init__(self, link: Link, catalog: Catalog, schema: str, limits: SeriesLimits) -> None:
+    def __init__(self, link: Link, catalog: Catalog, schema: str, limits: SeriesLimits, clock: Clock) -> None:
         self.link = link
         self.lessons = Lessons(catalog.memory)
-        self.time_series = PostgresTimeSeries(link, catalog, self.lessons, limits)
+        self.time_series = PostgresTimeSeries(link, catalog, self.lessons, limits, clock)
         self.documents = PostgresDocuments(link, catalog, self.lessons)
         self.graph = PostgresGraph(link)
         self.outbox = PostgresOutbox(link, schema)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polaris.clock import Clock
 from polaris.storage._aggregation import AggregatedRow
 from polaris.storage._points import TimeSeriesPoint
 from polaris.storage._ranges import to_micros
-from polaris.storage._rollups import ALL_TIME, RetentionPolicy
+from polaris.storage._rollups import ALL_TIME, RetentionPolicy, floor
 from polaris.storage._series_limits import SeriesLimits
 from polaris.storage._tag_filter import ALL_SERIES, TagFilter
 from polaris.storage._timeseries_requests import AggregateRequest, Micros, PointQuery, SeriesKey
@@ -39,10 +40,11 @@ _FIND_LATEST = (
 class PostgresTimeSeries:
     """Points as rows of (series, time, floats, integers, JSON of the rest)."""
 
-    def __init__(self, link: Link, catalog: Catalog, lessons: Lessons, limits: SeriesLimits) -> None:
+    def __init__(self, link: Link, catalog: Catalog, lessons: Lessons, limits: SeriesLimits, clock: Clock) -> None:
         self._link = link
         self._catalog = catalog
         self._lessons = lessons
+        self._clock = clock
         self._registry = SeriesRegistry(link, lessons, limits)
 
     async def _home(self, collection: str) -> Partitions | None:
@@ -174,13 +176,15 @@ class PostgresTimeSeries:
             home = await self._home(collection)
             if home is None:
                 return 0
-            retention = Retention(self._link, home)
-            window_us = await self._rollups(home).window_us()
-            if window_us is None:
-                return await retention.apply(since_us, rows_max)
+            policy = await self._rollups(home).policy()
+            window_us = None if policy is None else policy.window_us
+            if policy is None or window_us is None:
+                return await Retention(self._link, home).apply(since_us, rows_max)
+            if _goes_along(policy) and since_us <= to_micros(self._clock.now()) - (policy.raw_kept_us or 0):
+                return await Retention(self._link, home, window_us).apply(floor(since_us, window_us), rows_max)
             retired = await self._rollups(home).retire(since_us, window_us, rows_max)
             if not retired:
-                await retention.drop_empty(since_us)
+                await Retention(self._link, home).drop_empty(since_us)
             return retired
 
     async def thin(self, collection: str, since_us: int, into_us: int | None, rows_max: int) -> int:
@@ -249,6 +253,11 @@ class PostgresTimeSeries:
     async def list_tag_values(self, collection: str, key: str, tags: TagFilter) -> list[str]:
         home = await self._home(collection)
         return [] if home is None else await self._registry.tag_values(home.number, key, tags)
+
+
+def _goes_along(policy: RetentionPolicy) -> bool:
+    """Whether its only rollup is kept as long as the points: then nothing is left of those that are too old."""
+    return len(policy.rollups) == 1 and policy.raw_kept is not None and policy.rollups[0].kept == policy.raw_kept
 
 
 def _rows(found: Sequence[tuple[int, Content] | None], times: Sequence[int]) -> Rows:
