@@ -29,6 +29,9 @@ from polaris.storage.backends.postgresql._json import number_operand, sort_text_
 
 KEY_CHARS = 64
 """Characters of a text that an index holds: eight paths of the longest characters still make an entry that fits."""
+CONTAINED_MAX = 8
+"""Values that are looked up one by one in an index of what objects contain."""
+_EXACT_BELOW = 2.0**53
 _INDEX_LIKE = re.compile(r"[+-]?\d+")
 
 
@@ -39,10 +42,12 @@ class Root(msgspec.Struct, frozen=True):
     id: str | None = None
     version: str | None = None
     is_object: bool = True
+    contains: str | None = None
+    """The column as an index holds it that finds what objects contain."""
 
 
 DOCUMENT = Root("body", "id", "version")
-NODE = Root("n.properties", "n.id")
+NODE = Root("n.properties", "n.id", contains="(n.properties::jsonb)")
 EDGE = Root("e.properties")
 
 
@@ -105,6 +110,24 @@ def _literal(path: Path) -> str:
     return "'{" + ",".join(f'"{segment}"' for segment in path) + "}'"
 
 
+def contained_in(term: Equals, root: Root) -> list[str] | None:
+    """The objects of which the root contains one exactly where the term holds; None where there are no such objects.
+
+    `jsonb` compares numbers as they are written, which is how large floats are not meant; null is also what is missing.
+    """
+    if root.contains is None or not 0 < len(term.values) <= CONTAINED_MAX or not term.path or term.path[0] == ID_KEY:
+        return None
+    found = []
+    for one in term.values:
+        if one is None or (isinstance(one, (int, float)) and not -_EXACT_BELOW < one < _EXACT_BELOW):
+            return None
+        operand: Any = text_operand(one) if isinstance(one, str) else one
+        for segment in reversed(term.path):
+            operand = {segment: operand}
+        found.append(msgspec.json.encode(operand).decode())
+    return found
+
+
 class Where:
     """A condition in the making: SQL, and the parameters in order, of which some may be there already."""
 
@@ -128,6 +151,10 @@ class Where:
             return self._compound(term, root)
         value = value_at(term.path, root)
         if isinstance(term, Equals):
+            contained = contained_in(term, root)
+            if contained is not None:
+                marks = [self.bind(one, "jsonb") for one in contained]
+                return f"({' OR '.join(f'{root.contains} @> {mark}' for mark in marks)})"
             return self._equals(value, term.values)
         if isinstance(term, Compares):
             return self._compares(value, term)

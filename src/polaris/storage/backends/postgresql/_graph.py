@@ -78,21 +78,24 @@ class PostgresGraph:
         where = Where(term, root=NODE)
         behind = "TRUE" if after is None else f"n.id > {where.bind(after, 'text')}"
         most = where.bind(limit, "bigint")
-        page = f"SELECT {columns} FROM graph_nodes n WHERE {where.sql} AND {behind} ORDER BY n.id LIMIT {most}"  # noqa: S608
-        if term == EVERYTHING or _names_ids(term) or not 0 < limit <= PROBED_LIMIT_MAX:
-            return await self._link.rows(page, *where.parameters)
-        # The server cannot know how many nodes match, and would look at all of them for the first few. So it looks at
-        # some in order first, and at all only if too few of these match; whatever it does, it is one statement.
-        probed = PROBED_FOR_ONE * limit
-        sql = (
-            f"WITH found AS MATERIALIZED (SELECT {columns} FROM (SELECT n.id, n.properties, n.exact FROM graph_nodes n"  # noqa: S608
-            f" WHERE {behind} ORDER BY n.id LIMIT {probed}) AS n WHERE {where.sql} ORDER BY n.id LIMIT {most}),"
-            f" known AS MATERIALIZED (SELECT CASE WHEN (SELECT count(*) FROM found) = {most} THEN TRUE"
-            f" ELSE (SELECT count(*) FROM (SELECT FROM graph_nodes n WHERE {behind} LIMIT {probed}) AS seen)"
-            f" < {probed} END AS enough)"
-            " SELECT * FROM found WHERE (SELECT enough FROM known)"
-            f" UNION ALL SELECT * FROM ({page}) AS rest WHERE NOT (SELECT enough FROM known) ORDER BY 1"
-        )
+        matching = f"SELECT {columns} FROM graph_nodes n WHERE {where.sql} AND {behind}"  # noqa: S608
+        sql = f"{matching} ORDER BY n.id LIMIT {most}"
+        if term != EVERYTHING and not _names_ids(term) and 0 < limit <= PROBED_LIMIT_MAX:
+            # The server cannot know how many nodes match, and would look at all of them for the first few. So it looks
+            # at some in order first. If too few of these match, few do at all: then all that match are found, by an
+            # index where there is one, and put in order. Whatever it does, it is one statement.
+            probed = PROBED_FOR_ONE * limit
+            sql = (
+                f"WITH found AS MATERIALIZED (SELECT {columns} FROM (SELECT n.id, n.properties, n.exact"  # noqa: S608
+                f" FROM graph_nodes n WHERE {behind} ORDER BY n.id LIMIT {probed}) AS n"
+                f" WHERE {where.sql} ORDER BY n.id LIMIT {most}),"
+                f" known AS MATERIALIZED (SELECT CASE WHEN (SELECT count(*) FROM found) = {most} THEN TRUE"
+                f" ELSE (SELECT count(*) FROM (SELECT FROM graph_nodes n WHERE {behind} LIMIT {probed}) AS seen)"
+                f" < {probed} END AS enough)"
+                " SELECT * FROM found WHERE (SELECT enough FROM known) UNION ALL"
+                f" SELECT * FROM (SELECT * FROM ({matching} OFFSET 0) AS every ORDER BY 1 LIMIT {most}) AS rest"
+                " WHERE NOT (SELECT enough FROM known) ORDER BY 1"
+            )
         return await self._link.rows(sql, *where.parameters)
 
     async def count_nodes(self, term: Filter) -> int:
