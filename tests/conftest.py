@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 # What a fixture needs is imported when it is used: most tests need none of it.
 MakeNATSServer = Callable[..., Awaitable["EmbeddedNATSServer"]]
 ConnectNATS = Callable[..., Awaitable["NATSMessageBroker"]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder for what is made once a run, whichever worker needs it first."""
+    if "TESTS_SHARED_FOLDER" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="polaris-tests-")
+        Path(folder).chmod(0o777)  # PostgreSQL runs as somebody else when the tests run as root
+        os.environ["TESTS_SHARED_FOLDER"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("TESTS_SHARED_FOLDER"), ignore_errors=True))
 
 
 def pytest_pycollect_makemodule(module_path: Path) -> None:
