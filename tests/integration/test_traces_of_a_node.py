@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.nodes import NodeUnderTest, a_node, eventually_true
+from tests.nodes import NodeUnderTest, a_node, confirmed, eventually_true
 
 from polaris.domain import AdaptationAction, AdaptationEvent, TelemetryEvent
 from polaris.messaging import MessageContext, adaptation_topic, telemetry_topic
@@ -42,7 +42,8 @@ async def close_the_loop(node: NodeUnderTest) -> tuple[TelemetryEvent, MessageCo
         async def decide(event: TelemetryEvent, context: MessageContext) -> None:
             if not seen:
                 seen.append((event, context))
-                await bus.publish(adaptation_topic("pump"), AdaptationEvent(action, source="controller"))
+                answer = AdaptationEvent(action, source="controller")
+                await confirmed(lambda: bus.publish(adaptation_topic("pump"), answer))
                 done.set()
 
         await bus.subscribe(telemetry_topic("pump"), decide)
