@@ -6,6 +6,7 @@ package under test: a child finds it as it is when the child begins.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -27,22 +28,28 @@ LOADED_BEFORE = (
     "email.message",
     "hypothesis",
     "msgspec",
+    "multiprocessing.pool",
+    "nats.aio.client",
     "pdb",
     "platformdirs",
+    "prometheus_client",
     "pygments.lexers",
     "structlog",
     "tomllib",
     "unittest.mock",
     "uuid",
+    "wsgiref.simple_server",
     "xml.sax.saxutils",
 )
+# The others take longer to load than most of the tests.
+PLUGINS = ("-ppytest_asyncio.plugin", "-ppytest_timeout", "-pno:cacheprovider")
 
 
 class Nursery:
     """The process, as the one who asks holds it."""
 
     def __init__(self, root: Path, package_folder: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(package_folder)}
+        environment = {**os.environ, "PYTHONPATH": str(package_folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         # The compiled files of the copy save the time of compiling it for every run.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [sys.executable, "-m", "tests.promises._nursery"]
@@ -71,8 +78,11 @@ def main() -> None:
         for name in LOADED_BEFORE:
             importlib.import_module(name)
         # Loads all of pytest and its plugins, in its own way.
-        pytest.main(["--version"])
+        pytest.main(["--help", "--noconftest", *PLUGINS])
         assert "polaris" not in sys.modules
+        # The children leave alone what is loaded now: looking at it for garbage would copy all of it.
+        gc.collect()
+        gc.freeze()
         for line in sys.stdin:
             print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
 
@@ -94,7 +104,7 @@ def live(arguments: list[str], output: IO[bytes]) -> None:
         signal.alarm(RUN_S_MAX)
         for standard in (1, 2):
             os.dup2(output.fileno(), standard)
-        code = int(pytest.main(arguments))
+        code = int(pytest.main([*PLUGINS, *arguments]))
     except BaseException:
         traceback.print_exc()
     finally:

@@ -22,8 +22,6 @@ BREAKS = {
     "messaging": messaging.BREAKS,
     "resilience": resilience.BREAKS,
 }
-# Loading these takes longer than most of the tests.
-NOT_NEEDED = ("cacheprovider", "randomly", "xdist", "hypothesispytest", "anyio")
 # What the nursery has loaded pytest cannot rewrite any more, nor need it.
 LOADED_ANYWAY = "ignore::pytest.PytestAssertRewriteWarning"
 CASES = [pytest.param(broken, id=f"{room}: {broken.promise}") for room, breaks in BREAKS.items() for broken in breaks]
@@ -66,14 +64,7 @@ def nursery(copies: Path) -> Iterator[Nursery]:
 
 @pytest.mark.parametrize("broken", CASES)
 def test_a_broken_promise_is_noticed(broken: Break, copies: Path, nursery: Nursery) -> None:
-    options = [
-        "-q",
-        "-rA",
-        "--no-header",
-        "--timeout=15",
-        f"-W{LOADED_ANYWAY}",
-        *(f"-pno:{plugin}" for plugin in NOT_NEEDED),
-    ]
+    options = ["-q", "-rA", "--no-header", "--timeout=15", f"-W{LOADED_ANYWAY}"]
     with broken_in(copies, broken):
         code, output = nursery.run([*options, *broken.caught_by])
     assert code == 1, f"the tests did not fail\n{output[-6000:]}"
