@@ -31,10 +31,13 @@ function valueRange(unit: string | null, low: number | null, high: number | null
 }
 
 const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power)
+const TENTHS = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1].flatMap((size) => [size, 2 * size, 5 * size])
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9]
 
 function increments(unit: string | null): Pick<uPlot.Axis, 'incrs'> {
   if (unit?.startsWith('By')) return { incrs: POWERS }
+  // Above a minute by what clocks count.
+  if (unit === 's') return { incrs: [...TENTHS, 1, 2, 5, 10, 20, 30, ...[1, 2, 5, 10, 20, 60, 120, 360, 1440, 7200].map((minutes) => minutes * 60)] }
   if (unit === '{process}' || unit === '{cpu}') return { incrs: WHOLE }
   return {}
 }

@@ -101,6 +101,7 @@ export const OF = {
   status: 'polaris.action.status',
   source: 'polaris.source',
   correlation: 'messaging.message.conversation_id',
+  group: 'messaging.consumer.group.name',
   topic: 'messaging.destination.name',
   collection: 'db.collection.name',
   derived: 'polaris.span.derived',

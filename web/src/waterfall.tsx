@@ -159,11 +159,8 @@ function Row({ node, tree, current, shut, choose, fold }: RowProps) {
   )
 }
 
-/** The name, and which one of several. */
-function titleOf(span: Span): string {
-  const attempt = told(span, OF.attempt)
-  return attempt === null ? span.name : `${span.name} ${attempt}`
-}
+/** The name, and which one of several: several subscriptions may see the same message. */
+const titleOf = (span: Span): string => [span.name, told(span, OF.attempt) ?? told(span, OF.group) ?? ''].join(' ').trimEnd()
 
 /** What the bar shows to those who see it. */
 function spoken(node: Node, tree: Tree): string {
