@@ -172,7 +172,9 @@ def periods(start: datetime) -> list[HealthPeriod]:
     connector = {"component": "connector:web-shop", "remedy": "check that it runs", **shop}
     return [
         period("p-1", HealthStatus.WARNING, 500, 440, message="slow", remedy="add a worker", **shop),
-        period("p-2", HealthStatus.UNHEALTHY, 300, 270, message="connection refused", **connector),
+        period(
+            "p-2", HealthStatus.UNHEALTHY, 300, 270, message="connection refused", times=12, cut_off=True, **connector
+        ),
         period("p-3", HealthStatus.WARNING, 200, None, component="store", message="disk nearly full"),
     ]
 
