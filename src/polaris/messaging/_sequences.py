@@ -72,6 +72,8 @@ class Numbering:
         self._numbers: dict[int, int] = {}
         self._older_numbers: dict[int, int] = {}
         self._unsent: OrderedDict[int, int] = OrderedDict()
+        self._newest = ""
+        """The greatest id that ever had a number: ids rise with time as a rule, and a greater one is not known."""
 
     @property
     def epoch(self) -> str:
@@ -81,24 +83,26 @@ class Numbering:
     def next(self, topic: str, event_id: str) -> str:
         """The number of an event on its way out."""
         numbers, key = self._numbers, hash((topic, event_id))
-        known = numbers.get(key)
-        if known is None:
-            known = self._older_numbers.pop(key, None)
-            if known is None and self._unsent:
-                known = self._unsent.pop(key, None)
-            if len(numbers) >= _NUMBERS_HALF:
-                self._older_numbers = numbers
-                numbers = self._numbers = {}
+        if event_id > self._newest:
+            self._newest = event_id
+        else:
+            known = numbers.get(key)
             if known is None:
-                counter = self._counts.get(topic) or self._counter(topic)
-                count = counter.count = counter.count + 1
-                numbers[key] = counter.base + count
-                last = count % 1_000
-                if not last:
-                    counter.turn()
-                return counter.head + _LAST[last]
-            numbers[key] = known
-        return f"{self._epoch(known >> _NUMBER_BITS)}-{known & _NUMBER_MASK:012}"
+                known = self._older_numbers.pop(key, None) or self._unsent.pop(key, None)
+                if known is not None:
+                    self._remember(key, known)
+            if known is not None:
+                return f"{self._epoch(known >> _NUMBER_BITS)}-{known & _NUMBER_MASK:012}"
+        counter = self._counts.get(topic) or self._counter(topic)
+        count = counter.count = counter.count + 1
+        if len(numbers) < _NUMBERS_HALF:
+            numbers[key] = counter.base + count
+        else:
+            self._remember(key, counter.base + count)
+        last = count % 1_000
+        if not last:
+            counter.turn()
+        return counter.head + _LAST[last]
 
     def not_confirmed(self, topic: str, event_id: str, number: str) -> None:
         """Publishing it failed; it may be published again, however many others are published before."""
@@ -107,6 +111,11 @@ class Numbering:
         self._unsent[hash((topic, event_id))] = base + int(count)
         if len(self._unsent) > UNSENT_MAX:
             self._unsent.popitem(last=False)
+
+    def _remember(self, key: int, number: int) -> None:
+        if len(self._numbers) >= _NUMBERS_HALF:
+            self._older_numbers, self._numbers = self._numbers, {}
+        self._numbers[key] = number
 
     def _counter(self, topic: str) -> _Counter:
         counter = self._older_counts.pop(topic, None)

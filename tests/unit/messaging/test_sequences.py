@@ -227,6 +227,21 @@ def test_no_number_comes_twice_and_all_order_as_texts_however_many_topics_are_fo
             assert len(numbering._counts) + len(numbering._older_counts) <= 6
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.booleans()), max_size=80))
+def test_an_event_has_one_number_on_a_topic_in_whatever_order_ids_come(published: list[tuple[int, int, bool]]) -> None:
+    numbering = Numbering(1.0)
+    model: dict[tuple[int, int], str] = {}
+    counts = [0, 0, 0]
+    for topic, event, fails in published:
+        if (topic, event) not in model:
+            counts[topic] += 1
+            model[topic, event] = f"{numbering.epoch}-{counts[topic]:012d}"
+        number = numbering.next(f"t{topic}", f"{event:03}")
+        assert number == model[topic, event]
+        if fails:
+            numbering.not_confirmed(f"t{topic}", f"{event:03}", number)
+
+
 def test_a_topic_that_is_published_on_again_and_again_is_never_forgotten() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_sequences, "TOPICS_MAX", 6)
