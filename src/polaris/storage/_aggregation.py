@@ -73,7 +73,8 @@ class AggregatedPoint(msgspec.Struct, frozen=True, gc=False):
     """One number for one field of one group in one bucket.
 
     `timestamp` is the start of the bucket, or of the range when no bucket was asked for. `tags` are the tags of the
-    group, without those that its series do not have. `count` is how many numbers went in. A bucket without numbers has
+    group, without those that its series do not have; points of a group may share them, so they are not to be changed.
+    `count` is how many numbers went in. A bucket without numbers has
     no point, unless gaps are filled: then `count` is 0, and `value` what filled it, None where nothing could.
     """
 

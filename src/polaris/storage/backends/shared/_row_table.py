@@ -39,6 +39,9 @@ class Columns(NamedTuple):
     cuts: Iterable[int]
 
 
+NONE_IS_CUT = repeat(0)
+
+
 class _Stamps(dict[int, datetime]):
     """The starts of buckets as datetimes, each made once."""
 
@@ -83,19 +86,21 @@ class RowTable:
         names = self._request.of(field)
         columns = [self._column(name, known) for name in names]
         stamps = map(self._stamps.__getitem__, starts)
-        tags = starmap(self._tags[group].copy, repeat((), len(starts)))
-        cuts = map(bool, known.cuts)
+        cuts = () if known.cuts is NONE_IS_CUT else (map(bool, known.cuts),)
         made: list[Any]
         if self._makes_points:
-            made = list(map(AggregatedPoint, stamps, repeat(field), columns[0], counts, tags, cuts))
+            made = list(
+                map(AggregatedPoint, stamps, repeat(field), columns[0], counts, repeat(self._tags[group]), *cuts)
+            )
         else:
+            tags = starmap(self._tags[group].copy, repeat((), len(starts)))
             values: Iterable[dict[str, Any]]
             if len(names) == 1:
                 (name,) = names
                 values = ({name: value} for value in columns[0])
             else:
                 values = (dict(zip(names, told, strict=True)) for told in zip(*columns, strict=True))
-            made = list(map(AggregatedRow, stamps, repeat(field), values, counts, tags, cuts))
+            made = list(map(AggregatedRow, stamps, repeat(field), values, counts, tags, *cuts))
         self._runs.append((starts, made))
         if not COUNTED.issuperset(names):
             self._rows.update(((cell, max(start, _TIME_MIN_US)), row) for start, row in zip(starts, made, strict=True))

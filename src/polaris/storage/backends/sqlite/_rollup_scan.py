@@ -21,7 +21,7 @@ from polaris.storage._aggregation import AggregationType
 from polaris.storage._buckets import FixedBuckets
 from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._timeseries_requests import AggregateRequest, Micros
-from polaris.storage.backends.shared._row_table import Columns, Counted
+from polaris.storage.backends.shared._row_table import NONE_IS_CUT, Columns, Counted
 from polaris.storage.backends.sqlite._aggregate_cells import Bucket, CellReads
 from polaris.storage.backends.sqlite._sample_sql import Samples
 from polaris.storage.backends.sqlite._series import StoredSeries
@@ -162,7 +162,7 @@ class PieceScan:
                         starts, counts, *told = zip(*found, strict=True)
                         by_name = dict(zip(asked, told, strict=True))
                         total, low, high = (by_name.get(name, _NOTHING) for name in ("total", "low", "high"))
-                        cuts = [start + bindings["width"] > end for start in starts] if bindings else repeat(0)
+                        cuts = [start + bindings["width"] > end for start in starts] if bindings else NONE_IS_CUT
                         yield cell, Columns(starts, counts, total, low, high, cuts)
 
         self._streams.append(read())
@@ -242,7 +242,9 @@ def _joined(known: Columns, later: Sequence[Counted]) -> Columns:
     total, low, high = (
         one if one is _NOTHING else (*one, *more) for one, more in zip(known[2:5], told[:3], strict=True)
     )
-    cuts = (*islice(known.cuts, len(known.starts)), *told[3])
+    cuts = known.cuts
+    if cuts is not NONE_IS_CUT or any(told[3]):
+        cuts = (*islice(cuts, len(known.starts)), *told[3])
     return Columns((*known.starts, *starts), (*known.counts, *counts), total, low, high, cuts)
 
 
