@@ -44,6 +44,16 @@ async def test_compaction_keeps_the_hot_table_small_and_loses_nothing(tmp_path: 
         assert stats["compaction_slices"] >= 12
 
 
+async def test_what_cannot_be_moved_yet_keeps_nothing_else_waiting(tmp_path: Path) -> None:
+    # More rows are hot than should be, and fewer than a slice takes.
+    async with PolarisDataStore(SqliteEngine(tmp_path / "store.db", hot_rows_max=100, slice_rows=500)) as store:
+        await store.time_series.set_retention("m", RetentionPolicy(None, [RollupPolicy(timedelta(minutes=1))]))
+        await store.time_series.store_many("m", batch(0, 700))
+        async with within(PATIENCE_S):
+            while not (await store.stats())["sqlite"]["rollup_slices"]:
+                await asyncio.sleep(0.01)
+
+
 async def test_the_log_stays_short_while_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_checkpoint, "PAGES_SOFT", 50)
     engine = SqliteEngine(tmp_path / "store.db")

@@ -340,8 +340,8 @@ class GroupWriter:
         try:
             if self._checkpointer.is_overdue:
                 self._checkpointer.run_if_due()
-            if self._compaction.is_due:
-                while self.move_slice() and self._compaction.is_behind:
+            if self._compaction.is_due and self.move_slice():
+                while self._compaction.is_behind and self.move_slice():
                     pass
             elif self._rollups.is_due(busy=wrote or len(self.queue) > 0):
                 self._run_slice()
