@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Container, Iterator, Sequence
+from itertools import pairwise, repeat
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ STRETCHES_MAX = 20_000
 ROWS_A_TURN = 2_000
 """Rows from which on they are put together beside the event loop."""
 
+_OF_INTEGERS = ("least", "greatest")
 _SUMS = frozenset((AggregationType.SUM, AggregationType.AVG, AggregationType.STDDEV))
 _MARKS = (
     "SELECT series, start_us, end_us FROM ts_marks WHERE series = ANY($1::bigint[]) AND start_us < $3 AND end_us > $2"
@@ -127,13 +128,15 @@ class _UnitedScan:
         self._question = question
         self._numbering = numbering
         self._split = split
-        self._has_sums = any(not _SUMS.isdisjoint(question.request.of(field)) for field in question.fields)
+        asked = {name for field in question.fields for name in question.request.of(field)}
+        self._has_sums = not _SUMS.isdisjoint(asked)
+        self._extremes = [AggregationType.MIN in asked, AggregationType.MAX in asked]
 
     async def cells(self) -> dict[int, list[Counted]]:
         scan = NumbersScan(self._link, self._question, self._numbering, self._split.points)
         of_points = await scan.cells() if any(self._split.points) else {}
         rows = await self._of_windows()
-        is_long = len(rows) >= ROWS_A_TURN
+        is_long = sum(len(row["bucket"]) for row in rows) >= ROWS_A_TURN
         arguments = of_points, scan.sizes, rows
         found, lost = await asyncio.to_thread(self._united, *arguments) if is_long else self._united(*arguments)
         if lost:
@@ -143,7 +146,7 @@ class _UnitedScan:
         return found
 
     async def _of_windows(self) -> list[Row]:
-        """Bucket, group, field, and what the windows tell."""
+        """Of each group and field the buckets, and what the windows tell of them."""
         question, parameters = self._question, Parameters()
         entries = [
             (one.number, question.groups[rank], number, slot, *span)
@@ -157,53 +160,87 @@ class _UnitedScan:
             return []
         kinds = ("bigint[]", "int[]", "int[]", "int[]", "bigint[]", "bigint[]")
         columns = map(parameters.bind, zip(*entries, strict=True), kinds)
-        sums = "sum(p.total), sum(p.size), sum(p.whole)" if self._has_sums else "NULL, NULL, NULL"
+        told = dict(self._columns({entry[3] > 0 for entry in entries}))
         found = await self._link.rows(
-            f"SELECT {self._numbering.sql(parameters)} AS b, c.g, c.k, sum(p.count)::bigint, {sums},"
-            " min(p.low), max(p.high), min(p.least), max(p.greatest)"
+            # Of each cell one row of arrays: many thousand rows would cost more than what is in them.
+            f"SELECT g, k, {', '.join(f'array_agg({name}) AS {name}' for name in ('bucket', *told))}"
+            f" FROM (SELECT {self._numbering.sql(parameters)} AS bucket, c.g, c.k,"
+            f" {', '.join(f'{column} AS {name}' for name, column in told.items())}"
             f" FROM unnest({', '.join(columns)}) AS c (series, g, k, slot, low, high)"
             # OFFSET keeps the server from joining all windows of a series with all of its stretches.
             ", LATERAL (SELECT w.*, w.start_us AS ts FROM ts_windows w WHERE w.series = c.series AND w.slot = c.slot"
             " AND w.start_us >= c.low AND w.start_us < c.high OFFSET 0) AS p"
-            f" GROUP BY 1, 2, 3 LIMIT {LIMIT_MAX + 1}",
+            f" GROUP BY 1, 2, 3 LIMIT {LIMIT_MAX + 1}) AS buckets GROUP BY g, k",
             *parameters.values,
         )
-        if len(found) > LIMIT_MAX:
+        if sum(len(row["bucket"]) for row in found) > LIMIT_MAX:
             raise too_many_rows()
         return found
+
+    def _columns(self, kinds: Container[bool]) -> Iterator[tuple[str, str]]:
+        """What is asked of the windows, whose slots are of floats (True) or of integers (False)."""
+        yield "count", "sum(p.count)::bigint"
+        for is_float, sums, extremes in ((True, ("total", "size"), ("low", "high")), (False, ("whole",), _OF_INTEGERS)):
+            if is_float in kinds:
+                if self._has_sums:
+                    yield from ((name, f"sum(p.{name})") for name in sums)
+                for name, is_asked, extreme in zip(extremes, self._extremes, ("min", "max"), strict=True):
+                    if is_asked:
+                        yield name, f"{extreme}(p.{name})"
 
     def _united(
         self, of_points: dict[int, list[Counted]], sizes: dict[int, dict[int, float | None]], rows: Sequence[Row]
     ) -> tuple[dict[int, list[Counted]], set[int]]:
         """Both together, and the fields of which digits were lost that would be seen."""
-        fields = len(self._question.fields)
-        start_of = self._numbering.start_of
-        points = {cell: {entry[1]: entry for entry in entries} for cell, entries in of_points.items()}
-        found: defaultdict[int, list[Counted]] = defaultdict(list)
+        found = dict(of_points)
         lost: set[int] = set()
         for row in rows:
-            bucket, group, field, count, floats, size, whole, low, high, least, greatest = row
-            cell, start = group * fields + field, start_of(bucket)
-            total: Any = floats
-            if whole is not None:
-                total = total_of_both(floats, whole)
-                size = (size or 0.0) + abs(float(whole))
-            low, high = _least(low, least), _greatest(high, greatest)
-            of_cell = points.get(cell)
-            other = None if of_cell is None else of_cell.pop(start, None)
-            if other is not None:
-                count += other[2]
-                if total is not None:
-                    known = sizes[cell][start]
-                    size += abs(other[3]) if known is None else known
-                    total += other[3]
-                low, high = _least(low, other[4]), _greatest(high, other[5])
-            if total is not None and is_cancelled_in(count, total, size):
-                lost.add(field)
-            found[cell].append((cell, start, count, total, low, high, 0))
-        for cell, of_cell in points.items():
-            found[cell] += of_cell.values()
+            cell = row["g"] * len(self._question.fields) + row["k"]
+            entries, entry_sizes = self._told(cell, row)
+            points = {entry[1]: entry for entry in of_points.get(cell, ())}
+            if points:
+                united = [
+                    _sum(entry, size, points.pop(entry[1]), sizes[cell][entry[1]])
+                    if entry[1] in points
+                    else (entry, size)
+                    for entry, size in zip(entries, entry_sizes, strict=True)
+                ]
+                entries, entry_sizes = [entry for entry, _ in united], [size for _, size in united]
+            if any(
+                size and is_cancelled_in(*entry[2:4], size) for entry, size in zip(entries, entry_sizes, strict=True)
+            ):
+                lost.add(row["k"])
+            found[cell] = [*entries, *points.values()]
         return found, lost
+
+    def _told(self, cell: int, row: Row) -> tuple[list[Counted], Sequence[float | None]]:
+        """What the windows tell of each bucket, and how large its numbers are, where sums are asked for."""
+        known: dict[str, Sequence[Any]] = dict(row.items())
+        nothing = [None] * len(known["bucket"])
+        totals, sizes = known.get("total", nothing), known.get("size", nothing)
+        if "whole" in known:
+            sizes = list(map(_size, sizes, known["whole"]))
+            totals = list(map(total_of_both, totals, known["whole"]))
+        lows, highs = known.get("low", nothing), known.get("high", nothing)
+        if "least" in known:
+            lows = list(map(_least, lows, known["least"]))
+        if "greatest" in known:
+            highs = list(map(_greatest, highs, known["greatest"]))
+        starts = map(self._numbering.start_of, known["bucket"])
+        return list(zip(repeat(cell), starts, known["count"], totals, lows, highs, repeat(0))), sizes
+
+
+def _sum(entry: Counted, size: float | None, other: Counted, other_size: float | None) -> tuple[Counted, float | None]:
+    """What is told of one bucket by windows and by points."""
+    cell, start, count, total, low, high, _ = entry
+    if size is not None:
+        total += other[3]
+        size += abs(other[3]) if other_size is None else other_size
+    return (cell, start, count + other[2], total, _least(low, other[4]), _greatest(high, other[5]), 0), size
+
+
+def _size(size: float | None, whole: Any) -> float | None:
+    return size if whole is None else (size or 0.0) + abs(float(whole))
 
 
 def _least(one: Any, other: Any) -> Any:
