@@ -28,7 +28,7 @@ NULL, TRUE, FALSE = b"n", b"t", b"f"
 
 _WIDTH = COLUMNS + 3
 _NO_FIELDS = (None,) * COLUMNS
-_ROWS_A_STATEMENT = (64, 8, 1)
+_ROWS_A_STATEMENT = (64, 32, 16, 8, 4, 2, 1)
 _COLUMN_LIST = ", ".join(COLUMN_NAMES)
 _MARKS = "(" + ", ".join("?" * _WIDTH) + ")"
 # Many rows in one statement: the driver lets other threads in once a statement, not once a row.
