@@ -75,7 +75,8 @@ class ReaderThreads:
     """At most `count` threads, made when they are first needed, that take reads in the order they came.
 
     `perform` does a read, in a thread, and gives its result. Answers that are ready at the same time wake the event
-    loop once.
+    loop once. The hop is most of what a small read costs; it is made all the same, because no look-up is sure to find
+    its pages in memory, and the event loop waits for no disk.
     """
 
     def __init__(self, count: int, perform: Callable[[Read], Any]) -> None:
