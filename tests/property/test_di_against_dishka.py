@@ -29,6 +29,7 @@ from dishka import Scope as DishkaScope
 from dishka.exceptions import CycleDependenciesError, GraphMissingFactoryError, NoFactoryError
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 from tests.property.test_di_graphs import SCOPED, SINGLETON, TRANSIENT, Spec, World, edges_of, graphs, number_of
 
 from polaris.exceptions import DependencyResolutionException, ServiceNotRegisteredException
@@ -104,7 +105,7 @@ def faults_in_polaris(specs: list[Spec]) -> set[Fault]:
 
 
 @given(graphs(acyclic=False, complete=False))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=size(120, 1_200), deadline=None)
 def test_the_verdict_on_a_graph_is_that_of_dishka(specs: list[Spec]) -> None:
     theirs, ours = fault_in_dishka(specs), faults_in_polaris(specs)
     assert bool(theirs) == bool(ours)
@@ -113,7 +114,7 @@ def test_the_verdict_on_a_graph_is_that_of_dishka(specs: list[Spec]) -> None:
 
 
 @given(graphs(acyclic=True, complete=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=size(80, 800), deadline=None)
 def test_the_verdict_on_lifetimes_alone_is_that_of_dishka(specs: list[Spec]) -> None:
     theirs, ours = fault_in_dishka(specs), faults_in_polaris(specs)
     assert bool(theirs) == bool(ours)
@@ -186,7 +187,7 @@ async def shared_in_dishka(world: World, requests: Requests) -> list[Any]:
     graphs(acyclic=True, complete=True),
     st.lists(st.tuples(st.integers(0, ROOT), st.integers(0, 7)), min_size=2, max_size=20),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1_200), deadline=None)
 def test_the_same_objects_are_shared_as_in_dishka(specs: list[Spec], asked: Requests) -> None:
     """Inside a scope, across scopes, in the container itself, and in the parts of what was asked for."""
     specs = without_captives(specs)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from tests.faults.sizes import size
 
 from polaris.di import DIContainer, ServiceLifetime
 from polaris.exceptions import DependencyResolutionException
@@ -99,7 +100,7 @@ def outcomes_of(found: list[Body], callers: list[Caller]) -> list[Any]:
 
 
 @given(bodies(acyclic=True), CALLERS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=size(80, 800), deadline=None)
 def test_services_that_do_not_need_each_other_in_a_ring_are_all_had_and_built_once(
     found: list[Body], callers: list[Caller]
 ) -> None:
@@ -109,7 +110,7 @@ def test_services_that_do_not_need_each_other_in_a_ring_are_all_had_and_built_on
 
 
 @given(bodies(acyclic=False), CALLERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(120, 1_200), deadline=None)
 def test_in_a_ring_everybody_gets_an_instance_or_an_error_and_nobody_waits_for_ever(
     found: list[Body], callers: list[Caller]
 ) -> None:
