@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 from tests.awake import within
-from tests.nodes import NodeUnderTest, a_node
+from tests.commands import environment, warm_commands
+from tests.nodes import UNTIDY, NodeUnderTest, a_node
 
 MISCONFIGURED = 78
 UNAVAILABLE = 69
@@ -23,19 +25,25 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def refused(folder: Path, settings: Mapping[str, Any], **environment: str) -> tuple[int, list[str]]:
+async def refused(folder: Path, settings: Mapping[str, Any], **variables: str) -> tuple[int, list[str]]:
     """Start a node that must not start; its exit code and what it said on standard error."""
-    node = NodeUnderTest(folder, settings, environment)
-    return await ended(node)
+    node = NodeUnderTest(folder, settings)
+    return await ended(node, **variables)
 
 
-async def ended(node: NodeUnderTest) -> tuple[int, list[str]]:
-    node.launch()
+async def ended(node: NodeUnderTest, **variables: str) -> tuple[int, list[str]]:
     async with within(QUICK_S):
-        code = await node.ended()
-    lines = node.stderr().splitlines()
-    assert node.untidy_lines() == [], lines
-    assert node.stdout() == ""
+        code, said, complaint = await asyncio.to_thread(
+            warm_commands().run,
+            ["run", "--config", str(node.config)],
+            folder=node.folder,
+            environment={**environment(), **variables},
+            stdin="",
+            patience_s=2 * QUICK_S,
+        )
+    lines = complaint.splitlines()
+    assert [mark for mark in UNTIDY if mark in complaint] == [], lines
+    assert said == ""
     assert node.data.running_node() is None
     assert servers_on(node.folder) == []
     return code, [line for line in lines if not line.startswith("{")]
