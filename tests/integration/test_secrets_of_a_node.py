@@ -6,6 +6,7 @@ import asyncio
 import urllib.request
 from pathlib import Path
 
+from tests.commands import Polaris
 from tests.nodes import a_node, eventually_true
 
 from polaris.domain import AdaptationAction, AdaptationEvent
@@ -53,13 +54,20 @@ async def test_no_way_out_of_a_node_shows_a_planted_secret(tmp_path: Path) -> No
             "logs?limit=1000",
             "actions",
             "components",
+            "health",
+            "health/history",
+            "configuration",
             "bus",
+            "bus/streams",
             f"systems/password={NEEDLE}",
             "systems?limit=x",
         ):
             shown.append(str(await node.get(f"api/v1/{path}")))
         shown += [str(await node.get("metrics")), await asyncio.to_thread(openmetrics, f"{node.file.http_url}metrics")]
         assert await node.stop() == 0
+    history = await asyncio.to_thread(Polaris(tmp_path), "status", "--history")
+    assert "connector:broken" in history.output
+    shown.append(history.output)
     shown += [node.stderr(), node.stdout(), log_file.read_text()]
     assert "a-1" in "".join(shown)
     assert [text[max(0, text.index(NEEDLE) - 300) :][:400] for text in shown if NEEDLE in text] == []
