@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from tests.nodes import NodeUnderTest, a_node, eventually_true
 from tests.postgres_servers import PostgresServer
+from tests.unit.runtime.test_health_history import Kept
 
-from polaris.domain import AdaptationAction, AdaptationEvent, MetricValue, SystemState, TelemetryEvent
+from polaris.api import PeriodFilter
+from polaris.domain import AdaptationAction, AdaptationEvent, HealthStatus, MetricValue, SystemState, TelemetryEvent
 from polaris.messaging import adaptation_topic
 from polaris.storage import PolarisDataStore, TimeRange
 
@@ -107,3 +109,31 @@ async def test_what_was_confirmed_while_the_database_was_away_is_stored_once_it_
             await eventually_true(all_there, "everything is in the database", timeout_s=60)
             assert await stored(store) == states
         await eventually_true(node.is_ready, "the node is ready again", timeout_s=60)
+
+
+async def test_what_was_not_well_is_kept_found_and_thinned_out_in_a_database_too(server: PostgresServer) -> None:
+    store = PolarisDataStore.postgresql(server.dsn, schema="history")
+    kept = await Kept(store, kept_max=2).start()
+    try:
+        kept.board.report("bus", HealthStatus.UNHEALTHY, "not connected")
+        for _ in range(3):
+            kept.state(HealthStatus.WARNING)
+            kept.clock.advance(60)
+            kept.state(HealthStatus.HEALTHY)
+            kept.clock.advance(60)
+        assert [period.component or period.system_id for period in await kept.periods()] == ["web", "web", "web", "bus"]
+        assert [period.component for period in await kept.periods(lasting_only=True)] == ["bus"]
+        since = kept.clock.now() - timedelta(seconds=180)
+        assert [period.system_id for period in await kept.periods(start=since, system_id="web")] == ["web"]
+        first = await kept.history.periods(PeriodFilter(), limit=2, before=None)
+        rest = await kept.history.periods(PeriodFilter(), limit=2, before=first[-1][0])
+        assert len({key.period_id for key, _ in (*first, *rest)}) == 4
+        await kept.history.prune()
+        assert [period.component or period.system_id for period in await kept.periods()] == ["web", "web", "bus"]
+
+        kept.clock.advance(60)
+        again = await Kept(store, kept.clock).start()
+        (bus,) = await again.periods(component="bus")
+        assert (bus.until, bus.cut_off) == (again.clock.now(), True)
+    finally:
+        await store.disconnect()
