@@ -87,6 +87,28 @@ def test_python_sees_a_row_a_bucket(session: SqliteSession) -> None:
     assert len(statements_of(session, lambda: asked(session, SIMPLE))) <= 10 + 5
 
 
+@pytest.mark.parametrize(
+    ("names", "readings"), [(SIMPLE, 1), (("stddev",), 1), (("first",), 2), (("rate",), 1), (("increase", "avg"), 2)]
+)
+def test_the_hot_table_is_asked_only_where_it_has_rows(
+    session: SqliteSession, names: tuple[str, ...], readings: int
+) -> None:
+    # The sixty rows that are hot are of the last minute.
+    asks = [one for one in statements_of(session, lambda: asked(session, names)) if "FROM ts_hot WHERE" in one]
+    assert len(asks) == readings
+    early = (RANGE[0], RANGE[1] - 600_000_000)
+    request = AggregateRequest(early, names, ("h",), MINUTES, DENSE, ("v",))
+    told = statements_of(session, lambda: session.time_series.aggregate("m", request))
+    assert not [one for one in told if "FROM ts_hot WHERE" in one]
+
+
+def test_rates_and_increases_are_told_in_one_reading(session: SqliteSession) -> None:
+    rows = asked(session, ("rate", "increase"))
+    assert [(row.count, row.values["rate"]) for row in rows] == [(600, 1.0)] * 10
+    assert [row.values["increase"] for row in rows] == [599.0, *[600.0] * 9]
+    assert len(statements_of(session, lambda: asked(session, ("rate", "increase")))) <= 10 + 5
+
+
 def test_a_deviation_takes_one_reading(session: SqliteSession) -> None:
     rows = asked(session, ("stddev",))
     assert [row.values["stddev"] for row in rows] == [pytest.approx(statistics.stdev(range(600)), rel=1e-12)] * 10
