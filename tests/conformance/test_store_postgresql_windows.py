@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -239,3 +240,22 @@ async def test_a_frontier_waits_for_a_unit_of_work_that_wrote_and_is_raised_late
         await unit.commit()
     await server.time_series.apply_retention("m")
     assert await ask(server, "SELECT count(*) FROM ts_windows") > 0
+
+
+async def test_digits_that_points_and_windows_lose_together_are_added_up_exactly(
+    server: PolarisDataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_window_reads, "WINDOWS_MIN", 1)
+    chance = random.Random(5)
+    at_the_edge = [sign * 1e6 + chance.random() * 500 for _ in range(4) for sign in (1, -1)]
+    values = [*at_the_edge, *[-math.fsum(at_the_edge) / 20 + chance.random() / 10 for _ in range(20)]]
+    await server.time_series.set_retention("m", POLICY)
+    points = [TimeSeriesPoint(T0 + (2 + n) * SECOND, {}, {"v": value}) for n, value in enumerate(values)]
+    await server.time_series.store_many("m", [*points, TimeSeriesPoint(T0 + HOUR, {}, {"v": 0})])
+    span = TimeRange(T0 + SECOND, T0 + MINUTE)
+    of_points = await server.time_series.aggregate_time_series("m", span, "sum")
+    move(server, T0 + 2 * HOUR)
+    await server.time_series.apply_retention("m")
+    assert await ask(server, "SELECT count(*) FROM ts_windows") > 2
+    assert await server.time_series.aggregate_time_series("m", span, "sum") == of_points
+    assert of_points[0].value == pytest.approx(math.fsum(values), rel=1e-6)
