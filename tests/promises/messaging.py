@@ -32,6 +32,7 @@ WIRE = f"{UNIT}/test_nats_wire.py"
 SOCKET = f"{UNIT}/test_nats_socket.py"
 LANES = f"{UNIT}/test_lanes.py"
 AT_ONCE = f"{UNIT}/test_publishing_at_once.py"
+TAKING = f"{UNIT}/test_taking_at_once.py"
 OUTGOING = f"{UNIT}/test_outgoing_messages.py"
 DOMAIN_EVENTS = "tests/unit/domain/test_events.py"
 DOMAIN_VERSIONS = "tests/unit/domain/test_event_versions.py"
@@ -767,6 +768,20 @@ PUT_ASIDE: tuple[Break, ...] = (
 )
 
 IN_MEMORY: tuple[Break, ...] = (
+    Break(
+        promise="nothing that is pushed overtakes what waits in memory",
+        file="messaging/brokers/_memory_core.py",
+        old="self._at_once is not None and not self._busy:",
+        new="self._at_once is not None:",
+        caught_by=(f"{TAKING}::test_nothing_overtakes_what_waits[memory]",),
+    ),
+    Break(
+        promise="nothing that is pushed by a server overtakes what waits",
+        file="messaging/brokers/_nats_subscription.py",
+        old="self._at_once is not None and not self._busy and",
+        new="self._at_once is not None and",
+        caught_by=(f"{TAKING}::test_nothing_overtakes_what_waits[nats]",),
+    ),
     Break(
         promise="what is not settled comes again",
         file="messaging/brokers/_memory_streams.py",

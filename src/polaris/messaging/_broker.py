@@ -227,6 +227,11 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OnDelivery = Callable[[Delivery], Awaitable[None]]
+"""Takes what comes, one after the other.
+
+An object that has a method `at_once(delivery) -> bool` may be asked by that instead while nothing waits for it: it has
+taken the delivery, or says False and has done nothing.
+"""
 
 
 class BrokerSubscription(Protocol):

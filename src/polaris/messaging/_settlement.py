@@ -85,8 +85,8 @@ class Settlement:
         self.accepted: dict[int, Accepted] = {}
         """What is accepted and not done with, by its identity as an object."""
         self._freed = asyncio.Event()
-        # How many wait for that.
-        self._waiting = 0
+        # Somebody waits for that, and was not told yet.
+        self._untold = False
         # Of messages that failed and are not settled: the attempt that failed last, and the failures so far.
         self._failures: dict[Hashable, tuple[int, int]] = {}
 
@@ -120,11 +120,8 @@ class Settlement:
             await books.look()
         while self.room < enough and (books is None or books.complete):
             self._freed.clear()
-            self._waiting += 1
-            try:
-                await self._freed.wait()
-            finally:
-                self._waiting -= 1
+            self._untold = True
+            await self._freed.wait()
 
     def accept(self, delivery: Delivery) -> Accepted | None:
         """Take a delivery; None if it is of a message that is here already, and there is nothing to do."""
@@ -159,7 +156,8 @@ class Settlement:
             self._observe(item.delivery, None)
         # `_release`, written out: everything that comes once ends here.
         self.accepted.pop(id(item), None)
-        if self._waiting:
+        if self._untold:
+            self._untold = False
             self._freed.set()
         return True
 
@@ -372,7 +370,8 @@ class Settlement:
 
     def _release(self, item: Accepted) -> None:
         self.accepted.pop(id(item), None)
-        if self._waiting:
+        if self._untold:
+            self._untold = False
             self._freed.set()
 
     def _log(

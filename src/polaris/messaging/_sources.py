@@ -236,6 +236,28 @@ class PulledSource:
         log(message, subscription=self._spec.durable, error=error)
 
 
+class _Intake:
+    """Hands what is pushed to a sink: at once while there is room for it."""
+
+    __slots__ = ("_accept", "_room", "_sink")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._accept = sink.accept
+        self._room = True
+
+    def at_once(self, delivery: Delivery) -> bool:
+        if not self._room and self._sink.room <= 0:
+            return False
+        self._room = self._accept(delivery)
+        return True
+
+    async def __call__(self, delivery: Delivery) -> None:
+        if not self._room and self._sink.room <= 0:
+            await self._sink.wait_for_room()
+        self._room = self._accept(delivery)
+
+
 class PushedSource:
     """A core subscription. A full sink holds the broker's callback up; the broker's own bound then applies."""
 
@@ -247,17 +269,7 @@ class PushedSource:
         self._subscription: BrokerSubscription | None = None
 
     async def start(self, sink: Sink) -> None:
-        accept = sink.accept
-
-        room = True
-
-        async def on_delivery(delivery: Delivery) -> None:
-            nonlocal room
-            if not room and sink.room <= 0:
-                await sink.wait_for_room()
-            room = accept(delivery)
-
-        self._subscription = await self._broker.subscribe(self._pattern, on_delivery, group=self._group)
+        self._subscription = await self._broker.subscribe(self._pattern, _Intake(sink), group=self._group)
 
     async def halt(self) -> None:
         await self._end(drain=True)

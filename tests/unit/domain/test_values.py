@@ -124,6 +124,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("name", lambda: MetricValue("a\nb", 1.0)),
     ("name", lambda: MetricValue("\ud800", 1.0)),
     ("name", lambda: MetricValue(7, 1.0)),  # type: ignore[arg-type]
+    ("name", lambda: MetricValue(["cpu"], 1.0)),  # type: ignore[arg-type]
     ("value", lambda: MetricValue("cpu", 2**63)),
     ("value", lambda: MetricValue("cpu", "x" * 8193)),
     ("value", lambda: MetricValue("cpu", b"x")),  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 
 from polaris.messaging._broker import Delivery, OnDelivery
 
@@ -25,6 +26,7 @@ class MemorySubscription:
         self.group = group
         self.dropped = 0
         self._on_delivery = on_delivery
+        self._at_once: Callable[[Delivery], bool] | None = getattr(on_delivery, "at_once", None)
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
@@ -37,11 +39,18 @@ class MemorySubscription:
         return not self._pending and not self._busy
 
     def offer(self, delivery: Delivery) -> None:
-        """Queue one message; at the bound it is dropped and counted."""
+        """Hand over one message if that takes no waiting, else queue it; at the bound it is dropped and counted."""
         if self._ended:
             return
         pending = self._pending
         if not pending:
+            if self._at_once is not None and not self._busy:
+                try:
+                    if self._at_once(delivery):
+                        return
+                except Exception:  # boundary: a callback's failure is not the publisher's
+                    _log.exception("the callback of subscription %s failed", self.pattern)
+                    return
             # Whoever takes from it goes on until it is empty, and only then waits to be told.
             self._arrived.set()
         elif len(pending) >= PENDING_MAX:

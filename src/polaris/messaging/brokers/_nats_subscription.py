@@ -11,7 +11,7 @@ from collections.abc import Callable
 from nats import errors
 from nats.aio.subscription import Subscription
 
-from polaris.messaging._broker import OnDelivery
+from polaris.messaging._broker import Delivery, OnDelivery
 from polaris.messaging.brokers._nats_client import HardenedClient
 from polaris.messaging.brokers._nats_delivery import CoreDelivery
 
@@ -42,6 +42,8 @@ class NATSSubscription:
         self.dropped = 0
         self._client = client
         self._on_delivery = on_delivery
+        self._at_once: Callable[[Delivery], bool] | None = getattr(on_delivery, "at_once", None)
+        self._busy = False
         self._messages_max = messages_max
         self._bytes_max = bytes_max
         self._subscription: Subscription | None = None
@@ -98,6 +100,9 @@ class NATSSubscription:
             self._client.forget(subscription)
 
     def _offer(self, subject: str, reply: str, payload: bytes, headers: bytes | None) -> None:
+        delivery = CoreDelivery(subject, payload, headers, reply or None)
+        if self._at_once is not None and not self._busy and not self._pending and self._at_once(delivery):
+            return
         size = len(payload)
         if len(self._pending) >= self._messages_max or self._pending_bytes + size > self._bytes_max:
             self.dropped += 1
@@ -109,13 +114,14 @@ class NATSSubscription:
             return
         self._dropping = False
         self._pending_bytes += size
-        self._pending.append(CoreDelivery(subject, payload, headers, reply or None))
+        self._pending.append(delivery)
         self._arrived.set()
 
     async def _run(self) -> None:
         pending, arrived, on_delivery = self._pending, self._arrived, self._on_delivery
         handed_on = 0
         while True:
+            self._busy = True
             while pending:
                 delivery = pending.popleft()
                 self._pending_bytes -= len(delivery.payload)
@@ -127,6 +133,7 @@ class NATSSubscription:
                 if handed_on % YIELD_EVERY == 0:
                     await asyncio.sleep(0)
             self._pending_bytes = 0
+            self._busy = False
             if self._ended:
                 return
             arrived.clear()
