@@ -17,6 +17,8 @@ const STATES = [
   ['lasting', 'Only what lasts'],
 ] as const
 const SHOWN = 8
+const LATELY_MS = 3_600_000
+const LATELY_SHOWN = 4
 
 export function History() {
   const system = asked('system')
@@ -116,6 +118,39 @@ export function Troubles({ system: { system_id } }: { system: System }) {
             </span>
             <span class="small clip" title={period.message}>
               {period.component === null ? '' : 'connector: '}
+              {period.message}
+            </span>
+          </li>
+        ))}
+      </ol>
+    </section>
+  )
+}
+
+/** What was not well in the last hour and is over: who comes late for a fault sees that there was one. */
+export function Lately() {
+  const list = useList(() => periodList({ start: new Date(nodeTime() - LATELY_MS).toISOString() }), '')
+  useEffect(() => effect(() => takeHeard(list, () => true)), [list])
+  const since = now.value - LATELY_MS
+  const over = list.items.value.filter(({ until }) => until !== null && Date.parse(until) > since)
+  if (over.length === 0) return null
+  return (
+    <section class="lately" aria-labelledby="lately-title">
+      <div class="row head">
+        <h2 id="lately-title">Not well in the last hour</h2>
+        <a class="small" href={link('node', 'history')}>
+          History
+        </a>
+      </div>
+      <ol class="card list">
+        {over.slice(0, LATELY_SHOWN).map((period) => (
+          <li key={period.period_id} data-over={period.period_id}>
+            <span class="row">
+              <strong class="clip">{period.component ?? period.system_id}</strong>
+              <HealthPill health={period.status} />
+            </span>
+            <When period={period} />
+            <span class="small clip" title={period.message}>
               {period.message}
             </span>
           </li>

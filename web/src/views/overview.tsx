@@ -9,6 +9,7 @@ import '../styles/overview.css'
 import { SystemCards } from '../systems'
 import { Tiles } from '../tiles'
 import { Topology } from '../topology'
+import { Lately } from '../troubles'
 
 export function OverviewView() {
   return (
@@ -29,6 +30,7 @@ export function OverviewView() {
       {loaded.value && systems.value.size === 0 ? <NoSystems /> : <SystemCards />}
       <aside class="side" aria-label="What happened">
         <Actions />
+        <Lately />
         <Components />
       </aside>
     </div>
