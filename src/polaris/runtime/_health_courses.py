@@ -82,11 +82,12 @@ class Courses:
         self._lasting[name] = period
 
     def end(self, name: str, at: datetime, *, cut_off: bool = False) -> None:
-        """It is over, if it lasts."""
+        """It is over, if it lasts. What is cut off does not come back: nobody knows how it went on."""
         period = self._lasting.pop(name, None)
         if period is not None:
             over = msgspec.structs.replace(period, until=max(at, period.since), cut_off=cut_off)
-            self._rested[name] = over
+            if not cut_off:
+                self._rested[name] = over
             self._tell(over)
 
     def end_all(self, at: datetime, *, cut_off: bool) -> None:

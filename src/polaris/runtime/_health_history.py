@@ -58,7 +58,7 @@ class HealthHistory:
     it, and what comes back within 30 s goes on. Health itself leaves no trace. Of the periods that are over, at most
     `kept_max` are kept, and each for so many days; those that last stay. While the store is away they wait, so that its
     own trouble is told afterwards. What lasts when a node stops is *cut off*: for components it ends with the node, or
-    after a kill when it starts again; a system goes on.
+    after a kill when it starts again; that of a system goes on if the node is back before the system would be stale.
 
     Of several nodes on one store each notes its own components, and the one that has the `turn` the systems.
     """
@@ -137,6 +137,11 @@ class HealthHistory:
         at = self._clock.now() if is_late else state.timestamp
         new = None if status is None else self._period(status, at, reasons_of(state), system=system_id)
         self._systems.note(system_id, new, at)
+
+    def note_gap(self, system_id: str, until: datetime) -> None:
+        """Nobody has looked at a managed system until now: what lasted before is cut off."""
+        if self._takes_systems() and not self._systems.is_silent(system_id):
+            self._systems.end(system_id, until, cut_off=True)
 
     def note_silence(self, system_id: str, since: datetime | None, message: str = "") -> None:
         """A managed system of which nothing has come since then; None when it was heard of lately."""

@@ -139,9 +139,17 @@ class RuntimeView:
             self._note(state)
 
     def _note(self, state: SystemState) -> None:
+        former = self._latest.get(state.system_id)
         if self._latest.note(state):
+            if former is not None and former.received_s is None:
+                self._note_first(former.state, state)
             self.kept_health.note_state(state)
         self.live.publish(SampleUpdate.of(state))
+
+    def _note_first(self, former: SystemState, state: SystemState) -> None:
+        """The first state since the start, of a system that was known before."""
+        if (state.timestamp - former.timestamp).total_seconds() > self._stale_after_s(state.system_id):
+            self.kept_health.note_gap(state.system_id, state.timestamp)
 
     def note_action(self, entry: LedgerEntry) -> None:
         """An action that was taken or has ended just now."""

@@ -216,6 +216,25 @@ async def test_a_stop_cuts_off_what_lasts_of_the_node_and_leaves_the_systems_as_
     assert (seconds(found["web"]), found["web"].cut_off) == ((0, 60), False)
 
 
+async def test_what_nobody_saw_of_a_system_is_cut_off_and_does_not_go_on() -> None:
+    kept = await Kept().start()
+    kept.state(WARNING)
+    kept.state(WARNING, "silent")
+    kept.history.note_silence("silent", kept.clock.now(), "no sample")
+    await kept.history.stop()
+    kept.clock.advance(600)
+    again = await Kept(kept.store, kept.clock).start()
+    for system_id in ("web", "silent"):
+        again.history.note_gap(system_id, again.clock.now())
+        again.state(WARNING, system_id)
+    new, old = await again.periods(system_id="web")
+    assert (seconds(old), old.cut_off) == ((0, 600), True)
+    assert (seconds(new), new.cut_off, new.times) == ((600, None), False, 1)
+    # That nothing came of it is known to be so until now.
+    silence = next(one for one in await again.periods(system_id="silent") if one.status is HealthStatus.UNKNOWN)
+    assert (seconds(silence), silence.cut_off) == ((0, 600), False)
+
+
 async def test_what_lasted_when_a_node_was_killed_is_cut_off_when_it_starts_again() -> None:
     kept = await Kept().start()
     kept.board.report("store", WARNING, "log grows")
