@@ -46,8 +46,8 @@ class Log(StructuredLogger):
         super().__init__("polaris.test")
         self.warnings: list[str] = []
 
-    def warning(self, message: str, **_: object) -> None:
-        self.warnings.append(message)
+    def warning(self, message: object, /, **fields: object) -> None:
+        self.warnings.append(str(message))
 
 
 class Kept:
@@ -68,7 +68,8 @@ class Kept:
         await self.history.start()
         return self
 
-    def state(self, status: HealthStatus, system_id: str = "web", **metadata: Any) -> None:
+    def state(self, status: HealthStatus, system_id: str = "web", *, reasons: list[str] | None = None) -> None:
+        metadata = {} if reasons is None else {"health.reasons": reasons}
         self.history.note_state(SystemState(system_id, self.clock.now(), {}, status, metadata))
 
     async def periods(self, **wanted: Any) -> list[HealthPeriod]:
@@ -128,7 +129,7 @@ async def test_a_period_has_the_status_and_the_reason_of_the_worst_of_it() -> No
         (UNHEALTHY, ["recovers"]),
         (HEALTHY, []),
     ):
-        kept.state(status, **{"health.reasons": reasons})
+        kept.state(status, reasons=reasons)
         kept.clock.advance(4)
     (period,) = await kept.periods()
     assert (period.status, period.message, seconds(period)) == (HealthStatus.CRITICAL, "down; no worker", (0, 16))
@@ -139,7 +140,7 @@ async def test_a_period_has_the_status_and_the_reason_of_the_worst_of_it() -> No
 async def test_what_comes_back_within_half_a_minute_is_the_same_period() -> None:
     kept = await Kept().start()
     for well_s in (30, 30, 31):
-        kept.state(WARNING, **{"health.reasons": ["slow"]})
+        kept.state(WARNING, reasons=["slow"])
         kept.clock.advance(5)
         kept.state(HEALTHY)
         await kept.history.flush()
@@ -192,7 +193,7 @@ async def test_the_clock_of_a_system_that_runs_ahead_does_not_date_its_illness()
 async def test_a_secret_in_a_reason_is_not_kept() -> None:
     kept = await Kept().start()
     kept.board.report("store", UNHEALTHY, "cannot reach postgresql://app:hunter2@db/polaris")
-    kept.state(WARNING, **{"health.reasons": ["postgresql://app:hunter2@db/polaris"]})
+    kept.state(WARNING, reasons=["postgresql://app:hunter2@db/polaris"])
     assert "hunter2" not in str(await kept.store.documents.find_documents(PERIODS, {})) + str(await kept.periods())
     assert len(await kept.periods()) == 2
 

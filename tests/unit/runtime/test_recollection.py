@@ -44,7 +44,7 @@ class Kept:
         self.recorder = SpanRecorder("test", 0.0, [self.recollection.put])
         self.recorder.tracer()
 
-    def tell(self, number: int, *, spans: int = 1, first: int = 0, correlation_id: str = "c", **values: str) -> str:
+    def tell(self, number: int, *, spans: int = 1, first: int = 0, correlation_id: str = "c", **values: Any) -> str:
         position = trace_of(f"event-{number}")
         for one in range(first, first + spans):
             at_ns = (number * 1_000 + one) * 1_000
@@ -194,8 +194,8 @@ def test_what_fails_again_and_again_does_not_push_out_the_traces_of_actions() ->
             kept.tell(number, action_id=f"a-{number}")
         await kept.recollection.flush()
         await kept.recollection.prune()
-        left = [one.actions for _, one in await kept.recollection.traces(TraceFilter(), limit=50, before=None)]
-        assert left == [(f"a-{number}",) for number in range(59, 49, -1)]
+        found = [one.actions for _, one in await kept.recollection.traces(TraceFilter(), limit=50, before=None)]
+        assert found == [(f"a-{number}",) for number in range(59, 49, -1)]
 
     run_virtual(scenario())
 
