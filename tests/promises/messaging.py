@@ -380,8 +380,8 @@ ON_THE_WIRE: tuple[Break, ...] = (
     Break(
         promise="what is sent in one turn goes out in one write",
         file="messaging/brokers/_nats_socket.py",
-        old="        if not self._due:\n            self._due = True\n",
-        new="        self.write_out()\n        if not self._due:\n            self._due = True\n",
+        old="        self._frames_bytes += len(frame)\n        if not self._due:\n",
+        new="        self._frames_bytes += len(frame)\n        self.write_out()\n        if not self._due:\n",
         caught_by=(f"{SOCKET}::test_what_is_sent_in_one_turn_goes_out_in_one_write",),
     ),
     Break(

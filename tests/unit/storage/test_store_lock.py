@@ -137,11 +137,10 @@ async def test_a_child_by_fork_neither_holds_the_lock_nor_gives_it_back(tmp_path
     fork = OWN.replace("import asyncio, sys", "import asyncio, os, signal, sys").replace(
         '        print("owned", flush=True)',
         """
-        child = os.fork()
-        if not child:
+        if not os.fork():
+            print(os.getpid(), flush=True)  # by the child: what it does after a fork is done then
             signal.pause()
             os._exit(0)
-        print(child, flush=True)
         """,
     )
     process = subprocess.Popen(
