@@ -160,6 +160,10 @@ class Remembered:
         ][:limit]
 
 
+REFUSED = f"connection refused: /run/{'of_the_connector' * 6}"
+"""With a word that is wider than a phone."""
+
+
 def periods(start: datetime) -> list[HealthPeriod]:
     """A system that was ill and its connector, and a part of the node that is."""
 
@@ -172,9 +176,7 @@ def periods(start: datetime) -> list[HealthPeriod]:
     connector = {"component": "connector:web-shop", "remedy": "check that it runs", **shop}
     return [
         period("p-1", HealthStatus.WARNING, 500, 440, message="slow", remedy="add a worker", **shop),
-        period(
-            "p-2", HealthStatus.UNHEALTHY, 300, 270, message="connection refused", times=12, cut_off=True, **connector
-        ),
+        period("p-2", HealthStatus.UNHEALTHY, 300, 270, message=REFUSED, times=12, cut_off=True, **connector),
         period("p-3", HealthStatus.WARNING, 200, None, component="store", message="disk nearly full"),
     ]
 

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Literal, Self
 
+import msgspec
 import pytest
 from playwright.async_api import expect
 from tests.e2e import page_checks as check
@@ -64,7 +65,11 @@ async def test_the_page_fits_a_phone() -> None:
         await check.it_fits(watched)
         await check.it_can_be_read(watched)
         await watched.page.goto(server.url + "#/node/history")
-        await expect(watched.page.locator("[data-period]")).to_have_count(3)
+        listed = watched.page.locator("[data-period]")
+        await expect(listed).to_have_count(3)
+        wide = f"connector:{'very-' * 12}long"
+        view.live.publish(msgspec.structs.replace(view.kept_health.all[0], period_id="p-wide", component=wide))
+        await expect(listed).to_have_count(4)
         await check.it_fits(watched)
         check.it_was_clean(watched)
 
