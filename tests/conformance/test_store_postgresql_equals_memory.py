@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from tests.conformance.conftest import QuickPostgres, schema_numbers
+from tests.faults.retention_acts import MovedClock
 from tests.postgres_servers import VERSIONS
 
-from polaris.clock import SYSTEM_CLOCK
 from polaris.storage import AggregationType, FieldValue, PolarisDataStore, TimeRange, TimeSeriesPoint
 from polaris.storage._rollups import RetentionPolicy, RollupPolicy
 
@@ -28,22 +28,9 @@ SCALARS: list[Any] = [*TEXTS, *NUMBERS, None, True, False]
 PATHS = ["a", "b", "a.b", "a.0", "0", "a.b.c", "_id", "_version", "_id.x"]
 
 
-class MovedClock:
-    """A clock whose wall time the test sets."""
-
-    def __init__(self) -> None:
-        self.time = T0
-
-    def now(self) -> datetime:
-        return self.time
-
-    monotonic = staticmethod(SYSTEM_CLOCK.monotonic)
-    sleep = staticmethod(SYSTEM_CLOCK.sleep)
-
-
 @pytest.fixture(params=VERSIONS)
 async def stores(request: pytest.FixtureRequest, quick_postgres: QuickPostgres) -> AsyncIterator[Stores]:
-    clock = MovedClock()
+    clock = MovedClock(T0)
     dsn = quick_postgres(request.param).dsn
     schema = f"test_{next(schema_numbers)}"
     server = PolarisDataStore.postgresql(dsn, schema=schema, clock=clock, partition_hours=1, pool_max=2)

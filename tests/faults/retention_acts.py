@@ -31,8 +31,8 @@ EXACT = ("count", "sum", "min", "max", "first", "last", "increase")
 class MovedClock:
     """A clock whose wall time the test sets."""
 
-    def __init__(self) -> None:
-        self.time = T0
+    def __init__(self, time: datetime = T0) -> None:
+        self.time = time
 
     def now(self) -> datetime:
         return self.time

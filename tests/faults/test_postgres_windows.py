@@ -14,9 +14,9 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped] # it ships no types
 import pytest
+from tests.faults.retention_acts import MovedClock
 from tests.postgres_servers import QUICK, PostgresServer
 
-from polaris.clock import SYSTEM_CLOCK
 from polaris.exceptions import DataStoreError
 from polaris.storage import PolarisDataStore, TimeRange, TimeSeriesPoint
 from polaris.storage._rollups import RetentionPolicy, RollupPolicy
@@ -32,17 +32,6 @@ BLOCKED_S = 0.06
 actor: ContextVar[str] = ContextVar("actor", default="")
 schema_numbers = itertools.count(1)
 Act = Callable[[PolarisDataStore, datetime], Awaitable[Any]]
-
-
-class HourClock:
-    def __init__(self) -> None:
-        self.time = T0
-
-    def now(self) -> datetime:
-        return self.time
-
-    monotonic = staticmethod(SYSTEM_CLOCK.monotonic)
-    sleep = staticmethod(SYSTEM_CLOCK.sleep)
 
 
 class Stage:
@@ -90,7 +79,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 async def stores(server: PostgresServer, stage: Stage) -> AsyncIterator[tuple[PolarisDataStore, PolarisDataStore]]:
-    clock, schema = HourClock(), f"windows_{next(schema_numbers)}"
+    clock, schema = MovedClock(T0), f"windows_{next(schema_numbers)}"
     made = PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=4, clock=clock)
     async with PolarisDataStore.memory(clock=clock) as memory, made:
         for store in (memory, made):

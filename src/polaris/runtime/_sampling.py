@@ -38,8 +38,6 @@ SCORES = {
 RECONNECT_AFTER_FAILURES = 3
 PUBLISH_TIMEOUT_S = 60.0
 """Long: what waits inside the bus leaves the moment the broker is back, what sleeps here later."""
-FAILURE_TOLD_EVERY_S = 60.0
-"""Of a system that fails all the time so many of its failures become a trace, beside the first."""
 # A sample is published again, with its own id, until the bus confirms or refuses it.
 UNTIL_CONFIRMED = RetryConfig(
     max_attempts=1_000_000_000,
@@ -86,7 +84,7 @@ class SystemSampler:
         self._timeout = Timeout(settings.timeout_s, name=f"sample {self.system_id}")
         self._until_confirmed = RetryPolicy(UNTIL_CONFIRMED, clock=clock)
         self._buffer: asyncio.Queue[tuple[TelemetryEvent, TraceContext | None]] = asyncio.Queue(buffer_max)
-        self._failures, self._told_s = 0, 0.0
+        self._failures = 0
         self._polled = instruments.connector_polls
         self._health_score = instruments.health_score
         self._seconds = instruments.connector_poll_seconds(settings.connector)
@@ -143,9 +141,7 @@ class SystemSampler:
 
     async def _failed(self, error: PolarisException, unrecorded_since_ns: int | None) -> None:
         self._failures += 1
-        now_s = self._clock.monotonic()
-        if unrecorded_since_ns is not None and (self._failures == 1 or now_s - self._told_s >= FAILURE_TOLD_EVERY_S):
-            self._told_s = now_s
+        if unrecorded_since_ns is not None:
             self._traces.failed(COLLECT, new_id(), error, unrecorded_since_ns, system_id=self.system_id)
         self._polled(self.system_id, "failure").inc()
         self._board.report(self.component, HealthStatus.UNHEALTHY, f"no sample: {error.message}")
