@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.conformance.conftest import QuickPostgres, schema_numbers
-from tests.conformance.test_store_postgresql_equals_memory import MovedClock
+from tests.faults.retention_acts import MovedClock
 from tests.postgres_servers import VERSIONS
 
 from polaris.storage import AggregationType, FieldValue, PolarisDataStore, TimeRange, TimeSeriesPoint
