@@ -5,16 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from random import Random
 
 _lock = threading.Lock()
+# The millisecond that ids are of now, and the counter with which the present run of them begins.
 _last_ms = 0
 _counter = 0
-_prefix = ""
 
 # Identifiers are not secrets, and the system's own source costs a call of the kernel for each.
 _random = Random()  # noqa: S311
 _COUNTER_BITS = 12 + 14  # rand_a and the head of rand_b: the monotonic counter of RFC 9562 section 6.2, method 1
+_RUN = 256
+_ENDS = tuple(f"{low:02x}-" for low in range(_RUN))
+"""The last digits of the counter, and the hyphen behind them."""
+
+_run: tuple[int, str, Iterator[str]] = (0, "", iter(()))
+"""Until when it holds, in ns, what its ids begin with, and which ends of the counter are left. Never changed in place:
+whoever holds one takes from its iterator, which gives every end to one thread alone, so that no lock is needed."""
+_tails: list[str] = []
+"""48 random bits each, as digits; made many at once, which costs half."""
 
 
 def _renew_after_fork() -> None:
@@ -23,6 +33,7 @@ def _renew_after_fork() -> None:
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
     _random.seed()
+    _tails.clear()
 
 
 os.register_at_fork(after_in_child=_renew_after_fork)
@@ -34,26 +45,40 @@ def new_id() -> str:
     Ids made by one process sort in the order of the calls, also within a millisecond and when the wall clock goes
     back; 48 random bits per id keep ids of several processes apart. Safe from any thread and after a fork.
     """
-    global _last_ms, _counter, _prefix  # noqa: PLW0603 - the counter is the point
+    while True:
+        run = _run
+        until_ns, head, ends = run
+        if time.time_ns() < until_ns:
+            for end in ends:
+                try:
+                    return head + end + _tails.pop()
+                except IndexError:
+                    _draw()
+                    return head + end + _tails.pop()
+        _begin_after(run)
+
+
+def _begin_after(run: tuple[int, str, Iterator[str]]) -> None:
+    """Begin another run of ids, unless another thread has done so."""
+    global _last_ms, _counter, _run  # noqa: PLW0603 - the counter is the point
     with _lock:
+        if _run is not run:
+            return
         now_ms = time.time_ns() // 1_000_000
         if now_ms > _last_ms:
             _last_ms = now_ms
             _counter = _random.getrandbits(25)  # the top bit stays free, so that counting up cannot overflow soon
-            _prefix = _head(now_ms, _counter >> 14)
         else:
-            _counter += 1
-            if not _counter & 0x3FFF:
-                if _counter >> _COUNTER_BITS:
-                    _last_ms += 1
-                    _counter = 0
-                _prefix = _head(_last_ms, _counter >> 14)
-        prefix, low = _prefix, 0x8000 | _counter & 0x3FFF
-    # Bytes are written as hex in half the time of a number.
-    return f"{prefix}{low.to_bytes(2, 'big').hex()}-{_random.getrandbits(48).to_bytes(6, 'big').hex()}"
+            _counter = (_counter | _RUN - 1) + 1
+            if _counter >> _COUNTER_BITS:
+                _last_ms += 1
+                _counter = 0
+        text = f"{_last_ms:012x}"
+        high = 0x80 | _counter >> 8 & 0x3F
+        head = f"{text[:8]}-{text[8:]}-7{_counter >> 14:03x}-{high:02x}"
+        _run = ((_last_ms + 1) * 1_000_000, head, iter(_ENDS[_counter & _RUN - 1 :]))
 
 
-def _head(milliseconds: int, high: int) -> str:
-    """What ids of a millisecond begin with: the time, the version, and the head of the counter."""
-    text = f"{milliseconds:012x}"
-    return f"{text[:8]}-{text[8:]}-7{high:03x}-"
+def _draw() -> None:
+    text = _random.randbytes(6 * _RUN).hex()
+    _tails.extend([text[at : at + 12] for at in range(0, len(text), 12)])

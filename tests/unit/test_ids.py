@@ -38,13 +38,16 @@ def test_ids_still_rise_when_the_wall_clock_goes_back(monkeypatch: pytest.Monkey
 
 def test_a_full_counter_borrows_from_the_next_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
     now_ns = time.time_ns() + 10_000_000_000
+    now_ms = now_ns // 1_000_000
     monkeypatch.setattr(time, "time_ns", lambda: now_ns)
-    monkeypatch.setattr(ids, "_last_ms", now_ns // 1_000_000)
-    monkeypatch.setattr(ids, "_counter", (1 << ids._COUNTER_BITS) - 3)
-    made = [new_id() for _ in range(10)]
+    monkeypatch.setattr(ids, "_last_ms", now_ms)
+    monkeypatch.setattr(ids, "_counter", (1 << ids._COUNTER_BITS) - 2 * ids._RUN)
+    monkeypatch.setattr(ids, "_run", (0, "", iter(())))
+    made = [new_id() for _ in range(3 * ids._RUN)]
     assert made == sorted(made)
-    assert len(set(made)) == 10
+    assert len(set(made)) == len(made)
     assert all(UUID(text).version == 7 for text in made)
+    assert [UUID(text).int >> 80 for text in (made[0], made[-1])] == [now_ms, now_ms + 1]
 
 
 def test_threads_make_different_ids_and_each_sees_its_own_rise() -> None:
