@@ -24,11 +24,12 @@ from polaris.messaging._broker import (
 )
 from polaris.messaging._bus import PolarisMessageBus
 from polaris.messaging._chain import MessageMiddleware, MiddlewareChain, NextHandler
-from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
+from polaris.messaging._cloudevents import EventCodec, Undecodable
 from polaris.messaging._content_encoding import unpacked
 from polaris.messaging._context import MessageContext, MessageDirection, PayloadEncoding
 from polaris.messaging._dead_letter_entry import DeadLetter, DeadLetterFilter, DeadLetterReason
 from polaris.messaging._dead_letters import DeadLetterPage, DeadLetterRecord, DeadLetters
+from polaris.messaging._event_wire import DecodedEvent
 from polaris.messaging._handlers import EventHandler
 from polaris.messaging._outage import OutageBuffer, WhenFull
 from polaris.messaging._publish_account import PublishAccount

@@ -16,27 +16,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, NamedTuple, Union
 
 import msgspec
-from msgspec import UNSET
 
 from polaris.clock import utc_now
 from polaris.domain import (
     EVENTS,
-    AdaptationEvent,
     EventRegistry,
     EventType,
-    ExecutionResultEvent,
-    HealthEvent,
     PolarisEvent,
-    TelemetryBatch,
-    TelemetryEvent,
 )
 from polaris.exceptions import ConfigurationError, InvalidValueError, MessageDecodeError, UnknownEventTypeError
-from polaris.messaging._envelopes import data_class, holds_floats, incoming_class, outgoing_class
-from polaris.messaging._upcasting import OfOtherVersion, check_version, current_payload, newer_note
+from polaris.messaging._event_wire import DecodedEvent, EventWire
+from polaris.messaging._upcasting import OfOtherVersion, current_payload, newer_note
 from polaris.messaging._wire_format import (
     WireFormat,
     array_head,
@@ -52,27 +45,7 @@ from polaris.messaging._wire_format import (
 BATCH_EVENTS_MAX = 10_000
 
 _ERROR_CHARS_MAX = 256
-_ENVELOPE_FIELDS = frozenset(PolarisEvent.__struct_fields__)
 _BATCH = re.compile(rb"[ \t\r\n]*\[")
-
-_CE_SUBJECT: Mapping[type[PolarisEvent], Callable[[Any], str]] = {
-    TelemetryEvent: attrgetter("system_state.system_id"),
-    TelemetryBatch: attrgetter("system_id"),
-    AdaptationEvent: attrgetter("action.target_system"),
-    ExecutionResultEvent: attrgetter("result.action_id"),
-    HealthEvent: attrgetter("component"),
-}
-
-
-class DecodedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event and what its envelope says beyond the event's own fields."""
-
-    event: PolarisEvent
-    event_type: str
-    traceparent: str | None = None
-    tracestate: str | None = None
-    sequence: object = None
-    """As it came: of telemetry from POLARIS its number, see `Numbering`."""
 
 
 class Undecodable(NamedTuple):
@@ -90,71 +63,6 @@ class _Head(msgspec.Struct):
     dataschema: str | None = None
 
 
-class _Wire:
-    """How one event type looks on the wire: built once, used for every event of the type."""
-
-    def __init__(self, entry: EventType) -> None:
-        self.entry = entry
-        self._name, self._schema_uri = entry.name, entry.schema_uri
-        self._make: Any
-        event_class = self._make = entry.event_class
-        fields = [field for field in msgspec.structs.fields(event_class) if field.name not in _ENVELOPE_FIELDS]
-        self._names = tuple(field.name for field in fields)
-        self._get = attrgetter(*self._names) if fields else None
-        self._single = len(fields) == 1
-        self._positional = event_class.__match_args__[: len(fields)] == self._names
-        self.get_only: Callable[[Any], Any] | None = self._get if self._positional and self._single else None
-        """Gives the data of an event that are one field, and its first."""
-        self.subject_of = _CE_SUBJECT.get(event_class)
-        self.data = data_class(event_class, fields)
-        self.holds_floats = holds_floats(event_class, self.data)
-        self.outgoing = outgoing_class(entry, self.data)
-        self.incoming = incoming_class(entry, self.data)
-
-    def body(self, event: PolarisEvent) -> Any:
-        """The data of an event."""
-        if self._get is None:
-            return self.data()
-        return self.data(self._get(event)) if self._single else self.data(*self._get(event))
-
-    def event(self, found: Any, received_at: datetime | None) -> DecodedEvent:
-        """The event of a decoded envelope.
-
-        Raises `InvalidValueError` when a value is out of its bounds, `OfOtherVersion` when the data must be upcast.
-        """
-        if found.dataschema != self._schema_uri and found.dataschema:
-            check_version(self.entry, found.dataschema)
-        stamp = found.time or received_at or utc_now()
-        correlation_id = found.correlationid or None
-        make, get_only = self._make, self.get_only
-        if get_only is not None:
-            event = make(
-                get_only(found.data),
-                event_id=found.id,
-                timestamp=stamp,
-                correlation_id=correlation_id,
-                source=found.source,
-            )
-            return DecodedEvent(event, self._name, found.traceparent or None, found.tracestate or None, found.sequence)
-        if self._get is None:
-            values: tuple[Any, ...] = ()
-        else:
-            values = (self._get(found.data),) if self._single else self._get(found.data)
-        if self._positional:
-            event = make(
-                *values, event_id=found.id, timestamp=stamp, correlation_id=correlation_id, source=found.source
-            )
-        else:
-            event = make(
-                event_id=found.id,
-                timestamp=stamp,
-                correlation_id=correlation_id,
-                source=found.source,
-                **dict(zip(self._names, values, strict=True)),
-            )
-        return DecodedEvent(event, self._name, found.traceparent or None, found.tracestate or None, found.sequence)
-
-
 class EventCodec:
     """Encodes and decodes the event types of a registry; types registered later are taken up when they first appear.
 
@@ -167,8 +75,8 @@ class EventCodec:
         packs = self.wire_format is WireFormat.MSGPACK
         self._encode = msgspec.msgpack.Encoder().encode if packs else msgspec.json.Encoder().encode
         self._may_hide = may_be_infinite if packs else may_be_null
-        self._by_class: dict[type[PolarisEvent], _Wire] = {}
-        self._by_envelope: dict[type[Any], _Wire] = {}
+        self._by_class: dict[type[PolarisEvent], EventWire] = {}
+        self._by_envelope: dict[type[Any], EventWire] = {}
         self._decode_one: Callable[[bytes], Any] = self._build_and_decode
         self._many: msgspec.json.Decoder[Any] | None = None
         self._of_msgpack: tuple[msgspec.msgpack.Decoder[Any], msgspec.msgpack.Decoder[Any]] | None = None
@@ -200,25 +108,55 @@ class EventCodec:
         """
         wire = self._by_class.get(type(event)) or self._wire(type(event))
         try:
-            get_only, subject_of = wire.get_only, wire.subject_of
             encoded = self._encode(
-                wire.outgoing(
-                    event.event_id,
-                    event.source,
-                    event.timestamp,
-                    wire.body(event) if get_only is None else wire.data(get_only(event)),
-                    UNSET if subject_of is None else subject_of(event),
-                    correlation_id or event.correlation_id or UNSET,
-                    traceparent or UNSET,
-                    tracestate or UNSET,
-                    sequence or UNSET,
-                )
+                wire.envelope(event, correlation_id or event.correlation_id, traceparent, tracestate, sequence)
             )
             if not wire.holds_floats or not self._may_hide(encoded) or is_finite(event):
                 return encoded
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise InvalidValueError("event", f"a {wire.entry.name} that JSON can carry", event, cause=error) from error
         raise InvalidValueError("event", f"a {wire.entry.name} of finite numbers, which JSON can carry", event)
+
+    def encode_each(
+        self,
+        events: Sequence[PolarisEvent],
+        sequences: Sequence[str | None],
+        *,
+        correlation_id: str,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+    ) -> list[bytes]:
+        """As `encode`, for many events with a number for each; here their own correlation ids go first."""
+        encode, encoded = self._encode, []
+        kind: type[PolarisEvent] | None = None
+        try:
+            for event, sequence in zip(events, sequences, strict=True):
+                if type(event) is not kind:
+                    kind = type(event)
+                    wire = self._by_class.get(kind) or self._wire(kind)
+                    envelope, holds_floats = wire.envelope, wire.holds_floats
+                made = encode(
+                    envelope(event, event.correlation_id or correlation_id, traceparent, tracestate, sequence)
+                )
+                if holds_floats and self._may_hide(made) and not is_finite(event):
+                    break
+                encoded.append(made)
+            else:
+                return encoded
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+            pass
+        # The one that did not go is told apart from the others by `encode`, which says what is wrong with it.
+        rest = zip(events[len(encoded) :], sequences[len(encoded) :], strict=True)
+        return encoded + [
+            self.encode(
+                event,
+                correlation_id=event.correlation_id or correlation_id,
+                traceparent=traceparent,
+                tracestate=tracestate,
+                sequence=sequence,
+            )
+            for event, sequence in rest
+        ]
 
     def join(self, encoded: Sequence[bytes]) -> bytes:
         """Events encoded singly as one message in the batch format."""
@@ -334,13 +272,13 @@ class EventCodec:
         except MessageDecodeError as cannot:
             return cannot
 
-    def _wire(self, event_class: type[PolarisEvent]) -> _Wire:
+    def _wire(self, event_class: type[PolarisEvent]) -> EventWire:
         known = self._by_class.get(event_class)
         if known is not None:
             return known
         entry = self._registry.require(event_class)
         try:
-            wire = _Wire(entry)
+            wire = EventWire(entry)
             msgspec.json.Decoder(wire.incoming)
         except (TypeError, ValueError, NameError, AttributeError) as error:
             message = f"events of type {entry.name!r} cannot travel as JSON: {error}"

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 from polaris.exceptions import MessageBusError, MessageDecodeError, PolarisException
 from polaris.messaging._accepted import Accepted
 from polaris.messaging._broker import Delivery
-from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
+from polaris.messaging._cloudevents import EventCodec, Undecodable
 from polaris.messaging._context import MessageContext
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import Failure
+from polaris.messaging._event_wire import DecodedEvent
 from polaris.messaging._guard import PROBES_MAX, Guard, ProbeFailed
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._redelivery import is_rejection

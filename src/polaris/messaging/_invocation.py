@@ -14,9 +14,10 @@ from polaris.exceptions import DeadlineExceededError, MessageBusError
 from polaris.messaging._broker import Delivery, DeliveryClass
 from polaris.messaging._call_deadline import CallDeadline
 from polaris.messaging._chain import MiddlewareChain, NextHandler
-from polaris.messaging._cloudevents import DecodedEvent, EventCodec, Undecodable
+from polaris.messaging._cloudevents import EventCodec, Undecodable
 from polaris.messaging._content_encoding import DECOMPRESSED_BYTES_MAX, unpacked
 from polaris.messaging._context import MessageContext, MessageDirection
+from polaris.messaging._event_wire import DecodedEvent
 from polaris.messaging._handlers import BoundHandler
 from polaris.messaging._settlement import is_being_cancelled
 from polaris.messaging._subscription import SubscriptionStats

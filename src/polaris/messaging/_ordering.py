@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from polaris.exceptions import MessageDecodeError
 from polaris.messaging._accepted import Accepted
 from polaris.messaging._broker import Delivery
-from polaris.messaging._cloudevents import DecodedEvent
+from polaris.messaging._event_wire import DecodedEvent
 from polaris.messaging._guard import ProbeFailed
 from polaris.messaging._invocation import Invoker
 from polaris.messaging._key_order import KeyOrder

@@ -127,6 +127,9 @@ class Outbound:
                     receipts[index] = receipt
 
         self._tally(events, PublishBook.enter)
+        if len(by_topic) == 1:
+            # As nearly always; what follows comes to the same.
+            return await self._publish_run(next(iter(by_topic)), events, delivery, timeout_s)
         try:
             await _all(publish_topic(name, indexes) for name, indexes in by_topic.items())
         finally:
@@ -296,22 +299,17 @@ class Outbound:
         """
         trace = current_trace()
         correlation_id = current_correlation_id() or new_correlation_id()
-        traceparent = None if trace is None else trace.traceparent
-        tracestate = None if trace is None else trace.tracestate
-        encode, number = self._codec.encode, self._numbering.next
+        number = self._numbering.next
         counted = {kind for kind in set(map(type, events)) if self._entry(kind).kind is _TELEMETRY}
         numbers = [number(topic, event.event_id) if type(event) in counted else None for event in events]
         try:
-            encoded = [
-                encode(
-                    event,
-                    correlation_id=event.correlation_id or correlation_id,
-                    traceparent=traceparent,
-                    tracestate=tracestate,
-                    sequence=sequence,
-                )
-                for event, sequence in zip(events, numbers, strict=True)
-            ]
+            encoded = self._codec.encode_each(
+                events,
+                numbers,
+                correlation_id=correlation_id,
+                traceparent=None if trace is None else trace.traceparent,
+                tracestate=None if trace is None else trace.tracestate,
+            )
         except BaseException:  # boundary: noted, then raised again
             self._not_confirmed(topic, events, numbers)
             raise

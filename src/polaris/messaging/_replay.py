@@ -12,7 +12,7 @@ from polaris.clock import Clock
 from polaris.exceptions import BusConnectionError, InvalidValueError, MessageDecodeError
 from polaris.ids import new_id
 from polaris.messaging._broker import ConsumerSpec, Delivery, MessageBroker, PullConsumer, Start
-from polaris.messaging._cloudevents import DecodedEvent
+from polaris.messaging._event_wire import DecodedEvent
 from polaris.messaging._invocation import Invoker
 from polaris.resilience import Backoff
 

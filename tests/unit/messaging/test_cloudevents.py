@@ -28,7 +28,7 @@ from polaris.domain import (
     event_type,
 )
 from polaris.exceptions import ConfigurationError, InvalidValueError, MessageDecodeError, UnknownEventTypeError
-from polaris.messaging import EventCodec, Undecodable
+from polaris.messaging import EventCodec, Undecodable, WireFormat
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -334,6 +334,22 @@ def test_a_value_that_json_cannot_carry_cannot_be_sent() -> None:
         value: Any
 
     codec = EventCodec(registry)
-    for value in (object(), {1: object()}, "\ud800"):
-        with pytest.raises(InvalidValueError):
+    for value in (object(), {1: object()}, "\ud800", float("nan")):
+        with pytest.raises(InvalidValueError) as alone:
             codec.encode(AnyValue(value))
+        with pytest.raises(InvalidValueError) as among:
+            codec.encode_each([AnyValue(1), AnyValue(value), AnyValue(2)], ["1", "2", "3"], correlation_id="c")
+        assert str(among.value) == str(alone.value)
+
+
+@pytest.mark.parametrize("wire_format", WireFormat)
+def test_many_are_encoded_as_each_alone(wire_format: WireFormat) -> None:
+    codec = EventCodec(wire_format=wire_format)
+    events = [EVERY_EVENT[number] for number in (0, 0, 5, 1, 3, 2, 6, 4, 0, 1, 1)]
+    numbers = [None if number % 3 else f"{number}" for number in range(len(events))]
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
+    for marks in ({}, trace):
+        assert codec.encode_each(events, numbers, correlation_id="all", **marks) == [
+            codec.encode(event, correlation_id=event.correlation_id or "all", sequence=number, **marks)
+            for event, number in zip(events, numbers, strict=True)
+        ]

@@ -30,7 +30,7 @@ from polaris.messaging import (
     WireFormat,
 )
 from polaris.messaging._broker import OnDelivery
-from polaris.messaging._cloudevents import DecodedEvent
+from polaris.messaging._event_wire import DecodedEvent
 from polaris.messaging.brokers._memory_deliveries import MemoryCoreSubscription
 from polaris.runtime._tapped import EVENT_BYTES_MAX, EVENT_READ_BYTES_MAX, MESSAGE_READ_BYTES_MAX, Tapped
 from polaris.runtime._taps import BYTES_MAX, EVENTS_AT_ONCE, MESSAGES_MAX, READ_BYTES_AT_ONCE, BusTap, Taps
