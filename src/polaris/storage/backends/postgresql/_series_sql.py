@@ -47,7 +47,11 @@ class SeriesWhere:
     def _has(self, term: TagIn | TagPrefix | TagExists) -> str:
         sql = f"x.collection = $1 AND x.key = {self.bind(term.key, 'text')}"
         if isinstance(term, TagIn):
-            return f"{sql} AND x.value = ANY({self.bind(list(term.values), 'text[]')})"
+            values = list(term.values)
+            if len(values) == 1:
+                # As long as the server has no statistics of the tags, it looks up equality, and sifts for a list.
+                return f"{sql} AND x.value = {self.bind(values[0], 'text')}"
+            return f"{sql} AND x.value = ANY({self.bind(values, 'text[]')})"
         if isinstance(term, TagPrefix):
             sql += f" AND x.value >= {self.bind(term.prefix, 'text')}"
             end = prefix_end(term.prefix)
