@@ -89,7 +89,9 @@ async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     """A real server for this worker's whole session. Shared: use stream names and subjects of your own, do no harm."""
     from polaris.messaging import EmbeddedNATSConfig, EmbeddedNATSServer
 
-    server = EmbeddedNATSServer(EmbeddedNATSConfig(data_dir=tmp_path_factory.mktemp("nats")))
+    # What streams may take is reserved, and no test knows how many others have left theirs here.
+    config = EmbeddedNATSConfig(data_dir=tmp_path_factory.mktemp("nats"), store_bytes_max=1 << 50)
+    server = EmbeddedNATSServer(config)
     await server.start()
     yield server
     await server.stop()

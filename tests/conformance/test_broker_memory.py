@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.conformance.broken_memory_broker import BREAKS
 
-from polaris.messaging._broker import MessageBroker
+from polaris.messaging._broker import MessageBroker, StreamSpec
 from polaris.messaging.brokers._memory import InMemoryMessageBroker
 from polaris.messaging.brokers._memory_hub import InMemoryHub
 from polaris.testing import run_virtual, running_clock
@@ -52,6 +52,22 @@ def test_the_suite_notices_a_broken_promise_and_nothing_else(promise: str, monke
         except (Exception, pytest.fail.Exception):
             broken.append(other)
     assert broken == [promise]
+
+
+def test_a_small_server_has_room_for_what_the_whole_suite_leaves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, int] = {}
+    ensure = InMemoryHub.ensure_stream
+
+    def note(self: InMemoryHub, spec: StreamSpec) -> None:
+        asked[spec.name] = max(asked.get(spec.name, 0), spec.max_bytes or 0)
+        ensure(self, spec)
+
+    monkeypatch.setattr(InMemoryHub, "ensure_stream", note)
+    for promise in PROMISES:
+        run_virtual(check(promise))
+    assert len(asked) > 20
+    assert max(asked.values()) <= 1 << 24
+    assert sum(asked.values()) < 1 << 30
 
 
 def test_every_break_names_a_promise() -> None:

@@ -24,7 +24,8 @@ MakeBroker = Callable[[], Awaitable[MessageBroker]]
 STORED = DeliveryClass.AT_LEAST_ONCE
 PATIENCE_S = 15.0
 ACK_WAIT_S = 0.6
-
+STREAM_BYTES_MAX = 1 << 24
+"""What a stream may reserve: nobody removes the suite's streams, and the server may be shared and small."""
 
 STEP_S = 0.01
 
@@ -103,7 +104,7 @@ async def fetch(consumer: PullConsumer, count: int, *, wait_s: float = PATIENCE_
 class ScratchStream:
     """A fresh stream of two-token subjects, and short ways to use it."""
 
-    def __init__(self, broker: MessageBroker, *, max_bytes: int | None = 1 << 24) -> None:
+    def __init__(self, broker: MessageBroker, *, max_bytes: int | None = STREAM_BYTES_MAX) -> None:
         self.broker = broker
         self.prefix = f"suite{new_id().replace('-', '')}"
         self.spec = StreamSpec(name=f"SUITE_{self.prefix}", subjects=(f"{self.prefix}.>",), max_bytes=max_bytes)
@@ -125,7 +126,7 @@ class ScratchStream:
         return await (broker or self.broker).consumer(wanted)
 
 
-async def scratch_stream(make_broker: MakeBroker, *, max_bytes: int | None = 1 << 24) -> ScratchStream:
+async def scratch_stream(make_broker: MakeBroker, *, max_bytes: int | None = STREAM_BYTES_MAX) -> ScratchStream:
     stream = ScratchStream(await make_broker(), max_bytes=max_bytes)
     await stream.broker.ensure_stream(stream.spec)
     return stream

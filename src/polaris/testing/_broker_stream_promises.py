@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from polaris.exceptions import (
@@ -18,7 +19,6 @@ from polaris.messaging import (
     MESSAGE_ID_HEADER,
     DeliveryClass,
     OutgoingMessage,
-    StreamSpec,
 )
 from polaris.testing._broker_scratch import (
     STORED,
@@ -81,15 +81,16 @@ class StreamPromises:
     async def test_ensuring_a_stream_again_keeps_its_messages(self, make_broker: MakeBroker) -> None:
         stream = await scratch_stream(make_broker)
         await stream.publish(b"x")
-        wider = StreamSpec(name=stream.spec.name, subjects=(*stream.spec.subjects, f"{stream.prefix}x.>"))
+        wider = msgspec.structs.replace(stream.spec, subjects=(*stream.spec.subjects, f"{stream.prefix}x.>"))
         await stream.broker.ensure_stream(wider)
         assert [message.payload for message in await stream.broker.read_stored(wider.name)] == [b"x"]
         await stream.broker.publish(OutgoingMessage(f"{stream.prefix}x.y", b"y", new_id()), delivery=STORED)
 
     async def test_a_subject_belongs_to_one_stream(self, make_broker: MakeBroker) -> None:
         stream = await scratch_stream(make_broker)
+        other = msgspec.structs.replace(stream.spec, name=f"{stream.spec.name}_2", subjects=(stream.subject("a"),))
         with pytest.raises(MessageBusError):
-            await stream.broker.ensure_stream(StreamSpec(name=f"{stream.spec.name}_2", subjects=(stream.subject("a"),)))
+            await stream.broker.ensure_stream(other)
 
     async def test_at_its_bound_a_stream_drops_the_oldest(self, make_broker: MakeBroker) -> None:
         stream = await scratch_stream(make_broker, max_bytes=20_000)

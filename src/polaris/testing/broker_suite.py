@@ -2,7 +2,8 @@
 
 Derive a class named `Test...` from `BrokerSuite` and give it a fixture `make_broker`: an async function without
 arguments that returns a new, connected broker, each time another client of one and the same server. The fixture
-disconnects them all afterwards. Every test uses names of its own, so the server may be shared.
+disconnects them all afterwards. Every test uses names of its own, so the server may be shared. Streams stay
+behind, each reserves at most 16 MiB, and all together less than 1 GiB.
 
     class TestMyBroker(BrokerSuite):
         @pytest.fixture
