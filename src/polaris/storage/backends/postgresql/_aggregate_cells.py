@@ -17,9 +17,12 @@ from polaris.storage._aggregates import Number
 from polaris.storage._aggregation import AggregationType
 from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._parameters import Parameters
+from polaris.storage.backends.postgresql._sharing import shared_out, sharing
 
 NUMBERS_A_CELL_MIN = 32
 """Numbers that a bucket must have on average to be worth a look-up of its own."""
+NUMBERS_A_SHARE_MIN = 100_000
+"""Numbers that are worth a connection of their own, which takes a few ms to be told what to see."""
 
 _EITHER = "coalesce(p.f[c.fp], p.i[c.ip]::float8)"
 _POINTS = "{table} p WHERE p.series = c.series AND p.ts >= c.low AND p.ts < c.high"
@@ -64,7 +67,7 @@ class Stretch(msgspec.Struct, frozen=True):
 
 async def edges(link: Link, table: str, stretches: Sequence[Stretch], *, last: bool) -> list[Number | None]:
     """The first number of each stretch, or the last."""
-    rows = await _rows(link, table, stretches, _EDGE.replace("{way}", "DESC" if last else "ASC"), Parameters())
+    rows = await _rows(link, table, stretches, _EDGE.replace("{way}", "DESC" if last else "ASC"))
     return [y if x is None else x for x, y in rows]
 
 
@@ -72,9 +75,7 @@ async def percentiles(
     link: Link, table: str, stretches: Sequence[Stretch], fractions: Sequence[float]
 ) -> list[list[Number] | None]:
     """These percentiles of each stretch."""
-    parameters = Parameters()
-    wanted = parameters.bind(fractions, "float8[]")
-    return [row[0] for row in await _rows(link, table, stretches, _PERCENTILES.replace("{wanted}", wanted), parameters)]
+    return [row[0] for row in await _all_read(link, table, stretches, _PERCENTILES, fractions)]
 
 
 async def singles(link: Link, table: str, stretches: Sequence[Stretch], name: str) -> list[Number | None]:
@@ -83,13 +84,29 @@ async def singles(link: Link, table: str, stretches: Sequence[Stretch], name: st
     if name == AggregationType.RATE:
         has_integers = any(one.integer_place is not None for one in stretches)
         sql = _RATE_OF_EITHER if has_integers else _RATE_OF_FLOATS
-    return [row[0] for row in await _rows(link, table, stretches, sql, Parameters())]
+    return [row[0] for row in await _all_read(link, table, stretches, sql)]
+
+
+async def _all_read(
+    link: Link, table: str, stretches: Sequence[Stretch], reduction: str, fractions: Sequence[float] = ()
+) -> list[tuple[Any, Any]]:
+    """As `_rows`, of a reduction that reads every number: many of them are read by several connections."""
+
+    async def read(one: Link, some: Sequence[Stretch]) -> list[tuple[Any, Any]]:
+        return await _rows(one, table, some, reduction, fractions)
+
+    counts = [stretch.count for stretch in stretches]
+    async with sharing(link, min(sum(counts) // NUMBERS_A_SHARE_MIN, len(stretches))) as links:
+        return await shared_out(links, stretches, counts, read)
 
 
 async def _rows(
-    link: Link, table: str, stretches: Sequence[Stretch], reduction: str, parameters: Parameters
+    link: Link, table: str, stretches: Sequence[Stretch], reduction: str, fractions: Sequence[float] = ()
 ) -> list[tuple[Any, Any]]:
     """What the reduction gives for each of the stretches."""
+    parameters = Parameters()
+    if fractions:
+        reduction = reduction.replace("{wanted}", parameters.bind(fractions, "float8[]"))
     columns = {
         "series": parameters.bind([one.series for one in stretches], "bigint[]"),
         "low": parameters.bind([one.low_us for one in stretches], "bigint[]"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
 
 from polaris.storage.backends.postgresql._driver import asyncpg
 from polaris.storage.backends.postgresql._errors import lost_connection
@@ -25,6 +25,18 @@ SERIALIZABLE = (
 )
 
 
+class Others(Protocol):
+    """Where other connections to the same servers are to be had."""
+
+    def spare(self) -> AbstractAsyncContextManager[Link | None]:
+        """A connection for one who has one already and could do without another; None where too many are in use."""
+        ...
+
+    def refuse(self) -> None:
+        """Give none for a while: the server would not let several see the same."""
+        ...
+
+
 class UnknownOutcomeError(Exception):
     """The connection went away while the server was making something last: it is done, or it is not."""
 
@@ -35,9 +47,18 @@ class Link:
     A single statement is a transaction of its own; `atomic` makes several one, unless there is one already.
     """
 
-    __slots__ = ("_in_transaction", "_schema_timeout_s", "connection", "is_committed", "is_serializable", "touched")
+    __slots__ = (
+        "_in_transaction",
+        "_schema_timeout_s",
+        "connection",
+        "is_committed",
+        "is_serializable",
+        "is_snapshot",
+        "others",
+        "touched",
+    )
 
-    def __init__(self, connection: Any, schema_timeout_s: float) -> None:
+    def __init__(self, connection: Any, schema_timeout_s: float, others: Others | None = None) -> None:
         self.connection = connection
         self._schema_timeout_s = schema_timeout_s
         self._in_transaction = False
@@ -45,6 +66,9 @@ class Link:
         """Whether its transaction was committed."""
         self.is_serializable = False
         """Whether the transaction sees nothing that others commit meanwhile."""
+        self.is_snapshot = False
+        """Whether it only reads, and all from one snapshot."""
+        self.others = others
         self.touched = False
         """Whether a statement that may have changed something was sent outside a transaction."""
 
@@ -104,6 +128,7 @@ class Link:
 
     async def begin(self, how: str) -> None:
         self.is_serializable = how == SERIALIZABLE
+        self.is_snapshot = how.startswith(SNAPSHOT)
         self._in_transaction = True  # also when cancelled here: the server may have begun
         await self.connection.execute(how)
 

@@ -14,6 +14,8 @@ from polaris.storage.backends.postgresql._errors import is_of_no_use, translated
 from polaris.storage.backends.postgresql._link import CLEANUP_S, Link
 from polaris.storage.backends.postgresql._options import PostgresOptions
 
+REFUSED_S = 60.0
+
 
 class ConnectionPool:
     """Makes connections when they are needed and keeps some; lost ones are replaced at their next use."""
@@ -29,6 +31,7 @@ class ConnectionPool:
         self._unused.set()
         self._alone: Any = None
         self._alone_lock = asyncio.Lock()
+        self._refused_until_s = 0.0
         self.waits = 0
 
     async def open(self) -> None:
@@ -62,6 +65,18 @@ class ConnectionPool:
             raise
         finally:
             await self.give_back(link)
+
+    @asynccontextmanager
+    async def spare(self) -> AsyncIterator[Link | None]:
+        is_refused = asyncio.get_running_loop().time() < self._refused_until_s
+        if not self._is_open or is_refused or self._users * 2 >= self._options.pool_max:
+            yield None
+            return
+        async with self.link() as link:
+            yield link
+
+    def refuse(self) -> None:
+        self._refused_until_s = asyncio.get_running_loop().time() + REFUSED_S
 
     async def take(self) -> Link:
         """A connection of the pool. Raises `StoreConnectionError` when none comes free or can be made in time."""
@@ -140,7 +155,7 @@ class ConnectionPool:
         return self._link_of(self._alone)
 
     def _link_of(self, connection: Any) -> Link:
-        return Link(connection, self._options.schema_timeout_s)
+        return Link(connection, self._options.schema_timeout_s, self)
 
     async def close(self) -> None:
         """Wait for what is under way, at most as long as a statement may take, then close. Idempotent."""
