@@ -35,7 +35,7 @@ class SqliteGraph:
         self._connection = connection
 
     def add_nodes(self, nodes: Sequence[GraphNode]) -> None:
-        self._connection.executemany(_ADD_NODE, ((node.node_id, _json(node.properties)) for node in nodes))
+        self._connection.executemany(_ADD_NODE, [(node.node_id, _json(node.properties)) for node in nodes])
 
     def get_node(self, node_id: str) -> GraphNode | None:
         row = self._connection.execute("SELECT properties FROM graph_nodes WHERE id = ?", (node_id,)).fetchone()
@@ -62,10 +62,10 @@ class SqliteGraph:
         return self._connection.changes() > 0
 
     def add_edges(self, edges: Sequence[GraphEdge]) -> None:
-        ends = dict.fromkeys(end for edge in edges for end in (edge.source, edge.target))
-        self._connection.executemany(_ADD_END, ((end,) for end in ends))
+        ends = {end: None for edge in edges for end in (edge.source, edge.target)}
+        self._connection.executemany(_ADD_END, [(end,) for end in ends])
         self._connection.executemany(
-            _ADD_EDGE, ((edge.source, edge.relationship_type, edge.target, _json(edge.properties)) for edge in edges)
+            _ADD_EDGE, [(edge.source, edge.relationship_type, edge.target, _json(edge.properties)) for edge in edges]
         )
 
     def get_edge(self, source: str, target: str, relationship_type: str) -> GraphEdge | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 ENTRIES_MAX = 200_000
@@ -11,15 +11,13 @@ ENTRIES_MAX = 200_000
 class Memory:
     """A bounded cache that knows which entries were learned since a mark. Full, it starts anew."""
 
-    __slots__ = ("_entries", "_learned")
+    __slots__ = ("_entries", "_learned", "get")
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, Any] = {}
         self._learned: list[Hashable] = []
-
-    def get(self, key: Hashable) -> Any:
+        self.get: Callable[[Hashable], Any] = self._entries.get
         """What is remembered under the key, or None."""
-        return self._entries.get(key)
 
     def learn(self, key: Hashable, value: Any) -> None:
         """Remember something that may be taken back with the transaction."""

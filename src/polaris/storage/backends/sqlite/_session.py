@@ -21,3 +21,23 @@ class SqliteSession:
         self.documents = SqliteDocuments(connection, self.memory)
         self.graph = SqliteGraph(connection)
         self.outbox = SqliteOutbox(connection)
+
+    def write_gathered(self) -> None:
+        """Write what is gathered: see `SqliteTimeSeries.gathers`."""
+        self.time_series.write_gathered()
+
+    def commit(self) -> None:
+        """Make the transaction last. When it raises, the transaction is still to be rolled back."""
+        self.time_series.write_gathered()
+        self.connection.execute("COMMIT")
+        self.memory.committed()
+
+    def roll_back(self) -> None:
+        """Take the transaction back."""
+        self.connection.execute("ROLLBACK")
+        self.rolled_back()
+
+    def rolled_back(self, mark: int = 0) -> None:
+        """The transaction was taken back, or the part of it since the mark of the memory: forget what it brought."""
+        self.memory.rolled_back(mark)
+        self.time_series.forget_gathered()

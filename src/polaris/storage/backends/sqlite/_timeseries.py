@@ -15,30 +15,19 @@ from polaris.storage._series_limits import SeriesLimits
 from polaris.storage._tag_filter import TagFilter
 from polaris.storage._timeseries_requests import AggregateRequest, Micros, PointQuery, SeriesKey
 from polaris.storage.backends.sqlite._aggregate_sql import aggregate
+from polaris.storage.backends.sqlite._hot_rows import VALUES_A_STATEMENT, HotRows
 from polaris.storage.backends.sqlite._memory import Memory
 from polaris.storage.backends.sqlite._point_reads import read_latest, read_points
 from polaris.storage.backends.sqlite._rollup_reads import aggregate_rolled_up
 from polaris.storage.backends.sqlite._rollup_windows import retire
 from polaris.storage.backends.sqlite._rollups import SqliteRollups
-from polaris.storage.backends.sqlite._series import COLUMN_NAMES, COLUMNS, SeriesRegistry
+from polaris.storage.backends.sqlite._series import COLUMNS, Series, SeriesRegistry
 from polaris.storage.backends.sqlite._sql import rows, scalar
 
 NULL, TRUE, FALSE = b"n", b"t", b"f"
 """How the values are kept that SQLite has no type for, so that null differs from absent and true from 1."""
 
-_WIDTH = COLUMNS + 3
 _NO_FIELDS = (None,) * COLUMNS
-_ROWS_A_STATEMENT = (64, 32, 16, 8, 4, 2, 1)
-_COLUMN_LIST = ", ".join(COLUMN_NAMES)
-_MARKS = "(" + ", ".join("?" * _WIDTH) + ")"
-# Many rows in one statement: the driver lets other threads in once a statement, not once a row.
-_PUT_HOT = {
-    rows: f"INSERT OR REPLACE INTO ts_hot (ts, series, part, {_COLUMN_LIST}) VALUES " + ", ".join([_MARKS] * rows)  # noqa: S608
-    for rows in _ROWS_A_STATEMENT
-}
-_PUT_LATEST = (
-    "INSERT INTO ts_latest VALUES (?, ?) ON CONFLICT (series) DO UPDATE SET ts = excluded.ts WHERE excluded.ts > ts"
-)
 COLD_UNTIL_NONE = -(2**63)
 EVER = (-(2**63), 2**63 - 1)
 
@@ -50,6 +39,12 @@ class SqliteTimeSeries:
         self._connection = connection
         self._memory = memory
         self._registry = SeriesRegistry(connection, memory)
+        self._hot = HotRows(connection)
+        self.gathers = False
+        """Whether points are kept until something of this session reads them, or until `write_gathered`.
+
+        For transactions whose errors nobody needs to know by the operation: those of a statement come later then.
+        """
         self.rollups = SqliteRollups(connection, memory)
         self.rows_written = 0
         """Rows put into the hot table since the counter was last read by the compaction."""
@@ -59,42 +54,62 @@ class SqliteTimeSeries:
         self._registry.limits = limits
 
     def store_many(self, collection: str, points: Sequence[TimeSeriesPoint]) -> None:
-        rows: list[list[object]] = []
-        newest: dict[int, int] = {}
+        values, newest, known = self._hot.values, self._hot.newest, self._memory.get
+        cold_until, window_us = self.cold_until(), self.rollups.window_us(collection)
         late: list[tuple[int, int]] = []
-        cold_until = self.cold_until()
-        require = self._registry.require
+        stored: list[tuple[int, int]] = []
         for point in points:
-            fields, ts = point.fields, to_micros(point.timestamp)
-            series = require(collection, point.tags, fields)
-            number, slots = series.number, series.slots
-            if len(slots) <= COLUMNS:
-                row: list[object] = [ts, number, 0, *_NO_FIELDS]
-                for name, value in fields.items():
-                    row[slots[name] + 3] = value if value.__class__ is float else _kept(value)
-                rows.append(row)
+            tags, fields, ts = point.tags, point.fields, to_micros(point.timestamp)
+            series: Series | None = known(("series", collection, *tags.items()))
+            if series is None or len(series.slots) > COLUMNS:
+                number = self._put_any(collection, point, ts)
             else:
-                rows.extend(_wide(ts, number, slots, fields, series.parts))
+                number, slots = series.number, series.slots
+                row: list[object] = [ts, number, 0, *_NO_FIELDS]
+                try:
+                    for name, value in fields.items():
+                        row[slots[name] + 3] = value if value.__class__ is float else _kept(value)
+                    values += row
+                except KeyError:  # the series has to grow
+                    self._put_any(collection, point, ts)
             if ts < cold_until:
                 late.append((number, ts))
+            if window_us:
+                stored.append((ts, number))
             if ts > newest.get(number, COLD_UNTIL_NONE - 1):
                 newest[number] = ts
-        window_us = self.rollups.window_us(collection)
-        if window_us:
-            self.rollups.mark_points(window_us, rows)
+            if len(values) >= VALUES_A_STATEMENT:
+                self._hot.write_full()
+        if stored:
+            self.rollups.mark_points(window_us, stored)
         if late:
             self._connection.executemany("DELETE FROM ts_cold WHERE series = ? AND ts = ?", late)
-        self._put(rows)
-        self._connection.executemany(_PUT_LATEST, newest.items())
-        self.rows_written += len(rows)
+        self.rows_written += len(points)
+        if not self.gathers:
+            self._hot.write()
 
-    def _put(self, rows: list[list[object]]) -> None:
-        start, count = 0, len(rows)
-        for size in _ROWS_A_STATEMENT:
-            while count - start >= size:
-                values = [value for row in rows[start : start + size] for value in row]
-                self._connection.execute(_PUT_HOT[size], values)
-                start += size
+    def _put_any(self, collection: str, point: TimeSeriesPoint, ts: int) -> int:
+        """Put a point whose series is new, has to grow, or has more fields than a row; gives the number of the series.
+
+        All its parts are written, so that no older one shines through.
+        """
+        series = self._registry.require(collection, point.tags, point.fields)
+        rows: list[list[object]] = [[ts, series.number, part, *_NO_FIELDS] for part in range(series.parts)]
+        for name, value in point.fields.items():
+            part, column = divmod(series.slots[name], COLUMNS)
+            rows[part][column + 3] = _kept(value)
+        for row in rows:
+            self._hot.values += row
+        self.rows_written += len(rows) - 1
+        return series.number
+
+    def write_gathered(self) -> None:
+        """Write what is gathered."""
+        self._hot.write()
+
+    def forget_gathered(self) -> None:
+        """The transaction that stored it is taken back."""
+        self._hot.forget()
 
     def cold_until(self) -> int:
         """Every cold timestamp is before this one; what is not late cannot be in the cold table."""
@@ -105,9 +120,11 @@ class SqliteTimeSeries:
         return int(known)
 
     def query(self, collection: str, query: PointQuery) -> list[TimeSeriesPoint]:
+        self._hot.write()
         return read_points(self._connection, self._registry.chosen(collection, query.tags), query)
 
     def aggregate(self, collection: str, request: AggregateRequest) -> list[AggregatedRow]:
+        self._hot.write()
         series = self._registry.chosen(collection, request.tags)
         policy = self.rollups.of(collection)
         if policy is not None:
@@ -115,6 +132,7 @@ class SqliteTimeSeries:
         return aggregate(self._connection, series, request)
 
     def latest(self, collection: str, tags: TagFilter, fields: frozenset[str] | None) -> list[TimeSeriesPoint]:
+        self._hot.write()
         return read_latest(self._connection, collection, tags, self._registry.shape, fields)
 
     def list_series(
@@ -138,6 +156,7 @@ class SqliteTimeSeries:
         return self._registry.tag_values(collection, key, tags)
 
     def delete_range(self, collection: str, micros: Micros, tags: TagFilter) -> int:
+        self._hot.write()
         text = msgspec.json.encode(self._registry.numbers(collection, tags)).decode()
         self.rollups.delete_range(collection, text, micros)
         deleted = 0
@@ -153,6 +172,7 @@ class SqliteTimeSeries:
         return deleted
 
     def delete_series(self, collection: str, tags: TagFilter, rows_max: int) -> tuple[int, bool]:
+        self._hot.write()
         numbers = self._registry.numbers(collection, tags)[:rows_max]
         text = msgspec.json.encode(numbers).decode()
         self.rollups.delete_range(collection, text, EVER)
@@ -190,6 +210,7 @@ class SqliteTimeSeries:
         )
 
     def set_policy(self, collection: str, policy: RetentionPolicy) -> None:
+        self._hot.write()
         self.rollups.set_policy(collection, policy)
 
     def policy(self, collection: str) -> RetentionPolicy | None:
@@ -200,6 +221,7 @@ class SqliteTimeSeries:
         return self.rollups.thin(collection, since_us, into_us, rows_max)
 
     def retain(self, collection: str, since_us: int, rows_max: int) -> int:
+        self._hot.write()
         window_us = self.rollups.window_us(collection)
         if window_us:
             return retire(self._connection, self.rollups, collection, since_us, window_us, rows_max)
@@ -224,14 +246,3 @@ def _kept(value: object) -> object:
     if value is False:
         return FALSE
     return value
-
-
-def _wide(
-    ts: int, number: int, slots: dict[str, int], fields: dict[str, bool | int | float | str | None], parts: int
-) -> list[list[object]]:
-    """The rows of a point whose series has more than one part: all of them, so that no older part shines through."""
-    rows: list[list[object]] = [[ts, number, part, *[None] * COLUMNS] for part in range(parts)]
-    for name, value in fields.items():
-        part, column = divmod(slots[name], COLUMNS)
-        rows[part][column + 3] = _kept(value)
-    return rows

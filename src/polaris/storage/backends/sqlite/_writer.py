@@ -44,9 +44,10 @@ class GroupWriter:
     """Owns the file's lock, its writing connection and the thread that uses them.
 
     Jobs are run in the order they came, until 512 of them or 10 ms have gone into the group; one commit and one sync
-    make them all durable, and only then is anybody told. Nearly all jobs succeed, so they are trusted: when one fails,
-    the group is rolled back and begun anew with each job behind a savepoint, and so are the next groups; then the job
-    that fails is rolled back alone. When the commit itself fails, or SQLite drops the whole transaction (a full disk),
+    make them all durable, and only then is anybody told. The points of a group are gathered until something reads them
+    or it ends: many rows to a statement. Nearly all jobs succeed, so they are trusted: when one fails, the group is
+    rolled back and begun anew with each job behind a savepoint, and so are the next groups; then the job that fails is
+    rolled back alone. When the commit itself fails, or SQLite drops the whole transaction (a full disk),
     every job of the group is run again in a transaction of its own, so that the failure reaches only those that cannot
     succeed.
     """
@@ -250,6 +251,7 @@ class GroupWriter:
         if not job.keep:
             self._run_job(job)
             return
+        self._session.time_series.gathers = True
         try:
             job.result = job.work(self._session)
         except Exception as error:  # boundary: one job's failure is its own; the others of the group are run again
@@ -258,11 +260,13 @@ class GroupWriter:
             raise _GroupSpoiltError from error
 
     def _run_job(self, job: Job) -> None:
-        connection, memory = self._session.connection, self._session.memory
-        mark = memory.mark()
+        session, connection = self._session, self._session.connection
+        mark = session.memory.mark()
+        session.write_gathered()  # what trusted jobs of the group brought stays, whatever becomes of this one
+        session.time_series.gathers = False
         connection.execute("SAVEPOINT job")
         try:
-            job.result = job.work(self._session)
+            job.result = job.work(session)
         except Exception as error:  # boundary: one job's failure is its own; the others of the group go on
             let_go(error)
             job.error = translated(error)
@@ -270,20 +274,19 @@ class GroupWriter:
                 raise _GroupLostError from error
         if job.error is not None or not job.keep:
             connection.execute("ROLLBACK TO job")
-            memory.rolled_back(mark)
+            session.rolled_back(mark)
         connection.execute("RELEASE job")
 
     def _end(self, *, keep: bool) -> None:
         """Commit the group, or roll back what would commit nothing."""
-        self._session.connection.execute("COMMIT" if keep else "ROLLBACK")
         if keep:
-            self._session.memory.committed()
+            self._session.commit()
         else:
-            self._session.memory.rolled_back()
+            self._session.roll_back()
 
     def _abandon(self) -> None:
         """Roll everything back; a connection that cannot even do that is replaced."""
-        self._session.memory.rolled_back()
+        self._session.rolled_back()
         connection = self._session.connection
         try:
             if connection.in_transaction:
@@ -327,8 +330,7 @@ class GroupWriter:
         before = self._compaction.rows_moved
         self._session.connection.execute("BEGIN IMMEDIATE")
         self._compaction.move_slice()
-        self._session.connection.execute("COMMIT")
-        self._session.memory.committed()
+        self._session.commit()
         return self._compaction.rows_moved - before
 
     def _maintain(self, *, wrote: bool) -> None:
@@ -362,8 +364,7 @@ class GroupWriter:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("BEGIN IMMEDIATE")
         self._rollups.run_slice()
-        connection.execute("COMMIT")
-        self._session.memory.committed()
+        self._session.commit()
         connection.execute("PRAGMA synchronous = FULL")
 
     def _refuse_rest(self) -> None:
