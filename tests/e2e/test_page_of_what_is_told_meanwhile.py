@@ -161,6 +161,26 @@ async def the_timeline_has_an_end(watched: Watched, view: LivingView) -> None:
     await expect(rows).to_have_count(LISTED_MAX)
 
 
+COUNT_DATES = """() => {
+    const before = Date.prototype.toDateString
+    window.dates = 0
+    Date.prototype.toDateString = function () { window.dates += 1; return before.call(this) }
+}"""
+"""Every row of the timeline compares its day when it is drawn."""
+
+
+async def the_clock_does_not_draw_the_rows_again(watched: Watched, view: LivingView) -> None:
+    page = watched.page
+    row = page.locator("[data-adaptation=newest]")
+    await page.evaluate(COUNT_DATES)
+    for _ in range(2):
+        await expect(row).not_to_have_text(await row.inner_text(), timeout=check.APPEARS_MS, use_inner_text=True)
+    assert 0 < await page.evaluate("dates") < LISTED_MAX // 10, "each tick of the clock draws all rows"
+    view.live.publish(asked("newer still", ended="success"))
+    await expect(page.locator("[data-adaptation]").first).to_have_attribute("data-adaptation", "newer still")
+    assert await page.evaluate("dates") >= LISTED_MAX, "drawing the rows is not noticed"
+
+
 async def test_the_newer_telling_wins_and_nothing_takes_the_place_of_what_is_missing() -> None:
     view = patient()
     async with serving(view) as server, browsing() as browser, watching(browser, server.url) as watched:
@@ -172,4 +192,5 @@ async def test_the_newer_telling_wins_and_nothing_takes_the_place_of_what_is_mis
         await a_system_that_is_not_there_is_not_replaced_by_another(watched, view)
         await a_system_beyond_those_that_are_listed_is_asked_for(watched, view)
         await the_timeline_has_an_end(watched, view)
+        await the_clock_does_not_draw_the_rows_again(watched, view)
         check.it_was_clean(watched)

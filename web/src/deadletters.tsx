@@ -1,16 +1,17 @@
 // Messages that were put aside: why, with their bytes, to be published once more or erased.
 
 import { useSignal } from '@preact/signals'
+import { Ago } from './ago'
 import { changes } from './changes'
 import { Confirm } from './confirm'
 import { Fact } from './facts'
-import { ago, bytes } from './format'
+import { bytes } from './format'
 import { Listed } from './narrowing'
 import { useEvery, usePaged, type Paged } from './paged'
 import { Pill } from './pills'
 import { whole } from './recollection'
 import { link } from './route'
-import { node, now } from './store'
+import { node } from './store'
 import type { DeadLetter, DeadLetterDetails } from './types'
 
 const LOOK_EVERY_MS = 5_000
@@ -119,7 +120,7 @@ function Letter({ letter, gone }: { letter: DeadLetter; gone: () => void }) {
               {letter.topic}
             </strong>
             <time class="small muted fixed" dateTime={letter.stored_at} title={whole(letter.stored_at)}>
-              {ago(letter.stored_at, now.value)}
+              <Ago time={letter.stored_at} />
             </time>
           </span>
           <span class="row wrap why">

@@ -122,15 +122,21 @@ export const endOf = (span: Span): number => startOf(span) + span.duration_s * 1
 /** The part of a time below the millisecond, which `Date` leaves out. */
 const sub = (time: string): number => Number(/\.\d{3}(\d{1,6})/.exec(time)?.[1]?.padEnd(6, '0') ?? 0) / 1e6
 
+// Made once: a thousand rows would each make their own, which takes longer than to draw them.
+const CLOCK = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' })
+const DAY = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' })
+const WHOLE = new Intl.DateTimeFormat([], { dateStyle: 'full', timeStyle: 'long' })
+
 /** A moment of the clock, with its day when that is not today. */
 export function moment(time: string, withMs = false): string {
   const date = new Date(time)
-  const at = date.toLocaleTimeString('en-GB') + (withMs ? `.${String(date.getMilliseconds()).padStart(3, '0')}` : '')
+  const at = clock(date) + (withMs ? `.${String(date.getMilliseconds()).padStart(3, '0')}` : '')
   return date.toDateString() === new Date().toDateString() ? at : `${day(date)} ${at}`
 }
 
-export const day = (date: Date): string => date.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })
-export const whole = (time: string): string => new Date(time).toLocaleString([], { dateStyle: 'full', timeStyle: 'long' })
+export const clock = (date: Date): string => CLOCK.format(date)
+export const day = (date: Date): string => DAY.format(date)
+export const whole = (time: string): string => WHOLE.format(new Date(time))
 
 /** Narrow the view that is shown; what is empty does not narrow. */
 export function narrow(by: Record<string, string | null>): void {

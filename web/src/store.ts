@@ -31,6 +31,8 @@ const skew = signal(0)
 const tick = signal(Date.now())
 /** The node's time in milliseconds, moving once a second. */
 export const now = computed(() => tick.value + skew.value)
+/** The node's day. */
+export const today = computed(() => new Date(now.value).toDateString())
 
 setInterval(() => {
   tick.value = Date.now()

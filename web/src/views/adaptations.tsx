@@ -3,13 +3,14 @@
 import { effect } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 import { actionList } from '../actionlist'
-import { ago, seconds } from '../format'
+import { Ago } from '../ago'
+import { seconds } from '../format'
 import { Choice, Listed, SystemChoice } from '../narrowing'
 import { useList, type Page, type Paged } from '../paged'
 import { Pill } from '../pills'
-import { asked, day, plain, recollection, whole, type WholeAction } from '../recollection'
+import { asked, clock, day, plain, recollection, whole, type WholeAction } from '../recollection'
 import { link, route } from '../route'
-import { actions, now } from '../store'
+import { actions, today } from '../store'
 import { Story } from '../story'
 import '../styles/adaptations.css'
 
@@ -68,6 +69,7 @@ function Timeline() {
   const wanted = (action: WholeAction): boolean => (!system || action.target_system === system) && fits(action, outcome)
   useEffect(() => effect(() => list.takeIn(actions.value as readonly WholeAction[], wanted)), [list])
   const shown = list.items.value
+  const query = Object.fromEntries(route.value.query)
   return (
     <section class="adaptations" aria-labelledby="adaptations-title">
       <div class="view-head">
@@ -83,7 +85,7 @@ function Timeline() {
       <Listed list={list as Paged<unknown>} shown={shown.length} empty={<Empty list={list} narrowed={Boolean(system || outcome)} />}>
         <ol class="card timeline" aria-labelledby="adaptations-title">
           {shown.map((action, index) => (
-            <Row key={action.action_id} action={action} former={shown[index - 1]} />
+            <Row key={action.action_id} action={action} former={shown[index - 1]} query={query} />
           ))}
         </ol>
       </Listed>
@@ -115,15 +117,21 @@ function Empty({ list, narrowed }: { list: Paged<WholeAction>; narrowed: boolean
   )
 }
 
-function Row({ action, former }: { action: WholeAction; former: WholeAction | undefined }) {
+interface RowProps {
+  action: WholeAction
+  former: WholeAction | undefined
+  /** How the list is narrowed. */
+  query: Record<string, string>
+}
+
+function Row({ action, former, query }: RowProps) {
   const at = new Date(action.created_at)
   const newDay = former === undefined || new Date(former.created_at).toDateString() !== at.toDateString()
-  const query = Object.fromEntries(route.value.query)
   return (
     <li class={newDay ? 'new-day' : ''} data-adaptation={action.action_id} data-status={action.status}>
-      {newDay ? <p class="day small muted">{at.toDateString() === new Date(now.value).toDateString() ? 'Today' : day(at)}</p> : null}
+      {newDay ? <p class="day small muted">{at.toDateString() === today.value ? 'Today' : day(at)}</p> : null}
       <time class="at small muted" dateTime={action.created_at} title={whole(action.created_at)}>
-        {at.toLocaleTimeString('en-GB')}
+        {clock(at)}
       </time>
       <span class={`knot status-${action.status}`} aria-hidden="true" />
       <div class="what">
@@ -143,7 +151,7 @@ function Row({ action, former }: { action: WholeAction; former: WholeAction | un
           </span>
           <span class="fixed">
             {action.duration_s === null ? '' : `${seconds(action.duration_s)} · `}
-            {ago(action.created_at, now.value)}
+            <Ago time={action.created_at} />
           </span>
         </p>
         {action.error_message ? <p class="small error clip">{action.error_message}</p> : null}

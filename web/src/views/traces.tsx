@@ -2,8 +2,9 @@
 
 import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
+import { Ago } from '../ago'
 import { Fact } from '../facts'
-import { ago, number, seconds } from '../format'
+import { number, seconds } from '../format'
 import { NotFound, useFound } from '../found'
 import { LogList } from '../loglist'
 import { Follow, Listed, Search, SystemChoice } from '../narrowing'
@@ -25,7 +26,6 @@ import {
 } from '../recollection'
 import { link, route } from '../route'
 import { errorOf, isError, rowsOf, treeOf, type Tree } from '../spans'
-import { now } from '../store'
 import '../styles/traces.css'
 import { Waterfall } from '../waterfall'
 
@@ -50,6 +50,8 @@ function Traces() {
     if (list.state.peek() === 'ready') await list.load()
   })
   const shown = list.items.value
+  const most = longest(shown)
+  const query = Object.fromEntries(route.value.query)
   return (
     <section class="traces" aria-labelledby="traces-title">
       <div class="view-head">
@@ -89,7 +91,7 @@ function Traces() {
             </thead>
             <tbody>
               {shown.map((trace) => (
-                <Row key={trace.trace_id} trace={trace} longest={longest(shown)} />
+                <Row key={trace.trace_id} trace={trace} most={most} query={query} />
               ))}
             </tbody>
           </table>
@@ -105,15 +107,16 @@ const longest = (shown: readonly TraceSummary[]): number => Math.max(1e-6, ...sh
 const magnitude = (length: number, most: number): number =>
   Math.max(0.02, Math.log10(1 + length * 1e4) / Math.log10(1 + most * 1e4))
 
-function Row({ trace, longest: most }: { trace: TraceSummary; longest: number }) {
-  const query = Object.fromEntries(route.value.query)
+function Row({ trace, most, query }: { trace: TraceSummary; most: number; query: Record<string, string> }) {
   return (
     <tr data-trace={trace.trace_id} class={trace.errors > 0 ? 'failed' : ''}>
       <td class="nowrap">
         <time dateTime={trace.start} title={whole(trace.start)}>
           {moment(trace.start, true)}
         </time>{' '}
-        <span class="small muted ago">{ago(trace.start, now.value)}</span>
+        <span class="small muted ago">
+          <Ago time={trace.start} />
+        </span>
       </td>
       <td>
         <a class="opens" href={link('traces', trace.trace_id, query)}>
