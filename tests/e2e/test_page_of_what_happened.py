@@ -264,8 +264,10 @@ async def long_lists_come_in_pages(page: Page, node: NodeUnderTest) -> None:
 
 
 async def are_remembered(node: NodeUnderTest) -> bool:
-    _, answer = await node.get("api/v1/traces?about=burst&limit=100")
-    return len(answer["traces"]) == BURST
+    _, traces = await node.get("api/v1/traces?about=burst&limit=100")
+    # What was logged of an action is stored after its trace.
+    _, logs = await node.get(f"api/v1/logs?limit={2 * BURST}")
+    return len(traces["traces"]) == BURST and len(logs["logs"]) == 2 * BURST
 
 
 async def what_is_not_known_is_said(watched: Watched) -> None:
