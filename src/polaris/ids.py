@@ -53,8 +53,7 @@ def new_id() -> str:
                 try:
                     return head + end + _tails.pop()
                 except IndexError:
-                    _draw()
-                    return head + end + _tails.pop()
+                    return head + end + _draw()
         _begin_after(run)
 
 
@@ -79,6 +78,9 @@ def _begin_after(run: tuple[int, str, Iterator[str]]) -> None:
         _run = ((_last_ms + 1) * 1_000_000, head, iter(_ENDS[_counter & _RUN - 1 :]))
 
 
-def _draw() -> None:
+def _draw() -> str:
+    """Draw many tails: one for the caller, as other threads may take all that lie about, and the others for all."""
     text = _random.randbytes(6 * _RUN).hex()
-    _tails.extend([text[at : at + 12] for at in range(0, len(text), 12)])
+    mine, *others = [text[at : at + 12] for at in range(0, len(text), 12)]
+    _tails.extend(others)
+    return mine

@@ -6,6 +6,7 @@ import multiprocessing
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from uuid import RFC_4122, UUID
 
 import pytest
@@ -68,6 +69,18 @@ def test_threads_make_different_ids_and_each_sees_its_own_rise() -> None:
         sys.setswitchinterval(interval)
     assert all(series == sorted(series) for series in made)
     assert len({text for series in made for text in series}) == 24_000
+
+
+def test_who_draws_tails_has_one_also_when_other_threads_take_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taken(list[str]):
+        def extend(self, tails: Iterable[str]) -> None:
+            super().extend(tails)
+            self.clear()
+
+    monkeypatch.setattr(ids, "_tails", Taken())
+    made = [new_id() for _ in range(100)]
+    assert made == sorted(made)
+    assert len({text[-12:] for text in made}) == 100
 
 
 def test_a_child_forked_while_a_thread_was_making_an_id_makes_ids() -> None:
