@@ -40,7 +40,7 @@ async def test_save_many_cancelled_at_each_of_its_steps_is_done_or_not_at_all(tm
         await store.states.save_many(states(1_000))
         # Every place in the queue is free again: as many writers as there are places go through at once.
         assert engine._places is not None
-        assert engine._places._value == 4
+        assert engine._places.free == 4
         assert (await store.stats())["sqlite"]["writes_queued"] == 0
     assert outcomes >= {0}
 

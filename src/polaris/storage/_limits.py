@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
-from polaris.domain._checks import check_id, check_tree
+from polaris.domain._checks import INTEGER_MAX, check_id, check_tree
 from polaris.exceptions import InvalidValueError, QueryError
 
 COLLECTION_CHARS_MAX = 128
@@ -41,20 +42,29 @@ RELATIONSHIP_TYPES_MAX = 64
 """Types that one walk may be limited to."""
 ROUTES_MAX = 10_000
 """Paths or cycles that one query may ask for."""
+FLAT_KEYS_MAX = 64
+"""Keys of an object up to which it is looked at in the quick way first."""
 
 _COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9_@:/+-]{1,128}")
+# Names of collections that were checked and found good: a program has few.
+_collections_known: set[str] = set()
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_collection(collection: object) -> None:
     """Refuse what is not 1 to 128 characters of letters, digits, `_ . : -`, starting with a letter, digit or `_`."""
+    if type(collection) is str and collection in _collections_known:
+        return
     if not isinstance(collection, str):
         raise InvalidValueError("collection", "a string", collection)
     if len(collection) > COLLECTION_CHARS_MAX or not _COLLECTION.fullmatch(collection):
         raise InvalidValueError(
             "collection", f"1 to {COLLECTION_CHARS_MAX} ASCII letters, digits, '_', '.', ':' or '-'", collection
         )
+    if len(_collections_known) >= COLLECTIONS_MAX:
+        _collections_known.clear()
+    _collections_known.add(collection)
 
 
 def check_name(field: str, value: object, *, chars_max: int) -> None:
@@ -111,5 +121,28 @@ def checked_tree(field: str, value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise InvalidValueError(field, "a mapping with string keys", value)
-    check_tree(field, value)
+    if not _is_flat(value):
+        check_tree(field, value)
     return dict(value)
+
+
+def _is_flat(value: Mapping[Any, Any]) -> bool:
+    """Whether this is a small object of plain texts and numbers, as properties mostly are; found out quickly."""
+    if type(value) is not dict or len(value) > FLAT_KEYS_MAX:
+        return False
+    for key, item in value.items():
+        kind = type(item)
+        if type(key) is not str or not key.isascii():
+            return False
+        if kind is str:
+            if not item.isascii():
+                return False
+        elif kind is int:
+            if not -INTEGER_MAX - 1 <= item <= INTEGER_MAX:
+                return False
+        elif kind is float:
+            if not isfinite(item):
+                return False
+        elif item is not None and kind is not bool:
+            return False
+    return True

@@ -17,8 +17,10 @@ Tags = Mapping[str, str]
 
 _FLOAT_MAX = 1.7976931348623157e308
 _FIELDS_KNOWN_MAX = 4_096
-# Names of fields that were checked and found good: most points have the same.
+_TAGS_KNOWN_MAX = 16_384
+# What was checked and found good: most points have the same fields and tags.
 _fields_known: set[str] = set()
+_tags_known: set[tuple[str, str]] = set()
 
 
 class TimeSeriesPoint(msgspec.Struct, frozen=True):
@@ -50,10 +52,19 @@ def checked_tags(tags: object) -> dict[str, str]:
     if len(tags) > TAGS_MAX:
         raise InvalidValueError("tags", f"at most {TAGS_MAX} tags (found {len(tags)})", tags)
     for key, text in tags.items():
-        check_name("tags", key, chars_max=TAG_CHARS_MAX)
-        if text != "":
-            check_name(f"tags.{key}", text, chars_max=TAG_CHARS_MAX)
+        if type(text) is not str or (key, text) not in _tags_known:
+            _check_tag(key, text)
     return dict(tags)
+
+
+def _check_tag(key: str, text: str) -> None:
+    check_name("tags", key, chars_max=TAG_CHARS_MAX)
+    if text != "":
+        check_name(f"tags.{key}", text, chars_max=TAG_CHARS_MAX)
+    if type(key) is str and type(text) is str:
+        if len(_tags_known) >= _TAGS_KNOWN_MAX:
+            _tags_known.clear()
+        _tags_known.add((key, text))
 
 
 def checked_fields(fields: object) -> dict[str, FieldValue]:
@@ -103,6 +114,11 @@ def check_value(path: str, value: object) -> None:
 
 _TEMPLATE = TimeSeriesPoint(datetime(2000, 1, 1, tzinfo=UTC), {}, {"template": 0})
 _new_point = _TEMPLATE.__copy__  # type: ignore[attr-defined] # structs have it; their type does not say so
+
+
+def new_point(timestamp: datetime, tags: Tags, fields: Mapping[str, FieldValue]) -> TimeSeriesPoint:
+    """A point of whatever mappings; they are checked, and copied once."""
+    return valid_point(utc("timestamp", timestamp), checked_tags(tags or None), checked_fields(fields))
 
 
 def valid_point(timestamp: datetime, tags: dict[str, str], fields: dict[str, FieldValue]) -> TimeSeriesPoint:

@@ -26,7 +26,7 @@ def _as_dict(value: object) -> dict[Any, Any]:
 _encode = msgspec.json.Encoder(enc_hook=_as_dict).encode
 
 
-def encoded(document: Document) -> str:
+def encoded(document: Mapping[str, Any]) -> str:
     """The JSON of a document. Raises `InvalidValueError` when it is too large."""
     body = _encode(document)
     if len(body) > DOCUMENT_BYTES_MAX:
@@ -42,9 +42,9 @@ def encoded_checked(document: Mapping[str, Any]) -> str:
     """
     if not _is_plain(document, 0):
         document = checked_tree("document", document)
-    body = dict(document)
-    body.pop(ID_KEY, None)
-    body.pop(VERSION_KEY, None)
+    body = document
+    if ID_KEY in document or VERSION_KEY in document:
+        body = {key: value for key, value in document.items() if key not in (ID_KEY, VERSION_KEY)}
     try:
         text = encoded(body)
     except UnicodeEncodeError:

@@ -279,4 +279,4 @@ async def test_a_writer_whose_thread_has_ended_refuses_what_comes_later(engine: 
     with pytest.raises(StoreConnectionError):
         await write
     assert engine._places is not None
-    assert engine._places._value == engine.options.writes_queued_max
+    assert engine._places.free == engine.options.writes_queued_max

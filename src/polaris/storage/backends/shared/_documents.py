@@ -323,7 +323,7 @@ async def _rows(documents: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
 
 
 def _body(document: object) -> str:
-    if not isinstance(document, Mapping):
+    if type(document) is not dict and not isinstance(document, Mapping):
         raise InvalidValueError("document", "a mapping with string keys", document)
     return encoded_checked(document)
 

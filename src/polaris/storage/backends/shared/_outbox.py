@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from polaris.storage.backends.shared._engine import SharedEngine
 
 TOPIC_CHARS_MAX = 3_500
+_encode = msgspec.json.Encoder().encode
 
 
 class OutboxPort(Outbox):
@@ -33,7 +34,7 @@ class OutboxPort(Outbox):
         if not isinstance(event, PolarisEvent):
             raise InvalidValueError("event", "a PolarisEvent", event)
         known = registry.require(type(event))
-        payload = msgspec.json.encode(event)
+        payload = _encode(event)
         if len(payload) > DOCUMENT_BYTES_MAX:
             raise InvalidValueError(
                 "event", f"at most {DOCUMENT_BYTES_MAX} bytes as JSON (found {len(payload)})", event

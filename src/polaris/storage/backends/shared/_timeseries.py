@@ -15,7 +15,7 @@ from polaris.storage._buckets import CalendarUnit, parse_buckets
 from polaris.storage._gaps import filled
 from polaris.storage._limits import BATCH_POINTS_MAX, TAG_CHARS_MAX, check_collection, check_limit, check_name
 from polaris.storage._operation import Executor, Operation, Session
-from polaris.storage._points import FieldValue, Tags, TimeSeriesPoint
+from polaris.storage._points import FieldValue, Tags, TimeSeriesPoint, new_point
 from polaris.storage._ranges import TimeRange, to_micros
 from polaris.storage._rollup_steps import due_steps, run_step
 from polaris.storage._rollups import RetentionPolicy
@@ -59,18 +59,23 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
     async def store_time_series(
         self, collection: str, timestamp: datetime, tags: Tags, fields: Mapping[str, FieldValue]
     ) -> None:
-        await self.store_many(collection, [TimeSeriesPoint(timestamp, dict(tags or {}), dict(fields))])
+        check_collection(collection)
+        await self._store(collection, (new_point(timestamp, tags, fields),))
 
     async def store_many(self, collection: str, points: Sequence[TimeSeriesPoint]) -> None:
         check_collection(collection)
         points = tuple(points)
         if len(points) > BATCH_POINTS_MAX:
             raise InvalidValueError("points", f"at most {BATCH_POINTS_MAX} points (found {len(points)})", points)
-        for count, point in enumerate(points, 1):
-            if point.__class__ is not TimeSeriesPoint:
-                raise InvalidValueError("points", "TimeSeriesPoint objects", point)
-            if count % TURN_ITEMS == 0:
+        for start in range(0, len(points), TURN_ITEMS):
+            if start:
                 await asyncio.sleep(0)
+            for point in points[start : start + TURN_ITEMS]:
+                if point.__class__ is not TimeSeriesPoint:
+                    raise InvalidValueError("points", "TimeSeriesPoint objects", point)
+        await self._store(collection, points)
+
+    async def _store(self, collection: str, points: Sequence[TimeSeriesPoint]) -> None:
         await self._executor.execute(
             Operation(
                 lambda session: session.time_series.store_many(collection, points),

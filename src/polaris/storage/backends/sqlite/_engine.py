@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +19,10 @@ from polaris.storage._operation import Operation
 from polaris.storage.backends.shared import RecordingEngine, Step, replay
 from polaris.storage.backends.sqlite._backup import OnProgress, StoreCopy, back_up
 from polaris.storage.backends.sqlite._connection import log_path
-from polaris.storage.backends.sqlite._jobs import Job
+from polaris.storage.backends.sqlite._jobs import Job, Work
 from polaris.storage.backends.sqlite._migrate import check_schema, known_migrations
 from polaris.storage.backends.sqlite._options import SqliteOptions
+from polaris.storage.backends.sqlite._places import Places
 from polaris.storage.backends.sqlite._readers import ReaderPool
 from polaris.storage.backends.sqlite._session import SqliteSession
 from polaris.storage.backends.sqlite._upkeep import (
@@ -73,7 +74,7 @@ class SqliteEngine(RecordingEngine):
         self.options = SqliteOptions(**options)
         self._writer: GroupWriter | None = None
         self._readers: ReaderPool | None = None
-        self._places: asyncio.Semaphore | None = None
+        self._places: Places | None = None
         self._changing = asyncio.Lock()
 
     @property
@@ -101,7 +102,7 @@ class SqliteEngine(RecordingEngine):
                 if writer is not None:
                     await writer.stop()
                 raise
-            self._places = asyncio.Semaphore(self.options.writes_queued_max)
+            self._places = Places(self.options.writes_queued_max)
             self._writer, self._readers = writer, readers
 
     async def disconnect(self) -> None:
@@ -118,7 +119,7 @@ class SqliteEngine(RecordingEngine):
 
     async def execute(self, operation: Operation[T]) -> T:
         if operation.mutates:
-            result: T = await self._write(operation.run, keep=True)
+            result: T = await self._write(operation.run)
             return result
         return await self._require_readers().run(operation.run)
 
@@ -129,7 +130,7 @@ class SqliteEngine(RecordingEngine):
         return await self._write(lambda session: replay(session, steps), keep=False)
 
     async def apply(self, steps: Sequence[Step], on_commit: Callable[[], None]) -> None:
-        await self._write(lambda session: replay(session, steps), keep=True, on_commit=on_commit)
+        await self._write(lambda session: replay(session, steps), on_commit=on_commit)
 
     def _require_readers(self) -> ReaderPool:
         if self._readers is None:
@@ -142,37 +143,36 @@ class SqliteEngine(RecordingEngine):
             raise StoreConnectionError("the store is open for reading only")
         return self._writer
 
-    async def _write(
-        self, work: Callable[[SqliteSession], Any], *, keep: bool, on_commit: Callable[[], None] | None = None
-    ) -> Any:
-        queue = self._require_writer().queue
-        return await self._queued(work, queue.put, keep=keep, on_commit=on_commit)
+    def _write(
+        self, work: Work, *, keep: bool = True, on_commit: Callable[[], None] | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        writer = self._require_writer()
+        return self._queued(writer, Job(work, keep=keep, on_commit=on_commit), writer.queue.put)
 
-    async def _do_chore(self, work: Callable[[SqliteSession], Any], *, stop: Callable[[], None] | None = None) -> Any:
+    async def _do_chore(self, work: Work, *, stop: Callable[[], None] | None = None) -> Any:
         """Have the writer do something between two groups, outside of a transaction. Cancelled, `stop` is called."""
-        return await self._queued(work, self._require_writer().queue.put_chore, keep=True, on_cancel=stop)
+        writer = self._require_writer()
+        return await self._queued(writer, Job(work, keep=True), writer.queue.put_chore, stop)
 
     async def _queued(
         self,
-        work: Callable[[SqliteSession], Any],
+        writer: GroupWriter,
+        job: Job,
         put: Callable[[Job], bool],
-        *,
-        keep: bool,
-        on_commit: Callable[[], None] | None = None,
         on_cancel: Callable[[], None] | None = None,
     ) -> Any:
-        writer, places = self._require_writer(), self._places
+        places = self._places
         assert places is not None  # noqa: S101 # made with the writer
-        await places.acquire()  # given back when the job is settled or withdrawn
-        job = Job(work, keep=keep, on_commit=on_commit)
-        if not put(job):
-            places.release()
+        if not places.take():
+            await places.wait()
+        if not put(job):  # else the place is given back when the job is settled or withdrawn
+            places.give_back(1)
             raise StoreConnectionError("the store is being closed")
         try:
             return await job.future
         except asyncio.CancelledError:
             if writer.queue.withdraw(job):
-                places.release()
+                places.give_back(1)
             else:
                 if on_cancel is not None:
                     on_cancel()
@@ -186,9 +186,9 @@ class SqliteEngine(RecordingEngine):
             loop.call_soon_threadsafe(self._wake, jobs, outbox_added)
 
     def _wake(self, jobs: list[Job], outbox_added: bool) -> None:
+        if self._places is not None:
+            self._places.give_back(len(jobs))
         for job in jobs:
-            if self._places is not None:
-                self._places.release()
             job.settle()
         if outbox_added:
             self.outbox_changed.set()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from polaris.storage.backends.sqlite._session import SqliteSession
@@ -112,7 +113,7 @@ class JobQueue:
             return True
         with self._changed:
             for queue in (self._jobs, self._chores):
-                if job in queue:
+                with suppress(ValueError):  # the writer has it
                     queue.remove(job)
                     return True
             return False
@@ -127,9 +128,11 @@ class JobQueue:
             return bool(self._jobs or self._chores) or not self._closed
 
     def take(self) -> Job | None:
-        """The oldest job, or None."""
-        with self._lock:
-            return self._jobs.popleft() if self._jobs else None
+        """The oldest job, or None. Taking one is a single step of the queue, so it needs no lock."""
+        try:
+            return self._jobs.popleft()
+        except IndexError:
+            return None
 
     def take_chore(self) -> Job | None:
         """The oldest chore, or None."""
