@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from tests.property.test_store_rollups import LATER, POINTS, SECOND, SPANS, WIDTHS, policy
+from tests.property.test_store_rollups import ALONG, LATER, POINTS, SECOND, SPANS, WIDTHS, policy
 from tests.sqlite_sessions import compact, new_session, roll_up, scratch
 
 from polaris.exceptions import QueryError
@@ -31,7 +31,7 @@ STEPS = st.one_of(
     st.tuples(st.just("store"), POINTS),
     st.tuples(st.just("thin"), LATER, st.sampled_from([4 * SECOND, None]), ROWS),
     st.tuples(st.just("roll up"), st.just(1_000)),
-    st.tuples(st.just("policy"), WIDTHS),
+    st.tuples(st.just("policy"), WIDTHS, ALONG),
     st.tuples(st.just("delete"), SPANS, TAGS),
     st.tuples(st.just("delete series"), TAGS, ROWS),
 )
@@ -49,8 +49,8 @@ def run(session: SqliteSession, step: tuple[Any, ...]) -> None:
             series.retain("m", since_us, rows_max)
         case "thin", since_us, into_us, rows_max:
             series.thin("m", since_us, into_us, rows_max)
-        case "policy", width:
-            series.set_policy("m", policy(width))
+        case "policy", width, goes_along:
+            series.set_policy("m", policy(width, goes_along=goes_along))
         case "delete", span, tags:
             with suppress(QueryError):  # it cuts a rollup
                 series.delete_range("m", tuple(span), parse_tags(tags))
@@ -68,7 +68,7 @@ def test_rollups_and_summaries_obey_the_laws_after_every_step(
     width: int, points: list[Any], steps: list[tuple[Any, ...]]
 ) -> None:
     with scratch(SESSION) as session:
-        begin = [("policy", width), ("store", points), *[("compact", 3)] * 3, ("roll up", 1_000)]
+        begin = [("policy", width, False), ("store", points), *[("compact", 3)] * 3, ("roll up", 1_000)]
         for step in [*begin, *steps, ("roll up", 1_000)]:
             run(session, step)
             broken = [rule.name for rule in ROLLUP_RULES if rows(session.connection, rule.sql)]

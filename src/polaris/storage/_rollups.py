@@ -94,6 +94,11 @@ class RetentionPolicy(msgspec.Struct, frozen=True):
         """The width of the first rollup, None without one."""
         return self.rollups[0].width_us if self.rollups else None
 
+    @property
+    def goes_along(self) -> bool:
+        """Whether the only rollup is kept as long as the points, and no longer: of points that are too old none is."""
+        return len(self.rollups) == 1 and self.raw_kept is not None and self.rollups[0].kept == self.raw_kept
+
 
 def _check_kept(field: str, kept: object) -> None:
     if kept is None:

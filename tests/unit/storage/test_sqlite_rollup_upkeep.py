@@ -10,6 +10,7 @@ from tests.sqlite_sessions import compact, new_session
 
 from polaris.storage import RetentionPolicy, RollupPolicy, TimeRange, TimeSeriesPoint
 from polaris.storage._buckets import FixedBuckets
+from polaris.storage._ranges import to_micros
 from polaris.storage._tag_filter import parse_tags
 from polaris.storage._timeseries_requests import AggregateRequest, PointQuery
 from polaris.storage.backends.sqlite._rollup_upkeep import REST_BUSY_SUMMARISED, RETENTION_INTERVAL_S, RollupUpkeep
@@ -17,8 +18,9 @@ from polaris.storage.backends.sqlite._session import SqliteSession
 from polaris.storage.backends.sqlite._sql import scalar
 from polaris.testing import VirtualClock
 
-MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 ALL = TimeRange.all().micros
+GOING_ALONG = RetentionPolicy(10 * MINUTE, [RollupPolicy(MINUTE, 10 * MINUTE)])
 POLICY = RetentionPolicy(10 * MINUTE, [RollupPolicy(MINUTE, HOUR), RollupPolicy(5 * MINUTE)])
 
 
@@ -179,7 +181,7 @@ def test_summaries_leave_the_store_to_writers_for_much_longer(work: Work) -> Non
 
 
 def test_a_rollup_that_is_kept_as_long_as_the_points_goes_with_them(work: Work) -> None:
-    work.session.time_series.set_policy("m", RetentionPolicy(10 * MINUTE, [RollupPolicy(MINUTE, 10 * MINUTE)]))
+    work.session.time_series.set_policy("m", GOING_ALONG)
     work.store("m", range(30))
     compact(work.session, 350)
     work.clock.advance(30 * 60.0)
@@ -188,6 +190,40 @@ def test_a_rollup_that_is_kept_as_long_as_the_points_goes_with_them(work: Work) 
     assert (work.raw("m"), work.known("m")) == (120, 120)
     assert scalar(work.session.connection, "SELECT count(*) FROM ts_rollups") == 0
     assert scalar(work.session.connection, "SELECT count(*) FROM ts_windows") > 0
+
+
+@pytest.mark.parametrize("cold_rows", [0, 100, 350])
+def test_rollups_that_would_go_at_once_are_not_even_made(
+    work: Work, monkeypatch: pytest.MonkeyPatch, cold_rows: int
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(work.session.time_series.rollups, "add", made.extend)
+    work.session.time_series.set_policy("m", GOING_ALONG)
+    work.store("m", range(30))
+    compact(work.session, cold_rows)
+    work.clock.advance(30 * 60.0)
+    work.run()
+    assert (work.upkeep.points_retired, work.raw("m"), work.known("m")) == (240, 120, 120)
+    assert made == []
+    # Those of points that go before their time are: ten minutes more, and they would have been too old.
+    assert work.session.time_series.retain("m", to_micros(work.clock.now() - 9 * MINUTE), 1_000) == 12
+    assert len(made) == 2
+
+
+def test_late_points_that_are_summarised_already_take_their_summaries_with_them(work: Work) -> None:
+    work.session.time_series.set_policy("m", GOING_ALONG)
+    work.store("m", range(30))
+    compact(work.session, 350)
+    late = [TimeSeriesPoint(work.begin + 15 * MINUTE + n * SECOND, {"h": "c"}, {"v": n}) for n in range(1, 9)]
+    newest = TimeSeriesPoint(work.begin + 29 * MINUTE, {"h": "c"}, {"v": 0})
+    work.session.time_series.store_many("m", [*late, newest])
+    work.run()
+    of_late = "SELECT total(w.count) FROM ts_windows w JOIN ts_series s ON s.id = w.series WHERE s.tags LIKE '%c%'"
+    assert scalar(work.session.connection, of_late) == 8
+    work.clock.advance(30 * 60.0)
+    work.run()
+    assert scalar(work.session.connection, of_late) == 0
+    assert (work.raw("m"), work.known("m")) == (121, 121)
 
 
 def test_windows_that_are_closed_are_summarised_and_marked_no_more(work: Work) -> None:

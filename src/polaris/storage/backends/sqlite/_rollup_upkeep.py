@@ -28,7 +28,7 @@ class RollupUpkeep:
 
     def __init__(self, session: SqliteSession, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._session = session
-        self._clock = clock
+        self._clock = session.time_series.rollups.clock = clock
         self._windows = WindowKeeper(session.connection, session.time_series.rollups, slice_rows=SLICE_ROWS)
         self._steps: list[tuple[str, RetentionStep]] = []
         self._policies_at = 0.0

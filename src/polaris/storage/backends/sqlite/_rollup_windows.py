@@ -28,10 +28,10 @@ _OLD_COLD = (
     " AND p.ts < min(:before, l.ts - (l.ts % :width + :width) % :width) AND p.part = 0 LIMIT :limit) GROUP BY 1, 2"
 )
 _OLD_HOT = (
-    "SELECT series, start, max(ts) + 1, count(*) FROM (SELECT p.series AS series, p.ts AS ts,"
-    " p.ts - (p.ts % :width + :width) % :width AS start FROM ts_hot p CROSS JOIN ts_series s CROSS JOIN ts_latest l"
+    "SELECT p.ts, p.series, p.ts - (p.ts % :width + :width) % :width"
+    " FROM ts_hot p CROSS JOIN ts_series s CROSS JOIN ts_latest l"
     " WHERE p.ts < :before AND s.id = p.series AND s.collection = :collection AND l.series = s.id"
-    " AND p.ts < l.ts - (l.ts % :width + :width) % :width AND p.part = 0 LIMIT :limit) GROUP BY 1, 2"
+    " AND p.ts < l.ts - (l.ts % :width + :width) % :width AND p.part = 0 LIMIT :limit"
 )
 
 
@@ -49,27 +49,54 @@ def retire(
     """Put the oldest points that are due into the rollups of their windows, and delete them; gives how many went.
 
     A window may go in parts: a part begins where the window does and ends behind the last point that it takes, so the
-    parts follow each other, and what is left of them can be united exactly.
+    parts follow each other, and what is left of them can be united exactly. Rollups that would go at once are not made.
     """
     bindings = {"collection": collection, "before": floor(since_us, width), "width": width, "limit": rows_max}
     found = rows(connection, _OLD_COLD, bindings)
-    left = rows_max - sum(count for *_, count in found)
-    if left > 0:  # of both, so that what one call does is not a matter of how far the compaction is
-        found += rows(connection, _OLD_HOT, bindings | {"limit": left})
-    ends: dict[tuple[int, int], int] = {}
-    for series, start, end, _ in found:
-        ends[series, start] = max(end, ends.get((series, start), end))
-    stretches = [Stretch(series, start, end) for (series, start), end in ends.items()]
+    cold = [Stretch(series, start, end) for series, start, end, _ in found]
+    taken: int = sum(count for *_, count in found)
+    # Of both, so that what one call does is not a matter of how far the compaction is.
+    hot = rows(connection, _OLD_HOT, bindings | {"limit": rows_max - taken}) if taken < rows_max else []
+    if rollups.leaves_nothing(collection, since_us):
+        went = taken + len(hot)
+        gone = cold + [Stretch(series, start, ts + 1) for ts, series, start in hot]
+        _delete(connection, cold, [(ts, series) for ts, series, _ in hot])
+    else:
+        gone = _in_parts(cold, hot)
+        went = _roll_up(connection, rollups, gone, width)
+    _forget(connection, rollups, gone, width)
+    return went
+
+
+def _in_parts(cold: Sequence[Stretch], hot: Sequence[Row]) -> list[Stretch]:
+    """One stretch for each window that points are in, to behind the last of them."""
+    ends = {(series, start): end for series, start, end in cold}
+    for ts, series, start in hot:
+        ends[series, start] = max(ts + 1, ends.get((series, start), ts))
+    return [Stretch(series, start, end) for (series, start), end in ends.items()]
+
+
+def _roll_up(connection: apsw.Connection, rollups: SqliteRollups, stretches: Sequence[Stretch], width: int) -> int:
+    """Put the points of stretches into the rollups of their windows, and delete them; gives how many went."""
     if not stretches:
         return 0
     points = summaries_of(connection, stretches, width, sketched=True)
     rollups.add(((series, place, width, start), summary) for series, place, start, summary in points.summaries)
-    connection.executemany("DELETE FROM ts_cold WHERE series = ? AND ts >= ? AND ts < ?", stretches)
-    connection.executemany("DELETE FROM ts_hot WHERE ts = ? AND series = ?", points.hot)
-    _drop_windows(connection, [Stretch(one.series, one.start, one.start + 1) for one in stretches])
-    rest = [one for one in stretches if _has_points(connection, one.series, one.end, one.start + width)]
-    rollups.mark((one.start, one.series, one.start + width) for one in rest)
+    _delete(connection, stretches, points.hot)
     return points.points
+
+
+def _delete(connection: apsw.Connection, cold: Sequence[Stretch], hot: Sequence[tuple[int, int]]) -> None:
+    connection.executemany("DELETE FROM ts_cold WHERE series = ? AND ts >= ? AND ts < ?", cold)
+    connection.executemany("DELETE FROM ts_hot WHERE ts = ? AND series = ?", hot)
+
+
+def _forget(connection: apsw.Connection, rollups: SqliteRollups, gone: Sequence[Stretch], width: int) -> None:
+    """Forget the summaries of windows that points went from; what is left in them is to be summarised anew."""
+    windows = sorted({(one.series, one.start) for one in gone})
+    _drop_windows(connection, [Stretch(series, start, start + 1) for series, start in windows])
+    left = [one for one in windows if _has_points(connection, *one, one[1] + width)]
+    rollups.mark((start, series, start + width) for series, start in left)
 
 
 def _has_points(connection: apsw.Connection, series: int, start: int, end: int) -> bool:

@@ -11,10 +11,12 @@ from typing import Any
 import apsw
 import msgspec
 
+from polaris.clock import SYSTEM_CLOCK, Clock
+from polaris.storage._ranges import to_micros
 from polaris.storage._rollup_summaries import Summary, merged
 from polaris.storage._rollups import ALL_TIME, RetentionPolicy, ceiling, cut_window, decode_policy, encode_policy, floor
 from polaris.storage._timeseries_requests import Micros
-from polaris.storage.backends.sqlite._memory import Memory
+from polaris.storage.backends.sqlite._memory import ENTRIES_MAX, Memory
 from polaris.storage.backends.sqlite._sql import Row, row, rows, scalar
 
 SUMMARY_COLUMNS = "count, total, low, high, first_ts, first, last_ts, last, spread, rise"
@@ -32,6 +34,7 @@ _MARK = (
     " WHERE TRUE ON CONFLICT (start, series) DO UPDATE SET until = excluded.until WHERE excluded.until > until"
 )
 
+_MARKED = "marked windows"
 Span = tuple[int, int, int]
 """Start, series and end of what was written to."""
 RollupKey = tuple[int, int, int, int]
@@ -58,6 +61,8 @@ class SqliteRollups:
         self._memory = memory
         self.marks = 0
         """Spans marked since the counter was last read by the upkeep."""
+        self.clock: Clock = SYSTEM_CLOCK
+        """The upkeep gives its own."""
 
     def of(self, collection: str) -> CollectionPolicy | None:
         """The policy as it is in the store; None when none was ever set."""
@@ -84,6 +89,13 @@ class SqliteRollups:
             )
             self.marks += 1
 
+    def leaves_nothing(self, collection: str, since_us: int) -> bool:
+        """Whether rollups of points before this instant would have to go at once, so that none need be made."""
+        known = self.of(collection)
+        if known is None or not known.policy.goes_along:
+            return False
+        return since_us <= to_micros(self.clock.now()) - (known.policy.raw_kept_us or 0)
+
     def window_us(self, collection: str) -> int:
         """The width of the windows that writers mark, 0 for none; remembered, because who writes is the only one."""
         known: int | None = self._memory.get(("window", collection))
@@ -100,24 +112,38 @@ class SqliteRollups:
             self._connection.execute(_MARK, (text,))
             self.marks += 1
 
-    def mark_points(self, window_us: int, points: Iterable[Sequence[Any]]) -> None:
+    def mark_points(self, window_us: int, points: Sequence[Sequence[Any]]) -> None:
         """Note the windows of points, whose rows begin with time and series.
 
         Of each series the window is remembered that was marked last, as most points follow their predecessors.
         """
-        windows = {(point[0] // window_us, point[1]) for point in points}
-        starts = [(window * window_us, series) for window, series in windows]
-        marked = self._memory.get
-        new = [(start, series) for start, series in starts if marked(("marked", series)) != (window_us, start)]
-        self.mark((start, series, start + window_us) for start, series in new)
-        for start, series in new:
-            self._memory.learn(("marked", series), (window_us, start))
+        times = [point[0] for point in points]
+        if not times:
+            return
+        first, last = min(times) // window_us, max(times) // window_us
+        if first == last:  # as of nearly all batches
+            windows = dict.fromkeys([point[1] for point in points], first)
+            places: Iterable[tuple[int, int]] = windows.items()
+        else:
+            places = {(point[1], point[0] // window_us) for point in points}
+        marked = self._marked()
+        new = [(window * window_us, series) for series, window in places if marked.get(series) != (window_us, window)]
+        if new:
+            self.mark((start, series, start + window_us) for start, series in new)
+            marked.update((series, (window_us, start // window_us)) for start, series in new)
+            self._memory.learn(_MARKED, marked)  # forgotten as a whole when the transaction is rolled back
+
+    def _marked(self) -> dict[int, tuple[int, int]]:
+        """Of series the width and number of the window that was marked last, if it is certainly on the list."""
+        known: dict[int, tuple[int, int]] | None = self._memory.get(_MARKED)
+        return {} if known is None or len(known) >= ENTRIES_MAX else known
 
     def unmarked(self, start: int, series: int) -> None:
         """Do not rely on this window being on the list any more."""
-        known = self._memory.get(("marked", series))
-        if known is not None and known[1] == start:
-            self._memory.forget(("marked", series))
+        marked = self._marked()
+        width, window = marked.get(series, (0, 0))
+        if width * window == start:
+            marked.pop(series, None)
 
     def delete_range(self, collection: str, series: str, micros: Micros) -> None:
         """Forget rollups in the range, and note that its points are about to go; `series` is a JSON list of numbers.
