@@ -13,6 +13,7 @@ from polaris.exceptions import QueryError
 from polaris.storage import RetentionPolicy, _rollup_cells
 from polaris.storage._ranges import to_micros
 from polaris.storage._rollups import floor
+from polaris.storage.backends.memory import _rollups as memory_rollups
 from polaris.storage.backends.memory import _timeseries as memory_timeseries
 from polaris.storage.backends.memory._rollups import MemoryRollups
 from polaris.storage.backends.memory._timeseries import MemoryTimeSeries
@@ -68,9 +69,10 @@ def only_the_newest_point_itself_stays(patch: Patch) -> None:
 
 
 @promise("test_aggregates_are_the_same_when_points_are_gone")
-def deviations_are_forgotten(patch: Patch) -> None:
+def deviations_of_whole_numbers_are_forgotten(patch: Patch) -> None:
     def summarise(original: Any, readings: Any, *, sketched: bool) -> Any:
-        return replace(original(readings, sketched=sketched), spread=0.0)
+        found = original(readings, sketched=sketched)
+        return replace(found, spread=0.0) if isinstance(found.first, int) else found
 
     wrap(patch, memory_timeseries, "summarise", summarise)
 
@@ -164,11 +166,54 @@ def another_policy_forgets_what_is_left(patch: Patch) -> None:
 
 
 @promise("test_what_is_left_goes_into_wider_windows_and_at_last_for_good")
-def the_last_rollups_stay(patch: Patch) -> None:
-    def thin(original: Any, home: MemoryTimeSeries, *arguments: Any) -> int:
-        return 0 if arguments[2] is None else int(original(home, *arguments))
+def the_last_of_several_rollups_stay(patch: Patch) -> None:
+    def thin(original: Any, home: MemoryTimeSeries, collection: str, since_us: int, into_us: Any, most: int) -> int:
+        policy = home.policy(collection)
+        is_last_of_several = into_us is None and policy is not None and len(policy.rollups) > 1
+        return 0 if is_last_of_several else int(original(home, collection, since_us, into_us, most))
 
     wrap(patch, MemoryTimeSeries, "thin", thin)
+
+
+@promise("test_aggregates_are_the_same_when_what_is_left_is_in_wider_windows")
+def wider_windows_forget_how_far_their_parts_are_apart(patch: Patch) -> None:
+    def merged(original: Any, one: Any, other: Any) -> Any:
+        return replace(original(one, other), spread=one.spread + other.spread)
+
+    wrap(patch, memory_rollups, "merged", merged)
+
+
+@promise("test_a_rollup_that_is_kept_as_long_as_the_points_goes_when_they_would")
+def a_rollup_that_goes_along_is_forgotten_about(patch: Patch) -> None:
+    def due_steps(original: Any, policy: RetentionPolicy, now_us: int) -> Any:
+        return [step for step in original(policy, now_us) if step.of_points or not policy.goes_along]
+
+    wrap(patch, shared_timeseries, "due_steps", due_steps)
+
+
+@promise("test_what_is_left_of_points_that_go_early_stays_as_long_as_they_would_have")
+def of_points_that_go_early_nothing_is_left(patch: Patch) -> None:
+    def retire(
+        original: Any, home: MemoryTimeSeries, collection: str, series: Any, since_us: int, width_us: int, rows_max: int
+    ) -> int:
+        policy = home.policy(collection)
+        if policy is None or not policy.goes_along:
+            return int(original(home, collection, series, since_us, width_us, rows_max))
+        bound = min(floor(since_us, width_us), floor(series.times[-1], width_us))
+        return home._drop(series, [time_us for time_us in series.times if time_us < bound])
+
+    wrap(patch, MemoryTimeSeries, "_retire", retire)
+
+
+@promise("test_what_changes_where_points_were_summarised_counts_at_once")
+def what_is_replaced_behind_the_newest_stays(patch: Patch) -> None:
+    def store(original: Any, home: MemoryTimeSeries, series: Any, point: Any) -> None:
+        time_us = to_micros(point.timestamp)
+        is_summarised = home.policy("m") is not None and series.times and time_us < series.times[-1]
+        if not is_summarised or time_us not in series.points:
+            original(home, series, point)
+
+    wrap(patch, MemoryTimeSeries, "_store", store)
 
 
 @promise("test_without_rollups_old_points_leave_nothing")

@@ -113,10 +113,10 @@ def the_limit_counts_all_points(patch: pytest.MonkeyPatch) -> None:
 
 
 @breaks("time_series", "test_the_deviation_is_that_of_a_sample")
-def the_deviation_is_that_of_a_population(patch: pytest.MonkeyPatch) -> None:
+def the_deviation_of_a_few_is_that_of_a_population(patch: pytest.MonkeyPatch) -> None:
     def deviating(original: Any, aggregation: AggregationType, samples: Sequence[Any]) -> Any:
         value = original(aggregation, samples)
-        if aggregation == AggregationType.STDDEV and value is not None:
+        if aggregation == AggregationType.STDDEV and value is not None and len(samples) < 5:
             return value * ((len(samples) - 1) / len(samples)) ** 0.5
         return value
 

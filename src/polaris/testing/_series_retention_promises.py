@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,6 +27,15 @@ EXACT = ["count", "sum", "avg", "min", "max", "first", "last", "stddev"]
 
 def _point(at: timedelta, tags: dict[str, str], **fields: FieldValue) -> TimeSeriesPoint:
     return TimeSeriesPoint(T0 + at, tags, fields)
+
+
+def _from(start: datetime, count: int) -> list[TimeSeriesPoint]:
+    """Points ten seconds apart, whose `n` counts up from the hour on."""
+    first = (start.minute * 60 + start.second) // 10
+    return [
+        TimeSeriesPoint(start + 10 * n * SECOND, WEB, {"v": 0.37 * ((7 * n) % 11 - 3), "n": float(first + n)})
+        for n in range(count)
+    ]
 
 
 def _ten_minutes(tags: dict[str, str] = WEB, factor: float = 1) -> list[TimeSeriesPoint]:
@@ -55,11 +65,13 @@ async def _rows(backend: Backend, names: Sequence[str], *, span: TimeRange = SPA
     ]
 
 
-def _expected(points: Sequence[TimeSeriesPoint], bucket: timedelta | None, group_by: str | None) -> Rows:
-    """What `_rows` gives of points in order of time, none of which lacks a field."""
+def _expected(
+    points: Sequence[TimeSeriesPoint], bucket: timedelta | None, group_by: str | None, start: datetime = T0
+) -> Rows:
+    """What `_rows` gives of points in order of time, none of which lacks a field; `start` is that of the range."""
     cells: dict[tuple[float, str, str], list[Any]] = {}
     for point in points:
-        at = 0.0 if bucket is None else (point.timestamp - T0) // bucket * bucket / SECOND
+        at = ((start - T0) if bucket is None else (point.timestamp - T0) // bucket * bucket) / SECOND
         for field, value in point.fields.items():
             cells.setdefault((at, point.tags["host"] if group_by else "", field), []).append(value)
     return [
@@ -73,7 +85,7 @@ def _expected(points: Sequence[TimeSeriesPoint], bucket: timedelta | None, group
             "max": round(max(values), 9),
             "first": round(values[0], 9),
             "last": round(values[-1], 9),
-            "stddev": round(statistics.stdev(values), 9),
+            "stddev": round(statistics.stdev(values), 9) if len(values) > 1 else None,
         }
         for (at, host, field), values in sorted(cells.items())
     ]
@@ -252,6 +264,81 @@ class SeriesRetentionPromises:
             [(6, False), (6, False), (6, False), (2, False)],
         ]
         assert await backend.latest("m") == [TimeSeriesPoint(now, WEB, {"v": -1})]
+
+    @pytest.mark.parametrize("bucket", [10 * MINUTE, HOUR, None])
+    async def test_aggregates_are_the_same_when_what_is_left_is_in_wider_windows(
+        self, backend: Backend, bucket: timedelta | None
+    ) -> None:
+        policy = RetentionPolicy(10 * MINUTE, [RollupPolicy(MINUTE, HOUR), RollupPolicy(10 * MINUTE, 9 * HOUR)])
+        await backend.set_retention("m", policy)
+        now = datetime.now(UTC)
+        day = now - 5 * HOUR
+        old = [point for age in (4 * HOUR, 2 * HOUR, 30 * MINUTE) for point in _from(_aligned(now - age), 60)]
+        points = [*old, *_from(_aligned(now), 2)]
+        await backend.store_many("m", points)
+        await backend.apply_retention("m")
+        span = TimeRange(day, now + HOUR)
+        assert await backend.query_time_series("m", span) == points[-2:]
+        found = await _rows(backend, EXACT, span=span, bucket=bucket)
+        assert found == _expected(points, bucket, None, day)
+        (whole,) = await _rows(backend, ["increase"], span=span, fields=["n"])
+        counted = [float(str(point.fields["n"])) for point in points]
+        rises = [later - former if later >= former else later for former, later in pairwise(counted)]
+        assert whole["increase"] == sum(rises)
+
+    async def test_a_rollup_that_is_kept_as_long_as_the_points_goes_when_they_would(self, backend: Backend) -> None:
+        now = datetime.now(UTC)
+        old, young = (_from(_aligned(now - age), 60) for age in (3 * HOUR, 30 * MINUTE))
+        begun = old[0].timestamp
+        span = TimeRange(begun, now)
+        await backend.set_retention("m", MINUTES)
+        await backend.store_many("m", [*old, *young])
+        assert await backend.apply_retention("m", begun + 5 * MINUTE) == 30
+        assert await _rows(backend, EXACT, span=span) == _expected([*old, *young], None, None, begun)
+        await backend.set_retention("m", RetentionPolicy(HOUR, [RollupPolicy(MINUTE, HOUR)]))
+        await backend.apply_retention("m")
+        assert await backend.query_time_series("m", span) == young
+        for bucket in (MINUTE, 10 * MINUTE, None):
+            assert await _rows(backend, EXACT, span=span, bucket=bucket) == _expected(young, bucket, None, begun)
+        # Nothing is left that a deletion could cut.
+        assert await backend.delete_range("m", TimeRange(begun + 30 * SECOND, begun + 9 * MINUTE + SECOND)) == 0
+
+    async def test_what_is_left_of_points_that_go_early_stays_as_long_as_they_would_have(
+        self, backend: Backend
+    ) -> None:
+        now = datetime.now(UTC)
+        old, young = (_from(_aligned(now - age), 60) for age in (3 * HOUR, 30 * MINUTE))
+        begun = old[0].timestamp
+        await backend.set_retention("m", RetentionPolicy(10 * HOUR, [RollupPolicy(MINUTE, 10 * HOUR)]))
+        await backend.store_many("m", [*old, *young])
+        assert await backend.apply_retention("m", now - HOUR) == 60
+        assert await backend.apply_retention("m") == 0
+        span = TimeRange(begun, now)
+        assert await backend.query_time_series("m", span) == young
+        for bucket in (MINUTE, None):
+            found = await _rows(backend, EXACT, span=span, bucket=bucket)
+            assert found == _expected([*old, *young], bucket, None, begun)
+
+    async def test_what_changes_where_points_were_summarised_counts_at_once(self, backend: Backend) -> None:
+        start = datetime(2020, 1, 1, tzinfo=UTC)
+        span = TimeRange(start, start + HOUR)
+        known = {point.timestamp: point for point in _from(start, 120)}
+        await backend.set_retention("m", RetentionPolicy(None, [RollupPolicy(MINUTE)]))
+        await backend.store_many("m", list(known.values()))
+        late = TimeSeriesPoint(start + 65 * SECOND, WEB, {"v": 7.5, "n": 1.0})
+        replaced = TimeSeriesPoint(start + 5 * MINUTE, WEB, {"v": -50.0, "n": 2.0})
+        for change in (None, late, replaced, TimeRange(start + 8 * MINUTE + 45 * SECOND, start + 10 * MINUTE + SECOND)):
+            await backend.apply_retention("m")  # where an engine summarises when it is told, it is told here
+            if isinstance(change, TimeRange):
+                assert await backend.delete_range("m", change) == 8
+                known = {at: point for at, point in known.items() if not change.start <= at < change.end}
+            elif change is not None:
+                await backend.store_many("m", [change])
+                known[change.timestamp] = change
+            points = [known[at] for at in sorted(known)]
+            for bucket in (MINUTE, 5 * MINUTE, None):
+                found = await _rows(backend, EXACT, span=span, bucket=bucket)
+                assert found == _expected(points, bucket, None, start), (change, bucket)
 
     async def test_without_rollups_old_points_leave_nothing(self, backend: Backend) -> None:
         await backend.set_retention("m", RetentionPolicy(HOUR))
