@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
 from polaris.exceptions import ConfigurationError
-from polaris.runtime import Node, load_settings
+from polaris.runtime import Node, _bus_host, load_settings
 from polaris.storage import PolarisDataStore
 
 
@@ -51,3 +53,19 @@ async def test_a_start_that_fails_at_its_last_step_leaves_nothing_and_can_be_rep
     await node.start()
     await node.stop()
     assert left_behind(before) == (0, set())
+
+
+async def test_the_streams_of_a_node_on_a_small_disk_are_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_bus_host, "disk_bytes", lambda _: 1 << 30)
+    node = node_in(tmp_path / "data")
+    await node.start()
+    try:
+        address = f"{node.http_url}api/v1/bus/streams"
+        text = await asyncio.to_thread(lambda: urllib.request.urlopen(address, timeout=10).read())
+    finally:
+        await node.stop()
+    bytes_max = {stream["name"]: stream["bytes_max"] for stream in json.loads(text)["streams"]}
+    assert bytes_max["POLARIS_TELEMETRY"] == 1 << 27
+    assert bytes_max["POLARIS_ADAPTATIONS"] == bytes_max["POLARIS_DEAD_LETTER"] == 1 << 25

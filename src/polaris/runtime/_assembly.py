@@ -29,7 +29,7 @@ from polaris.resilience import SignalLog, SignalMetrics
 from polaris.runtime._actions import ActionService
 from polaris.runtime._brokers import broker, broker_of_host, source_of
 from polaris.runtime._bus_host import COMPONENT as BUS_SERVER
-from polaris.runtime._bus_host import BusHost
+from polaris.runtime._bus_host import BusHost, streams_on
 from polaris.runtime._commands import RuntimeCommands
 from polaris.runtime._connection import Connections
 from polaris.runtime._data_folder import DataFolder
@@ -181,14 +181,22 @@ async def bus_host(
 
 
 def bus(
-    settings: Settings, broker: MessageBroker, metrics: MetricsCollector, outcomes: PublishOutcomes, traces: Traces
+    settings: Settings,
+    folder: DataFolder,
+    broker: MessageBroker,
+    metrics: MetricsCollector,
+    outcomes: PublishOutcomes,
+    traces: Traces,
 ) -> PolarisMessageBus:
-    logging = LoggingMiddleware(StructuredLogger("polaris.bus"))
+    logger = StructuredLogger("polaris.bus")
+    logging = LoggingMiddleware(logger)
     recorder = traces.recorder
     # Whoever takes a sample decides whether its trace is recorded, once for all that follows.
     tracing = TracingMiddleware(recorder.tracer, 0.0, origin=traces.origin, on_error=traces.on_error)
     chain = MiddlewareChain([*([tracing] if traces.enabled else []), logging, MetricsMiddleware(metrics), outcomes])
     streams = [msgspec.structs.replace(stream, replicas=settings.nats.replicas) for stream in STANDARD_STREAMS]
+    if not settings.nats.servers:
+        streams = streams_on(folder.bus_dir, streams, logger, payload_bytes_max=settings.nats.max_payload_bytes)
     return PolarisMessageBus(broker, chain, streams=streams, collector=metrics, grace_s=settings.node.shutdown_grace_s)
 
 

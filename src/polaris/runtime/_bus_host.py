@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus
+from polaris.messaging.brokers._embedded_room import disk_bytes, fitting, write_problem
 from polaris.resilience import Backoff
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._storing import COMPONENT as STORAGE
@@ -16,7 +17,7 @@ from polaris.runtime._supervision import Supervisor
 
 if TYPE_CHECKING:
     from polaris.api._view import ComponentView
-    from polaris.messaging import EmbeddedNATSServer
+    from polaris.messaging import EmbeddedNATSServer, StreamSpec
     from polaris.observability import StructuredLogger
 
 COMPONENT = "bus server"
@@ -26,8 +27,6 @@ STORES_NOTHING_S_MAX = 4.0
 RESTART_AGAIN_S_MAX = 300.0
 RESTART_AGAIN = Backoff(10.0, RESTART_AGAIN_S_MAX, jitter="none")
 """Between two restarts that were to mend the storing; doubled from the first to the second."""
-ROOM_BYTES = 1 << 18
-"""Less room than this is none: a server that starts on a full disk cannot even recover its streams."""
 
 
 class BusHost:
@@ -98,7 +97,7 @@ class BusHost:
             if self._mended_at is not None and now_s - self._mended_at > 2 * RESTART_AGAIN_S_MAX:
                 self._mends, self._mended_at = 0, None
             since = self._stores_nothing_since
-            problem = await asyncio.to_thread(_write_problem, self.server.config.data_dir) if since is not None else ""
+            problem = await asyncio.to_thread(write_problem, self.server.config.data_dir) if since is not None else ""
             if since is None or problem:
                 room_since = None
             elif room_since is None:
@@ -122,18 +121,13 @@ class BusHost:
         await self.server.stop()
 
 
-def _write_problem(folder: Path) -> str:
-    """Why nothing can be written in the folder; empty when it can."""
-    file = folder / "room.probe"
-    try:
-        try:
-            with file.open("wb", buffering=0) as handle:
-                left = ROOM_BYTES
-                while left > 0:
-                    left -= handle.write(bytes(left))
-                os.fsync(handle.fileno())
-        finally:
-            file.unlink(missing_ok=True)
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
+def streams_on(
+    folder: Path, streams: Sequence[StreamSpec], logger: StructuredLogger, *, payload_bytes_max: int
+) -> list[StreamSpec]:
+    """The streams as an embedded server in the folder may keep them; tells when its disk makes them smaller."""
+    disk = disk_bytes(folder)
+    fitted = fitting(streams, disk, payload_bytes_max=payload_bytes_max)
+    smaller = {spec.name: spec.max_bytes for was, spec in zip(streams, fitted, strict=True) if spec != was}
+    if smaller:
+        logger.warning("the disk of the bus is small: its streams keep less", disk_bytes=disk, bytes_max=smaller)
+    return fitted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -12,12 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from tests.awake import PATIENCE_S, within
 from tests.conftest import ConnectNATS, MakeNATSServer
 
-from polaris.exceptions import BusConnectionError, ConfigurationError, StoreLockedError
+from polaris.exceptions import BusConnectionError, ConfigurationError, MessageBusError, StoreLockedError
 from polaris.messaging._broker import ConnectionState, DeliveryClass, OutgoingMessage, StreamSpec
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer, ServerExit
 from polaris.messaging.brokers._embedded_config import BINARY_VARIABLE, EmbeddedNATSConfig, find_binary
@@ -253,10 +255,43 @@ async def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: P
         await EmbeddedNATSServer(EmbeddedNATSConfig(data_dir=tmp_path / "file" / "nats")).start()
 
 
+async def test_a_full_disk_is_told_at_once_and_the_server_starts_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server = EmbeddedNATSServer(EmbeddedNATSConfig(data_dir=tmp_path / "nats"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        async with within(5.0):
+            with pytest.raises(
+                BusConnectionError, match=r"nats cannot be written: No space left.*; make room"
+            ) as caught:
+                await server.start()
+    assert caught.value.retryable
+    assert not server.running
+    await server.start()
+    await server.stop()
+
+
+async def test_a_server_with_too_little_room_for_a_stream_is_told_with_a_remedy(
+    make_nats_server: MakeNATSServer, connect_nats: ConnectNATS
+) -> None:
+    broker = await connect_nats(await make_nats_server(store_bytes_max=1 << 24))
+    await broker.ensure_stream(msgspec.structs.replace(STREAM, max_bytes=1 << 20))
+    for _ in range(2):  # neither wider nor anew
+        with pytest.raises(MessageBusError, match=r"insufficient storage.*1073741824 bytes.*max_file_store") as caught:
+            await broker.ensure_stream(STREAM)
+        assert caught.value.context["err_code"] == 10047
+        assert caught.value.context["stream_bytes_max"] == 1 << 30
+        await broker.request(OutgoingMessage("$JS.API.STREAM.DELETE.KEPT", b""), timeout_s=5.0)
+
+
 async def test_a_folder_in_use_is_refused_at_once(make_nats_server: MakeNATSServer) -> None:
     server = await make_nats_server()
     second = EmbeddedNATSServer(EmbeddedNATSConfig(data_dir=server.config.data_dir))
-    async with within(1.0):
+    async with within(5.0):
         with pytest.raises(StoreLockedError):
             await second.start()
     assert server.running
@@ -338,6 +373,6 @@ async def test_a_silent_peer_on_the_port_of_a_server_is_no_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
         broker = NATSMessageBroker(NATSConfig(servers=(f"nats://127.0.0.1:{port}",), connect_timeout_s=0.5))
-        async with within(2.0):
+        async with within(10.0):
             with pytest.raises(BusConnectionError):
                 await broker.connect()

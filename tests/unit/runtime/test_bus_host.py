@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 
 from polaris.domain import HealthStatus
-from polaris.messaging import EmbeddedNATSServer, ServerExit
+from polaris.messaging import STANDARD_STREAMS, EmbeddedNATSServer, ServerExit
 from polaris.observability import StructuredLogger
 from polaris.runtime import _bus_host
-from polaris.runtime._bus_host import COMPONENT, RESTART_AGAIN_S_MAX, BusHost
+from polaris.runtime._bus_host import COMPONENT, RESTART_AGAIN_S_MAX, BusHost, streams_on
 from polaris.runtime._health import HealthBoard
 from polaris.runtime._storing import COMPONENT as STORAGE
 from polaris.testing import run_virtual, running_clock
@@ -152,7 +152,16 @@ def test_a_server_that_was_killed_is_said_to_have_been_killed(monkeypatch: pytes
     run_virtual(scenario())
 
 
-def test_a_folder_that_cannot_be_written_says_why_and_keeps_nothing_of_the_look(tmp_path: Path) -> None:
-    assert _bus_host._write_problem(tmp_path) == ""
-    assert list(tmp_path.iterdir()) == []
-    assert _bus_host._write_problem(tmp_path / "absent") == "No such file or directory"
+def test_on_a_small_disk_streams_keep_less_and_the_node_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    logger = cast("StructuredLogger", SimpleNamespace(warning=lambda message, **fields: told.append(fields)))
+    for disk, telemetry_bytes in ((1 << 40, 1 << 30), (1 << 30, 1 << 27)):
+        monkeypatch.setattr(_bus_host, "disk_bytes", lambda _, disk=disk: disk)
+        streams = streams_on(tmp_path, STANDARD_STREAMS, logger, payload_bytes_max=1 << 20)
+        assert [spec.name for spec in streams] == [spec.name for spec in STANDARD_STREAMS]
+        assert streams[0].max_bytes == telemetry_bytes
+    (fields,) = told
+    assert fields["disk_bytes"] == 1 << 30
+    assert fields["bytes_max"]["POLARIS_TELEMETRY"] == 1 << 27

@@ -25,6 +25,7 @@ from polaris.messaging.brokers._embedded_config import (
     write_private,
 )
 from polaris.messaging.brokers._embedded_process import FolderLock, ServerProcess
+from polaris.messaging.brokers._embedded_room import ROOM_BYTES, is_full, require_room
 from polaris.messaging.brokers._nats_config import NATSConfig
 
 _log = logging.getLogger(__name__)
@@ -127,8 +128,8 @@ class EmbeddedNATSServer:
         """Start the server and wait until it accepts clients. Idempotent while it runs.
 
         Raises `ConfigurationError` (no binary, port in use, folder not usable), `StoreLockedError` (folder in use by
-        another node) or `BusConnectionError` (the server failed or took too long; the end of its log is shown). Nothing
-        is left running then, nor when it is cancelled.
+        another node) or `BusConnectionError` (the disk is full; the server failed or took too long, then the end of its
+        log is shown). Nothing is left running then, nor when it is cancelled.
         """
         async with self._lifecycle:
             if not self.running:
@@ -157,6 +158,8 @@ class EmbeddedNATSServer:
         run_dir = self._prepare_folder()
         self._lock.acquire()
         try:
+            # A server without room starts, and then waits in vain for what it cannot write.
+            await asyncio.to_thread(require_room, self.config.data_dir)
             self._token = obtain_token(self.config)
             for attempt in range(_PORT_TRIES):
                 port = self._choose_port(attempt)
@@ -274,8 +277,14 @@ class EmbeddedNATSServer:
             {"data_dir": str(self.config.data_dir), "port": port},
         )
 
-    def _unusable_folder(self, error: OSError) -> ConfigurationError:
+    def _unusable_folder(self, error: OSError) -> PolarisException:
         reason = error.strerror or str(error)
+        if is_full(error):
+            return BusConnectionError(
+                f"the embedded NATS server is not started, {self.config.data_dir} cannot be written: {reason}; make "
+                f"room on its disk, {ROOM_BYTES >> 10} KiB at the very least",
+                {"data_dir": str(self.config.data_dir)},
+            )
         return ConfigurationError(problems=[f"nats.data_dir: {self.config.data_dir} cannot be used: {reason}"])
 
     def _log_tail(self) -> str:

@@ -20,6 +20,8 @@ STREAM_NAME_IN_USE = 10058
 CONSUMER_EXISTS = 10148
 NO_SUITABLE_PEERS = 10005
 TEMPORARILY_UNAVAILABLE = 10008
+NO_ROOM = (10047, 10122)
+"""The server, or the account, may not store so much; the account may not in one stream."""
 
 ACK_POLICIES = {AckPolicy.EACH: "explicit", AckPolicy.ALL: "all", AckPolicy.NONE: "none"}
 
@@ -81,6 +83,18 @@ class JetStreamAPI:
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Create the stream, or change what differs from `spec`; anything else about it stays as it is."""
+        try:
+            await self._ensure_stream(spec)
+        except MessageBusError as error:
+            if error.context.get("err_code") not in NO_ROOM:
+                raise
+            raise MessageBusError(
+                f"{error.message}; the stream reserves {spec.max_bytes} bytes: allow the server (max_file_store) or "
+                "the account more",
+                {**error.context, "stream_bytes_max": spec.max_bytes},
+            ) from error
+
+    async def _ensure_stream(self, spec: StreamSpec) -> None:
         wanted = _stream_config(spec)
         while True:
             found = await self.call(f"STREAM.INFO.{spec.name}", absent=(STREAM_NOT_FOUND,))
