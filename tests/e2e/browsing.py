@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, ViewportSize, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, ViewportSize, async_playwright, expect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PLACES = ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/snap/bin/chromium")
@@ -23,12 +23,16 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+EXPECTED_MS = 15_000
+"""How long what is expected of a page may take where a test says nothing else; a busy machine took five seconds."""
 DESKTOP: ViewportSize = {"width": 1440, "height": 1000}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
 # What the browser itself writes to the console while a server is away; no script can prevent it.
 AWAY = ("net::ERR_CONNECTION_REFUSED", "net::ERR_INCOMPLETE_CHUNKED_ENCODING", "net::ERR_CONNECTION_RESET",
         "net::ERR_EMPTY_RESPONSE")  # fmt: skip
+
+expect.set_options(timeout=EXPECTED_MS)
 
 
 def chromium() -> str:

@@ -30,7 +30,7 @@ from polaris.messaging.brokers._embedded_process import ServerProcess
 # Of the extra of that name; it has no types.
 nkeys: Any = import_module("nkeys")
 
-QUICK_S = 2.0
+QUICK_S = 10.0
 PATIENT_S = 30.0
 """What the clients would wait for a server: a refusal must not take as long."""
 

@@ -129,13 +129,13 @@ async def test_a_consumer_waiting_during_a_kill_says_so_and_then_goes_on(
     waiting = asyncio.create_task(consumer.fetch(10, wait_s=30.0))
     await asyncio.sleep(0.1)
     await kill(server)
-    async with within(2.0):
+    async with within(10.0):
         with pytest.raises(BusConnectionError):
             await waiting
     with pytest.raises(BusConnectionError):
         await consumer.fetch(10, wait_s=30.0)
     await server.start()
-    async with within(5.0):
+    async with within(15.0):
         while broker.state is not ConnectionState.CONNECTED:
             await asyncio.sleep(0.005)
         await published(broker, "after")
