@@ -28,6 +28,16 @@ SERIALIZABLE = (
 class Others(Protocol):
     """Where other connections to the same servers are to be had."""
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether `spare` would give one."""
+        ...
+
+    @property
+    def wait_s_max(self) -> float:
+        """How long one of several connections may have to wait for the others."""
+        ...
+
     def spare(self) -> AbstractAsyncContextManager[Link | None]:
         """A connection for one who has one already and could do without another; None where too many are in use."""
         ...
@@ -135,7 +145,7 @@ class Link:
     async def commit(self) -> None:
         """Make the transaction last. Cancelled, it waits for the end and then tells of the cancellation.
 
-        Raises `UnknownOutcomeError` when the connection is lost meanwhile.
+        Raises `UnknownOutcomeError` when the connection is lost meanwhile, unless it only read.
         """
         ending = asyncio.ensure_future(self.connection.execute("COMMIT"))
         cancelled: asyncio.CancelledError | None = None
@@ -149,6 +159,8 @@ class Link:
             if lost_connection(failure):
                 self._in_transaction = False
                 self.throw_away()
+                if self.is_snapshot:  # it made nothing last
+                    raise failure
                 raise UnknownOutcomeError from failure
             raise failure
         self._in_transaction = False

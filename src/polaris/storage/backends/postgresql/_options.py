@@ -14,7 +14,7 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `pool_max`: connections at most open for operations and transactions; one more is used for changes of the schema,
     one for waiting; those that nobody needed for five minutes are closed. An aggregate of very many points takes up to
-    four, as long as no more than half of them are in use. `acquire_timeout_s`: how long to wait for a
+    four, each as long as less than half of them are in use. `acquire_timeout_s`: how long to wait for a
     free connection. `connect_timeout_s`: how long one may take to be made. `statement_timeout_s`: how long the server
     works on one statement; a server that does not answer is given up two seconds later. `lock_timeout_s`: how long a
     statement waits for a lock. `schema_timeout_s`: how long a migration or the making of an index may take, and how

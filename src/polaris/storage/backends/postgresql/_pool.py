@@ -13,6 +13,7 @@ from polaris.storage.backends.postgresql._driver import asyncpg
 from polaris.storage.backends.postgresql._errors import is_of_no_use, translated
 from polaris.storage.backends.postgresql._link import CLEANUP_S, Link
 from polaris.storage.backends.postgresql._options import PostgresOptions
+from polaris.storage.backends.postgresql._sharing import SHARES_MAX
 
 REFUSED_S = 60.0
 
@@ -66,10 +67,19 @@ class ConnectionPool:
         finally:
             await self.give_back(link)
 
+    @property
+    def has_spare(self) -> bool:
+        is_refused = asyncio.get_running_loop().time() < self._refused_until_s
+        return self._is_open and not is_refused and self._users * 2 < self._options.pool_max
+
+    @property
+    def wait_s_max(self) -> float:
+        options = self._options
+        return options.idle_timeout_s + SHARES_MAX * options.acquire_timeout_s + options.command_timeout_s
+
     @asynccontextmanager
     async def spare(self) -> AsyncIterator[Link | None]:
-        is_refused = asyncio.get_running_loop().time() < self._refused_until_s
-        if not self._is_open or is_refused or self._users * 2 >= self._options.pool_max:
+        if not self.has_spare:
             yield None
             return
         async with self.link() as link:
