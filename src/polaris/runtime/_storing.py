@@ -28,6 +28,8 @@ PROBE_AGAIN_S = 1.0
 PROBE_TIMEOUT_S = 2.5
 PROBES_FAILED_MAX = 2
 """So many failures in a row are more than a moment's pause of the server."""
+STORE_NOT_MADE = 10_049
+"""The number with which JetStream says that it tried to make a stream's files, and failed: no room, as a rule."""
 OUTCOME_LASTS_S = 60.0
 """A failure that nobody repeats for so long says nothing any more of the stream."""
 
@@ -86,7 +88,8 @@ class StorageWatch:
     """Reports the component `bus storage`: unhealthy when publishes of the node, or two probes, were not confirmed.
 
     A probe is a small message to a tiny stream of its own every five seconds, every second while it fails. A server
-    that does not allow the probe's stream is judged by publishes alone, with a warning. While the connection is away,
+    that does not allow the probe's stream is judged by publishes alone, with a warning; one that cannot make its files
+    has failed the probe. While the connection is away,
     which the component `bus` tells, nothing is reported.
     """
 
@@ -138,7 +141,10 @@ class StorageWatch:
             except BusConnectionError:
                 return ""
             except MessageBusError as error:
-                return f"storing cannot be probed: {error.message}"
+                if error.context.get("err_code") != STORE_NOT_MADE:
+                    return f"storing cannot be probed: {error.message}"
+                self._failed(error)
+                return ""
             self._ensured = True
         try:
             await self._broker.publish(_PROBE, delivery=DeliveryClass.AT_LEAST_ONCE, timeout_s=PROBE_TIMEOUT_S)
@@ -147,12 +153,15 @@ class StorageWatch:
         except MessageBusError as error:
             # The stream may have been deleted, which the next look mends.
             self._ensured = False
-            self._failures += 1
-            if self._failures == 1:
-                self._reason = f"a probe failed: {error.message}"
+            self._failed(error)
         else:
             self._failures = 0
         return ""
+
+    def _failed(self, error: MessageBusError) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            self._reason = f"a probe failed: {error.message}"
 
 
 def _stream_of(topic: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import pytest
 
 from polaris.domain import HealthStatus, SystemState, TelemetryEvent
-from polaris.exceptions import PublishError, UnconfirmedPublishError
+from polaris.exceptions import MessageBusError, PublishError, UnconfirmedPublishError
 from polaris.messaging import (
     DeliveryClass,
     InMemoryHub,
@@ -31,6 +31,7 @@ class BrokerOnADisk(InMemoryMessageBroker):
         super().__init__(hub)
         self.cannot_store = ""
         self.forbids_streams = False
+        self.has_no_room = False
         self.probes = 0
 
     async def publish(self, message: OutgoingMessage, **options: Any) -> Receipt:
@@ -44,6 +45,8 @@ class BrokerOnADisk(InMemoryMessageBroker):
     async def ensure_stream(self, spec: StreamSpec) -> None:
         if self.forbids_streams and spec == PROBE_STREAM:
             raise PublishError("not allowed")
+        if self.has_no_room and spec == PROBE_STREAM:
+            raise MessageBusError("error creating store for stream", {"code": 500, "err_code": 10_049})
         await super().ensure_stream(spec)
 
 
@@ -149,5 +152,22 @@ def test_a_server_that_does_not_allow_the_probe_is_judged_by_publishes_with_a_wa
             await scene.clock.sleep(20)
             assert scene.status() == (HealthStatus.WARNING, "storing cannot be probed: not allowed")
             assert scene.broker.probes == 0
+
+    run_virtual(scenario())
+
+
+def test_a_server_that_cannot_make_the_files_of_the_probe_stores_nothing() -> None:
+    async def scenario() -> None:
+        async with Scene() as scene:
+            scene.broker.has_no_room = True
+            await scene.clock.sleep(12)
+            assert scene.status() == (
+                HealthStatus.UNHEALTHY,
+                "the bus cannot store: a probe failed: error creating store for stream",
+            )
+            scene.broker.has_no_room = False
+            await scene.clock.sleep(3)
+            assert scene.status() == (HealthStatus.HEALTHY, "")
+            assert scene.broker.probes
 
     run_virtual(scenario())
