@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped] # it ships no types
 import pytest
 from tests.conformance.conftest import QuickPostgres, schema_numbers
+from tests.faults.retention_acts import MovedClock
 from tests.postgres_servers import VERSIONS as SERVERS
 from tests.postgres_servers import PostgresServer
 from tests.postgres_versions import VERSIONS, content_for, restored
-from tests.store_content import content_of, fill, points
+from tests.store_content import T0, content_of, fill, points
 
 from polaris.domain import HealthEvent, HealthStatus
 from polaris.exceptions import DataStoreError, MigrationError
-from polaris.storage import PolarisDataStore, TimeRange
+from polaris.storage import AggregationType, PolarisDataStore, TimeRange
+from polaris.storage._ranges import to_micros
 from polaris.storage.backends.postgresql import _engine
 from polaris.storage.backends.postgresql._migrate import Migration, known_migrations
 
@@ -129,6 +132,37 @@ async def test_a_store_of_the_first_version_that_has_a_policy_is_summarised_afte
         await store.time_series.apply_retention("m")
         assert await ask(server, schema, "SELECT count(*) FROM ts_windows") > 0
         assert await store.time_series.aggregate_time_series("m", TimeRange.all(), "sum") == before
+
+
+async def test_summaries_of_windows_that_know_nothing_of_rises_are_forgotten_and_made_anew(
+    server: PostgresServer, schema: str
+) -> None:
+    await restored(server, 3, schema)
+    minute_us = 60_000_000
+    of_m = "(SELECT id FROM ts_collections WHERE name = 'm')"
+    frontier = f"{of_m}, {minute_us}, 2 * {to_micros(T0)}"
+    await ask(server, schema, f"INSERT INTO ts_policies SELECT {of_m}, '[null,[[{minute_us},null]]]', {minute_us}")
+    await ask(server, schema, f"INSERT INTO ts_frontiers SELECT {frontier}, 1")
+    await ask(server, schema, f"INSERT INTO ts_summaries SELECT {frontier}, 2 * {to_micros(T0)}")
+    # What they tell is wrong, so that it would be seen who believes them.
+    wrong = f"{to_micros(T0)}, 7, 7, 7, 7, 7 FROM ts_series WHERE collection = {of_m}"
+    names = "series, slot, start_us, count, total, size, low, high"
+    await ask(server, schema, f"INSERT INTO ts_windows ({names}) SELECT id, 1, {wrong}")
+    await ask(server, schema, f"INSERT INTO ts_marks (collection, series, start_us, end_us) SELECT {of_m}, 1, 0, 1")
+    asked = [AggregationType.SUM, AggregationType.RATE, AggregationType.INCREASE, AggregationType.LAST]
+    span, fields = TimeRange(T0, T0 + timedelta(hours=1)), ["load", "users"]
+    async with PolarisDataStore.memory() as memory:
+        await fill(memory)
+        expected = await memory.time_series.aggregate_many("m", span, asked, fields=fields)
+    clock = MovedClock(T0 + timedelta(days=1))
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2, clock=clock) as store:
+        assert await ask(server, schema, "SELECT count(*) FROM ts_windows") == 0
+        assert await store.time_series.aggregate_many("m", span, asked, fields=fields) == expected
+        await store.time_series.apply_retention("m")
+        assert await ask(server, schema, "SELECT count(*) FROM ts_windows WHERE rise > 0") > 0
+        assert await store.time_series.aggregate_many("m", span, asked, fields=fields) == expected
+    with pytest.raises(asyncpg.NotNullViolationError):  # what a program of the release before leaves behind
+        await ask(server, schema, f"INSERT INTO ts_windows ({names}) SELECT id, 2, {wrong}")
 
 
 async def test_nodes_that_migrate_at_once_do_it_once(

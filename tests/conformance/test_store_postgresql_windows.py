@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,8 +17,9 @@ from polaris.storage import AggregationType, FieldValue, PolarisDataStore, TimeR
 from polaris.storage._operation import Operation
 from polaris.storage._ranges import to_micros
 from polaris.storage._rollups import RetentionPolicy, RollupPolicy
-from polaris.storage.backends.postgresql import _point_writes, _window_reads, _window_sql, _windows
+from polaris.storage.backends.postgresql import _point_writes, _window_reads, _windows
 from polaris.storage.backends.postgresql._link import READ_COMMITTED, SERIALIZABLE
+from polaris.storage.backends.postgresql._piece_reads import PieceRead
 from polaris.storage.backends.postgresql._retention import Retention
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
@@ -125,25 +126,37 @@ async def compare(chance: random.Random, stores: Stores, names: list[str]) -> No
     for one, other in zip(found, expected, strict=True):
         assert not one.approximate
         for name in names:
-            assert is_close(one.values[name], other.values[name], name), (name, asked, one, other)
+            assert is_close(one.values[name], other.values[name]), (name, asked, one, other)
 
 
-def is_close(one: Any, other: Any, name: str) -> bool:
-    # Rises are added up as doubles, and some of these fall from 1e16 on.
-    most = 8.0 if name in (AggregationType.RATE, AggregationType.INCREASE) else 1e-9
-    return bool(one is other or (None not in (one, other) and one == pytest.approx(other, rel=1e-9, abs=most)))
+def is_close(one: Any, other: Any, within: float = 1e-9) -> bool:
+    return bool(one is other or (None not in (one, other) and one == pytest.approx(other, rel=within, abs=within)))
+
+
+@pytest.fixture
+def told_by_pieces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of aggregations that were told without all points, once for each field."""
+    told: list[str] = []
+    values = PieceRead.values
+
+    async def noted(read: PieceRead, name: str, fields: Sequence[int]) -> tuple[list[Any], list[int]]:
+        found, lost = await values(read, name, fields)
+        told.extend([name] * (len(fields) - len(lost)))
+        return found, lost
+
+    monkeypatch.setattr(PieceRead, "values", noted)
+    return told
 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_is_written_deleted_and_summarised_both_tell_the_same(
-    stores: Stores, seed: int, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, seed: int, told_by_pieces: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_point_writes, "COPY_FROM", 30)
     monkeypatch.setattr(_window_reads, "WINDOWS_MIN", 1)
     monkeypatch.setattr(_window_reads, "ROWS_A_TURN", 20)
     monkeypatch.setattr(_window_reads, "BUCKET_WINDOWS_MIN", 2)
-    monkeypatch.setattr(_window_sql, "SLOTS_A_STATEMENT", 2)
-    monkeypatch.setattr(_windows, "SLOTS_A_STATEMENT", 2)
+    monkeypatch.setattr(_windows, "FIELDS_A_STATEMENT", 2)
     chance = random.Random(seed)
     for store in stores:
         await store.time_series.set_retention("m", POLICY)
@@ -155,8 +168,10 @@ async def test_whatever_is_written_deleted_and_summarised_both_tell_the_same(
         used += int(await ask(stores[1], "SELECT count(*) > 0 FROM ts_windows"))
         await compare(chance, stores, ["avg", "min", "count"])
         await compare(chance, stores, [chance.choice(NAMES), "max"])
-        await compare(chance, stores, [chance.choice(NAMES), "sum"])
+        await compare(chance, stores, ["stddev", "rate", "increase", "sum"])
+        await compare(chance, stores, ["first", "last"])
     assert used > 3
+    assert set(told_by_pieces) == {"stddev", "rate", "increase", "first", "last"}
     await stores[1].time_series.apply_retention("m")
     assert await ask(stores[1], "SELECT count(*) FROM ts_marks WHERE collection = 1") == 0
 
@@ -258,4 +273,117 @@ async def test_digits_that_points_and_windows_lose_together_are_added_up_exactly
     await server.time_series.apply_retention("m")
     assert await ask(server, "SELECT count(*) FROM ts_windows") > 2
     assert await server.time_series.aggregate_time_series("m", span, "sum") == of_points
-    assert of_points[0].value == pytest.approx(math.fsum(values), rel=1e-6)
+    assert of_points[0].value == pytest.approx(math.fsum(values), rel=1e-12)
+
+
+COUNTER = [(0, 5.0), (4, 7.5), (9, 9.0), (12, 30.0), (19, 2.0), (23, 2.5), (40, 8.0), (41, 1.0), (45, 1.5), (59, 11.0)]
+"""Seconds and what a counter showed; it began again from zero within a window, between two, and after an empty one."""
+
+
+async def summarised(stores: Stores, points: Sequence[tuple[float, FieldValue]], **tags: str) -> None:
+    """Both stores hold these points of field `v`, and the server has summaries of all their windows."""
+    for store in stores:
+        await store.time_series.set_retention("m", POLICY)
+        batch = [TimeSeriesPoint(T0 + at * SECOND, tags, {"v": value}) for at, value in points]
+        await store.time_series.store_many("m", [*batch, TimeSeriesPoint(T0 + HOUR, {}, {"other": 1})])
+    move(stores[1], T0 + 2 * HOUR)
+    await stores[1].time_series.apply_retention("m")
+    assert await ask(stores[1], "SELECT count(*) FROM ts_windows") > 0
+
+
+async def told_alike(stores: Stores, names: Sequence[str], span: TimeRange, **asked: Any) -> list[dict[str, Any]]:
+    """The values of the rows, which are the same in both stores."""
+    expected, found = [
+        [row.values for row in await store.time_series.aggregate_many("m", span, names, fields=["v"], **asked)]
+        for store in stores
+    ]
+    for one, other in zip(found, expected, strict=True):
+        assert all(is_close(one[name], other[name], within=1e-12) for name in names), (one, other)
+    return found
+
+
+async def test_a_counter_that_rises_within_windows_and_between_them_and_restarts_is_told_by_them(
+    stores: Stores, told_by_pieces: list[str]
+) -> None:
+    await summarised(stores, COUNTER)
+    names = ["increase", "rate", "stddev"]
+    (whole,) = await told_alike(stores, names, TimeRange(T0, T0 + MINUTE))
+    assert whole["increase"] == 2.5 + 1.5 + 21.0 + 2.0 + 0.5 + 5.5 + 1.0 + 0.5 + 9.5
+    await told_alike(stores, names, TimeRange(T0 + 3 * SECOND, T0 + 57 * SECOND))
+    await told_alike(stores, names, TimeRange(T0, T0 + MINUTE), bucket=20 * SECOND)
+    assert told_by_pieces == names * 3
+    # Late ones in windows that are summarised, and some that are gone.
+    for store in stores:
+        late = [TimeSeriesPoint(T0 + at * SECOND, {}, {"v": 4.0}) for at in (2, 30, 46)]
+        await store.time_series.store_many("m", late)
+        await store.time_series.delete_range("m", TimeRange(T0 + 9 * SECOND, T0 + 13 * SECOND))
+    before = await told_alike(stores, names, TimeRange(T0, T0 + MINUTE))
+    await stores[1].time_series.apply_retention("m")
+    assert await told_alike(stores, names, TimeRange(T0, T0 + MINUTE)) == before
+
+
+async def test_the_first_and_last_of_many_series_are_told_by_windows(stores: Stores, told_by_pieces: list[str]) -> None:
+    await summarised(stores, [(at, value) for at, value in COUNTER if at < 42], host="a")
+    await summarised(stores, [(at, -value) for at, value in COUNTER if at > 3], host="b")
+    found = await told_alike(stores, ["first", "last"], TimeRange(T0, T0 + MINUTE))
+    assert found == [{"first": 5.0, "last": -11.0}]
+    await told_alike(stores, ["first", "last"], TimeRange(T0, T0 + MINUTE), bucket=20 * SECOND)
+    assert told_by_pieces == ["first", "last"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "by"),
+    [("increase", "rise = rise + 100", 100), ("rate", "rise = rise + 100", 100 / 59), ("last", "last = last + 7", 7)],
+)
+async def test_what_is_told_is_read_from_the_windows(
+    server: PolarisDataStore, name: str, change: str, by: float
+) -> None:
+    async with PolarisDataStore.memory() as memory:
+        await summarised((memory, server), COUNTER, host="a")
+    await server.time_series.store_time_series("m", T0 + 2 * HOUR, {"host": "b"}, {"v": 1})
+    span = TimeRange(T0, T0 + MINUTE)
+    (before,) = await server.time_series.aggregate_time_series("m", span, name, fields=["v"])
+    edge = to_micros(T0 + 50 * SECOND)
+    await ask(server, f"UPDATE ts_windows SET {change} WHERE start_us = {edge}")
+    (after,) = await server.time_series.aggregate_time_series("m", span, name, fields=["v"])
+    assert (before.value or 0) + by == pytest.approx(after.value)
+
+
+async def test_numbers_that_are_too_large_to_be_summed_up_are_told_from_the_points(
+    stores: Stores, told_by_pieces: list[str]
+) -> None:
+    large: list[FieldValue] = [1e200, -1e300, 5e-324, 1e-200, 2.5, 0.0, 1e146, 3]
+    await summarised(stores, [(3.0 * n, value) for n, value in enumerate(large)])
+    assert await ask(stores[1], "SELECT count(*) FROM ts_windows WHERE spread = 'Infinity'") > 0
+    span = TimeRange(T0, T0 + MINUTE)
+    await told_alike(stores, ["increase", "rate"], span)
+    await told_alike(stores, ["increase", "rate"], span, bucket=10 * SECOND)
+    assert told_by_pieces == []
+    await told_alike(stores, ["stddev"], TimeRange(T0 + 6 * SECOND, T0 + 18 * SECOND), bucket=2 * SECOND)
+
+
+async def test_integers_that_a_double_does_not_tell_apart_fall_and_rise(stores: Stores) -> None:
+    counts: list[FieldValue] = [2**62, 2**62 - 1, 2**62 + 1, -(2**63), 2**63 - 1, 5, 5, 2**53 + 1, 2**53]
+    for upkeep in (False, True):
+        if upkeep:
+            await summarised(stores, [])
+        for store in stores:
+            await store.time_series.store_many(
+                "m", [TimeSeriesPoint(T0 + 3 * n * SECOND, {}, {"v": count}) for n, count in enumerate(counts)]
+            )
+        if upkeep:
+            await stores[1].time_series.apply_retention("m")
+        for bucket in (None, 10 * SECOND):
+            await told_alike(stores, ["increase", "rate"], TimeRange(T0, T0 + MINUTE), bucket=bucket)
+
+
+async def test_what_is_left_of_large_numbers_that_cancel_each_other_is_exact(stores: Stores) -> None:
+    values = [1e15 + 0.25, -1e15, 2.0, 1e16, -1e16, 2.5, 0.1, -1e16, 1e16 + 2, -1e16]
+    for store in stores:
+        points = [TimeSeriesPoint(T0 + n * SECOND, {}, {"v": value}) for n, value in enumerate(values)]
+        await store.time_series.store_many("m", points)
+    span = TimeRange(T0, T0 + MINUTE)
+    (found,) = await told_alike(stores, ["sum", "increase", "rate"], span)
+    assert found["sum"] == math.fsum(values)
+    for bucket in (2, 3, 4):
+        await told_alike(stores, ["sum", "increase", "rate"], span, bucket=bucket * SECOND)

@@ -172,7 +172,10 @@ def start(name: str, act: Act, store: PolarisDataStore, at: datetime) -> asyncio
 
 async def told(store: PolarisDataStore, at: datetime) -> Any:
     span = TimeRange(at - 2 * HOUR, at + HOUR)
-    rows = await store.time_series.aggregate_many("m", span, ["count", "sum", "min", "max"], bucket=5 * MINUTE)
+    names = ["count", "sum", "min", "max", "increase", "first", "last", "stddev"]
+    rows = await store.time_series.aggregate_many("m", span, names, bucket=5 * MINUTE)
+    for row in rows:  # squares are rounded one way and the other
+        row.values["stddev"] = None if row.values["stddev"] is None else round(row.values["stddev"], 6)
     return [(row.timestamp, row.field, row.count, row.values) for row in rows]
 
 

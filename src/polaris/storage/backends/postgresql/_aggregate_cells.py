@@ -15,8 +15,11 @@ import msgspec
 
 from polaris.storage._aggregates import Number
 from polaris.storage._aggregation import AggregationType
+from polaris.storage.backends.postgresql._aggregate_numbers import is_cancelled_in
+from polaris.storage.backends.postgresql._exact_sql import exact_sum
 from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._parameters import Parameters
+from polaris.storage.backends.postgresql._rise_sql import STEP, STEP_OF_FLOATS, quotient
 from polaris.storage.backends.postgresql._sharing import shared_out, sharing
 
 NUMBERS_A_CELL_MIN = 32
@@ -26,23 +29,20 @@ NUMBERS_A_SHARE_MIN = 100_000
 
 _EITHER = "coalesce(p.f[c.fp], p.i[c.ip]::float8)"
 _POINTS = "{table} p WHERE p.series = c.series AND p.ts >= c.low AND p.ts < c.high"
-# After a fall a counter began again from zero. Integers are taken from each other exactly, whatever their size.
-_RISE_OF_FLOATS = "CASE WHEN v < ev THEN v ELSE v - ev END"
-RISE = "CASE WHEN v < ev THEN v WHEN iv IS NOT NULL AND ei IS NOT NULL THEN (iv::numeric - ei)::float8 ELSE v - ev END"
+RISE = STEP.format(v="ev", nv="v", iv="ei", ni="iv")
+"""From the number before to this one."""
+_ELAPSED_S = "(nullif(max(ts) - min(ts), 0) / 1e6::float8)"
 _RATE = (
-    "SELECT sum({rise}) / (nullif(max(ts) - min(ts), 0) / 1e6::float8) AS x FROM (SELECT ts, v, lag(v) OVER w AS ev{ei}"
-    " FROM (SELECT p.ts, {v} AS v{iv} FROM {points} AND {v} IS NOT NULL) AS samples"
-    " WINDOW w AS (ORDER BY ts)) AS steps"
+    f"SELECT {quotient('{{sum}}', _ELAPSED_S)} AS x, {quotient('sum(abs(step))', _ELAPSED_S)} AS y"
+    " FROM (SELECT ts, {rise} AS step FROM (SELECT ts, v, lag(v) OVER w AS ev{ei}"
+    " FROM (SELECT p.ts, {v} AS v{iv} FROM {{points}} AND {v} IS NOT NULL) AS samples WINDOW w AS (ORDER BY ts))"
+    # OFFSET keeps the server from finding out each step for either sum.
+    " AS numbers OFFSET 0) AS steps"
 )
-_RATE_OF_FLOATS = _RATE.format(rise=_RISE_OF_FLOATS, ei="", v="p.f[c.fp]", iv="", points="{points}")
-_RATE_OF_EITHER = _RATE.format(
-    rise=RISE, ei=", iv, lag(iv) OVER w AS ei", v=_EITHER, iv=", p.i[c.ip] AS iv", points="{points}"
-)
+_RATE_OF_FLOATS = _RATE.format(rise=STEP_OF_FLOATS.format(v="ev", nv="v"), ei="", v="p.f[c.fp]", iv="")
+_RATE_OF_EITHER = _RATE.format(rise=RISE, ei=", iv, lag(iv) OVER w AS ei", v=_EITHER, iv=", p.i[c.ip] AS iv")
 # The mean is rounded, and so are the differences from it: what these add up to is taken out again.
-_DEVIATION = (
-    "SELECT sqrt(greatest(sum(d * d) - sum(d) * sum(d) / count(d), 0) / nullif(count(d) - 1, 0)) AS x"
-    f" FROM (SELECT {_EITHER} - c.mean AS d FROM {{points}} OFFSET 0) AS differences"
-)
+_DEVIATION = f"SELECT stddev_samp({_EITHER} - c.mean) AS x FROM {{points}}"
 _PERCENTILES = f"SELECT percentile_cont({{wanted}}) WITHIN GROUP (ORDER BY {_EITHER}) AS x FROM {{points}}"
 _EDGE = (
     "SELECT p.f[c.fp] AS x, p.i[c.ip] AS y FROM {points} AND (p.f[c.fp] IS NOT NULL OR p.i[c.ip] IS NOT NULL)"
@@ -80,11 +80,28 @@ async def percentiles(
 
 async def singles(link: Link, table: str, stretches: Sequence[Stretch], name: str) -> list[Number | None]:
     """The deviation or the rate of each stretch; None where the numbers are too few."""
-    sql = _DEVIATION
     if name == AggregationType.RATE:
-        has_integers = any(one.integer_place is not None for one in stretches)
-        sql = _RATE_OF_EITHER if has_integers else _RATE_OF_FLOATS
-    return [row[0] for row in await _all_read(link, table, stretches, sql)]
+        return await _rates(link, table, stretches)
+    return [row[0] for row in await _all_read(link, table, stretches, _DEVIATION)]
+
+
+async def _rates(link: Link, table: str, stretches: Sequence[Stretch]) -> list[Number | None]:
+    has_integers = any(one.integer_place is not None for one in stretches)
+    sql = _RATE_OF_EITHER if has_integers else _RATE_OF_FLOATS
+    told = await _all_read(link, table, stretches, sql.replace("{sum}", "sum(step)"))
+    found = [rate for rate, _ in told]
+    lost = [
+        place
+        for place, (one, (rate, size)) in enumerate(zip(stretches, told, strict=True))
+        if rate is not None and is_cancelled_in(one.count, rate, size)
+    ]
+    if lost:
+        size = max(told[place][1] * (stretches[place].high_us - stretches[place].low_us) / 1e6 for place in lost)
+        exact = sql.replace("{sum}", exact_sum("step", size, max(stretches[place].count for place in lost)))
+        again = await _all_read(link, table, [stretches[place] for place in lost], exact)
+        for place, (rate, _) in zip(lost, again, strict=True):
+            found[place] = rate
+    return found
 
 
 async def _all_read(

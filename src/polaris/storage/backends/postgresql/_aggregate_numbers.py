@@ -17,6 +17,7 @@ from polaris.storage._aggregates import too_many_rows
 from polaris.storage._aggregation import AggregationType
 from polaris.storage._limits import LIMIT_MAX
 from polaris.storage._timeseries_requests import Micros
+from polaris.storage.backends.postgresql._exact_sql import exact_parts
 from polaris.storage.backends.postgresql._link import Link, Row
 from polaris.storage.backends.postgresql._parameters import Parameters
 from polaris.storage.backends.postgresql._question import Numbering, Question
@@ -44,7 +45,9 @@ class _Field(msgspec.Struct, frozen=True):
     number: int
     kinds: tuple[str, ...]
     asked: frozenset[str]
-    exactly: bool = False
+    size: float = 0.0
+    """Where floats are added up exactly: how large they are together, and how many."""
+    count: int = 0
 
     def columns(self) -> Iterator[str]:
         """How many numbers there are, then what `told` takes."""
@@ -52,7 +55,10 @@ class _Field(msgspec.Struct, frozen=True):
         yield " + ".join(f"count({value})" for value in values)
         if not self.asked.isdisjoint(_SUMMED):
             for value in values:
-                yield f"sum({value}{'::text::numeric' if self.exactly and value[0] == 'f' else ''})"
+                if self.size and value[0] == "f":
+                    yield from exact_parts(value, self.size, self.count)
+                else:
+                    yield f"sum({value})"
                 if value[0] == "f":
                     yield f"sum(abs({value}))"
         for name, extreme in ((AggregationType.MIN, "min"), (AggregationType.MAX, "max")):
@@ -67,14 +73,20 @@ class _Field(msgspec.Struct, frozen=True):
         if not self.asked.isdisjoint(_SUMMED):
             floats, whole = nothing, nothing
             if "f" in self.kinds:
-                floats, sizes = next(columns), next(columns)
-                is_cancelled = not self.exactly and any(map(is_cancelled_in, counts, floats, sizes))
+                floats, sizes = self._floats(columns), next(columns)
+                is_cancelled = not self.size and any(map(is_cancelled_in, counts, floats, sizes))
             if "i" in self.kinds:
                 whole = next(columns)
-            totals = floats if self.kinds == ("f",) and not self.exactly else list(map(total_of_both, floats, whole))
+            totals = floats if self.kinds == ("f",) and not self.size else list(map(total_of_both, floats, whole))
         lows = self._extremes(columns, min) if AggregationType.MIN in self.asked else nothing
         highs = self._extremes(columns, max) if AggregationType.MAX in self.asked else nothing
         return (counts, totals, lows, highs), sizes, is_cancelled
+
+    def _floats(self, columns: Iterator[Column]) -> Column:
+        if not self.size:
+            return next(columns)
+        parts = zip(next(columns), next(columns), next(columns), strict=True)
+        return [None if None in of_one else sum(map(Fraction, of_one)) for of_one in parts]
 
     def _extremes(self, columns: Iterator[Column], extreme: Callable[[list[Any]], Any]) -> Column:
         found = [next(columns) for _ in self.kinds]
@@ -116,8 +128,7 @@ class NumbersScan:
         for first in range(0, len(fields), FIELDS_A_SCAN):
             together = fields[first : first + FIELDS_A_SCAN]
             for exactly in (False, True):
-                cancelled = self._take(await self._rows(together), together, found)
-                together = [msgspec.structs.replace(field, exactly=True) for field in cancelled]
+                together = self._take(await self._rows(together), together, found)
                 if exactly or not together:
                     break
         return found
@@ -196,11 +207,12 @@ class NumbersScan:
         return [rank for rank, spans in enumerate(self._stretches) for _ in spans]
 
     def _take(self, rows: Sequence[Row], fields: Sequence[_Field], found: dict[int, list[Counted]]) -> list[_Field]:
-        """Put what the rows tell into their cells; gives the fields of which digits were lost."""
+        """Put what the rows tell into their cells; gives the fields that have to be added up exactly."""
         by_group: defaultdict[int, list[Row]] = defaultdict(list)
         for row in rows:
             by_group[row[1]].append(row)
-        lost: dict[int, _Field] = {}
+        lost: set[int] = set()
+        most: dict[int, tuple[float, int]] = {}
         for key, of_group in by_group.items():
             columns = iter(zip(*of_group, strict=True))
             starts = list(map(self._numbering.start_of, next(columns)))
@@ -217,8 +229,14 @@ class NumbersScan:
                 elif any(counts):
                     found[cell] = [entry for entry in entries if entry[2]]
                 if is_cancelled:
-                    lost[field.number] = field
-        return list(lost.values())
+                    lost.add(field.number)
+                size, count = most.get(field.number, (0.0, 0))
+                most[field.number] = max(size, *(one or 0.0 for one in sizes)), max(count, *counts)
+        return [
+            msgspec.structs.replace(field, size=most[field.number][0], count=most[field.number][1])
+            for field in fields
+            if field.number in lost
+        ]
 
 
 def is_cancelled_in(count: int, total: float | None, size: float | None) -> bool:

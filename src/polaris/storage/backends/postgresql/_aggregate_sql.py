@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from polaris.storage._aggregates import Number
@@ -20,11 +20,15 @@ from polaris.storage.backends.postgresql._aggregate_cells import (
     percentiles,
     singles,
 )
+from polaris.storage.backends.postgresql._aggregate_numbers import is_cancelled_in
+from polaris.storage.backends.postgresql._exact_sql import exact_sum
 from polaris.storage.backends.postgresql._link import Link, Row
 from polaris.storage.backends.postgresql._parameters import Parameters
+from polaris.storage.backends.postgresql._piece_reads import PieceRead
 from polaris.storage.backends.postgresql._question import NOWHERE, Numbering, Question
+from polaris.storage.backends.postgresql._rise_sql import quotient
 from polaris.storage.backends.postgresql._series import StoredSeries
-from polaris.storage.backends.postgresql._window_reads import Summaries, counted
+from polaris.storage.backends.postgresql._window_reads import Split, Summaries, counted, split_of
 from polaris.storage.backends.shared._row_table import COUNTED, Counted, RowTable
 
 T = TypeVar("T")
@@ -47,23 +51,28 @@ _PERCENTILES = " SELECT b, g, k, percentile_cont({wanted}) WITHIN GROUP (ORDER B
 # Two passes, as the definition has it: one pass would lose the digits of small deviations of large numbers. The mean
 # stands beside each number: joined to them, the means of many buckets would be compared with every one.
 _DEVIATION = (
-    " SELECT b, g, k, sqrt(sum((v - mean) * (v - mean)) / (count(*) - 1))"
+    " SELECT b, g, k, stddev_samp(v - mean)"
     " FROM (SELECT b, g, k, v, avg(v) OVER (PARTITION BY b, g, k) AS mean FROM samples) AS measured"
     " GROUP BY b, g, k HAVING count(*) > 1"
 )
 _EDGE = " SELECT DISTINCT ON (b, g, k) b, g, k, fv, iv FROM samples ORDER BY b, g, k, ts {way}, rank {way}"
 _STEPS = (
-    ", steps AS (SELECT b, g, k, rank, ts, v, iv, lag(v) OVER w AS ev, lag(iv) OVER w AS ei FROM samples"
-    " WINDOW w AS (PARTITION BY {within} ORDER BY ts))"
+    f", steps AS (SELECT b, g, k, rank, ts, CASE WHEN ev IS NOT NULL THEN {RISE} END AS step"
+    " FROM (SELECT b, g, k, rank, ts, v, iv, lag(v) OVER w AS ev, lag(iv) OVER w AS ei FROM samples"
+    # OFFSET keeps the server from finding out each step for either sum.
+    " WINDOW w AS (PARTITION BY {within} ORDER BY ts)) AS numbers OFFSET 0)"
 )
+# With the sums of what is summed without its signs, and how much that is.
 _RATE = (
-    _STEPS.format(within="b, k, rank")
-    + ", rises AS (SELECT b, g, k, max(ts) - min(ts) AS elapsed,"
-    + f" sum(CASE WHEN ev IS NULL THEN 0 ELSE {RISE} END) AS rise FROM steps GROUP BY b, g, k, rank)"
-    + " SELECT b, g, k, sum(rise / (elapsed / 1e6::float8)) FROM rises WHERE elapsed > 0 GROUP BY b, g, k"
+    _STEPS.replace("{within}", "b, k, rank")
+    + ", rises AS (SELECT b, g, k, (max(ts) - min(ts)) / 1e6::float8 AS elapsed_s, {steps} AS rise,"
+    " sum(abs(step)) AS climb, count(*) AS n FROM steps GROUP BY b, g, k, rank)"
+    + f" SELECT b, g, k, {{rates}}, sum({quotient('climb', 'elapsed_s')}), sum(n)::float8 FROM"
+    f" (SELECT *, {quotient('rise', 'elapsed_s')} AS rate FROM rises WHERE elapsed_s > 0) AS rates GROUP BY b, g, k"
 )
 _INCREASE = (
-    _STEPS.format(within="k, rank") + f" SELECT b, g, k, sum({RISE}) FROM steps WHERE ev IS NOT NULL GROUP BY b, g, k"
+    _STEPS.replace("{within}", "k, rank")
+    + " SELECT b, g, k, {steps}, sum(abs(step)), count(*)::float8 FROM steps WHERE step IS NOT NULL GROUP BY b, g, k"
 )
 _SORTED: dict[str, str] = {
     AggregationType.STDDEV: _DEVIATION,
@@ -85,7 +94,8 @@ async def aggregate(
     numbering = await numbered(link, question)
     if numbering is None:
         return []
-    return await _Answer(link, question, numbering, summaries).rows()
+    split = await split_of(link, question, numbering, summaries)
+    return await _Answer(link, question, numbering, split).rows()
 
 
 async def numbered(link: Link, question: Question, rolled_up: Micros | None = None) -> Numbering | None:
@@ -114,16 +124,16 @@ async def numbered(link: Link, question: Question, rolled_up: Micros | None = No
 class _Answer:
     """The rows of one question, filled in statement by statement."""
 
-    def __init__(self, link: Link, question: Question, numbering: Numbering, summaries: Summaries | None) -> None:
+    def __init__(self, link: Link, question: Question, numbering: Numbering, split: Split | None) -> None:
         self._link = link
         self._question = question
         self._numbering = numbering
-        self._summaries = summaries
+        self._split = split
         self._table = RowTable(question.request, question.names, question.fields)
         self._counted: dict[int, list[Counted]] = {}
 
     async def rows(self) -> list[AggregatedRow]:
-        self._counted = await counted(self._link, self._question, self._numbering, self._summaries)
+        self._counted = await counted(self._link, self._question, self._numbering, self._split)
         await self._beside(self._make_rows)
         percents: set[int] = set()
         named: dict[str, list[int]] = {}
@@ -175,11 +185,16 @@ class _Answer:
 
     async def _add(self, name: str, fields: Sequence[int]) -> None:
         """Put one aggregation of these fields into the rows."""
+        if self._split is not None and not (name in _EDGES and self._question.is_alone):
+            pieces = PieceRead(self._link, self._question, self._numbering, self._split)
+            told, fields = await pieces.values(name, fields)
+            for bucket, group, number, known in told:
+                self._table.put(group, self._question.fields[number], self._numbering.start_of(bucket), name, known)
+            if not fields:
+                return
         stretches = None if name == AggregationType.INCREASE else self._dense(fields, always=name in _EDGES)
         if stretches is None:
-            for row in await self._ask(_SORTED[name], fields, Parameters()):
-                value = row[4] if name in _EDGES and row[3] is None else row[3]
-                self._table.put(row[1], self._question.fields[row[2]], self._numbering.start_of(row[0]), name, value)
+            await self._sort(name, fields)
             return
         table = self._question.table
         if name in _EDGES:
@@ -188,6 +203,23 @@ class _Answer:
             found = await singles(self._link, table, stretches, name)
         for one, value in zip(stretches, found, strict=True):
             self._table.put(one.group, self._question.fields[one.field], one.start_us, name, value)
+
+    async def _sort(self, name: str, fields: Sequence[int]) -> None:
+        """The same by one statement over all numbers of these fields."""
+        sums = {"{steps}": "sum(step)", "{rates}": "sum(rate)"}
+        rows = await self._ask(_with(_SORTED[name], sums), fields, Parameters())
+        if name in (AggregationType.RATE, AggregationType.INCREASE):
+            lost = {row[2] for row in rows if is_cancelled_in(row[5], row[3], row[4])}
+            if lost:
+                size, count = (max(row[place] for row in rows) for place in (4, 5))
+                low, high = self._question.request.micros
+                steps = size * (high - low) / 1e6 if name == AggregationType.RATE else size
+                sums = {"{steps}": exact_sum("step", steps, count), "{rates}": exact_sum("rate", size, count)}
+                rows = [row for row in rows if row[2] not in lost]
+                rows += await self._ask(_with(_SORTED[name], sums), sorted(lost), Parameters())
+        for row in rows:
+            value = row[4] if name in _EDGES and row[3] is None else row[3]
+            self._table.put(row[1], self._question.fields[row[2]], self._numbering.start_of(row[0]), name, value)
 
     def _dense(self, fields: Sequence[int], *, always: bool = False) -> list[Stretch] | None:
         """What the buckets of the fields are in the index; None where it does not pay to look each of them up."""
@@ -229,3 +261,10 @@ class _Answer:
             high=high,
         )
         return await self._link.rows(samples + sql, *parameters.values)
+
+
+def _with(sql: str, sums: Mapping[str, str]) -> str:
+    """The reduction with its sums of rises and rates."""
+    for mark, of_all in sums.items():
+        sql = sql.replace(mark, of_all)
+    return sql

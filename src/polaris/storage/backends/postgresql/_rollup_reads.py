@@ -15,7 +15,7 @@ from polaris.storage.backends.postgresql._aggregate_sql import numbered
 from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._question import Numbering, Question
 from polaris.storage.backends.postgresql._series import StoredSeries
-from polaris.storage.backends.postgresql._window_reads import Summaries, counted
+from polaris.storage.backends.postgresql._window_reads import Summaries, counted, split_of
 from polaris.storage.backends.shared._row_table import COUNTED, Counted, RowTable
 
 
@@ -61,7 +61,7 @@ async def _counted(
     extent = min(one.start_us for one in known), max(one.start_us + one.width_us for one in known)
     numbering = await numbered(link, question, extent)
     assert numbering is not None  # noqa: S101 # there are rollups
-    cells = await counted(link, question, numbering, summaries)
+    cells = await counted(link, question, numbering, await split_of(link, question, numbering, summaries))
     return await asyncio.to_thread(_united, question, numbering, cells, rollups)
 
 

@@ -51,22 +51,24 @@ class Summaries(msgspec.Struct, frozen=True):
 class Split(msgspec.Struct, frozen=True):
     """Of each series the stretches that are read point by point, and those whose windows stand for them."""
 
+    width_us: int
     points: list[list[Micros]]
     windows: list[list[Micros]]
 
 
 async def counted(
-    link: Link, question: Question, numbering: Numbering, summaries: Summaries | None
+    link: Link, question: Question, numbering: Numbering, split: Split | None
 ) -> dict[int, list[Counted]]:
     """What is counted of each cell (see `RowTable`), bucket by bucket."""
-    split = None if summaries is None else await _split(link, question, numbering, summaries)
     if split is None:
         return await NumbersScan(link, question, numbering).cells()
     return await _UnitedScan(link, question, numbering, split).cells()
 
 
-async def _split(link: Link, question: Question, numbering: Numbering, summaries: Summaries) -> Split | None:
+async def split_of(link: Link, question: Question, numbering: Numbering, summaries: Summaries | None) -> Split | None:
     """Which parts are read in which way; None where all points are read."""
+    if summaries is None:
+        return None
     whole = _whole_windows(question, numbering, summaries)
     if not whole:
         return None
@@ -77,7 +79,7 @@ async def _split(link: Link, question: Question, numbering: Numbering, summaries
     windows = [_without(whole, dirty[number]) if number in dirty else whole for number in numbers]
     common = _without([question.request.micros], whole)
     points = [common if clean is whole else _without([question.request.micros], clean) for clean in windows]
-    return Split(points, windows)
+    return Split(summaries.width_us, points, windows)
 
 
 def _whole_windows(question: Question, numbering: Numbering, summaries: Summaries) -> list[Micros]:

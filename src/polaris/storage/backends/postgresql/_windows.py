@@ -18,7 +18,7 @@ from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._marks import FRONTIER_MIN
 from polaris.storage.backends.postgresql._series import SeriesRegistry
 from polaris.storage.backends.postgresql._window_reads import Summaries
-from polaris.storage.backends.postgresql._window_sql import SLOTS_A_STATEMENT, put_windows_sql, slots_of_layout
+from polaris.storage.backends.postgresql._window_sql import FIELDS_A_STATEMENT, pairs_of_layout, put_windows_sql
 
 RAISE_WAIT_MS = 100
 """How long writers may be held up by a frontier that waits for those before them; then it is raised another time."""
@@ -225,11 +225,11 @@ class PostgresWindows:
             layout = layouts[one.series]
             by_layout.setdefault(layout.number, (layout, []))[1].append(one)
         for layout, alike in by_layout.values():
-            slots = slots_of_layout(layout)
-            for first in range(0, len(slots), SLOTS_A_STATEMENT):
-                together = slots[first : first + SLOTS_A_STATEMENT]
+            pairs = pairs_of_layout(layout)
+            for first in range(0, len(pairs), FIELDS_A_STATEMENT):
+                together = pairs[first : first + FIELDS_A_STATEMENT]
                 columns = _columns(alike)
-                await self._link.run(_DROP, *columns, together)
+                await self._link.run(_DROP, *columns, [slot for pair in together for slot in pair.slots])
                 extent = min(columns[1]), max(columns[2])
                 await self._link.run(put_windows_sql(self._home.table, together), *columns, width_us, *extent)
 
