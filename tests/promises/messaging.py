@@ -324,8 +324,8 @@ ON_THE_WIRE: tuple[Break, ...] = (
     Break(
         promise="the correlation id travels as an extension",
         file="messaging/_cloudevents.py",
-        old="correlation_id or event.correlation_id or UNSET",
-        new="UNSET",
+        old="correlation_id or event.correlation_id,",
+        new="None,",
         caught_by=(f"{CLOUDEVENTS}::test_a_correlation_id_given_goes_before_the_events_own",),
     ),
     Break(

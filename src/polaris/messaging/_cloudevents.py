@@ -46,6 +46,8 @@ BATCH_EVENTS_MAX = 10_000
 
 _ERROR_CHARS_MAX = 256
 _BATCH = re.compile(rb"[ \t\r\n]*\[")
+_CANNOT_TRAVEL = (TypeError, ValueError, OverflowError, RecursionError, AttributeError, msgspec.MsgspecError)
+"""What an event with values of other types than it declares may fail with on its way out."""
 
 
 class Undecodable(NamedTuple):
@@ -113,7 +115,7 @@ class EventCodec:
             )
             if not wire.holds_floats or not self._may_hide(encoded) or is_finite(event):
                 return encoded
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        except _CANNOT_TRAVEL as error:
             raise InvalidValueError("event", f"a {wire.entry.name} that JSON can carry", event, cause=error) from error
         raise InvalidValueError("event", f"a {wire.entry.name} of finite numbers, which JSON can carry", event)
 
@@ -143,7 +145,7 @@ class EventCodec:
                 encoded.append(made)
             else:
                 return encoded
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        except _CANNOT_TRAVEL:
             pass
         # The one that did not go is told apart from the others by `encode`, which says what is wrong with it.
         rest = zip(events[len(encoded) :], sequences[len(encoded) :], strict=True)

@@ -342,6 +342,16 @@ def test_a_value_that_json_cannot_carry_cannot_be_sent() -> None:
         assert str(among.value) == str(alone.value)
 
 
+def test_an_event_without_the_value_that_names_its_subject_cannot_be_sent() -> None:
+    codec = EventCodec()
+    nothing: Any = None
+    for event in (TelemetryEvent(nothing), AdaptationEvent(nothing), ExecutionResultEvent(nothing)):
+        with pytest.raises(InvalidValueError, match=type(event).__name__):
+            codec.encode(event)
+        with pytest.raises(InvalidValueError, match=type(event).__name__):
+            codec.encode_each([EVERY_EVENT[0], event], ["1", "2"], correlation_id="c")
+
+
 @pytest.mark.parametrize("wire_format", WireFormat)
 def test_many_are_encoded_as_each_alone(wire_format: WireFormat) -> None:
     codec = EventCodec(wire_format=wire_format)
