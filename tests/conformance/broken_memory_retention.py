@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import pytest
@@ -203,6 +204,16 @@ def of_points_that_go_early_nothing_is_left(patch: Patch) -> None:
         return home._drop(series, [time_us for time_us in series.times if time_us < bound])
 
     wrap(patch, MemoryTimeSeries, "_retire", retire)
+
+
+@promise("test_sums_beyond_a_float_are_infinite_and_hold_nothing_up")
+def what_has_no_sum_cannot_be_united(patch: Patch) -> None:
+    def merged(original: Any, one: Any, other: Any) -> Any:
+        if math.inf in (abs(one.total), abs(other.total)):
+            raise OverflowError
+        return original(one, other)
+
+    wrap(patch, memory_rollups, "merged", merged)
 
 
 @promise("test_what_changes_where_points_were_summarised_counts_at_once")

@@ -35,6 +35,7 @@ STEPS = st.one_of(
     st.tuples(st.just("delete"), SPANS, TAGS),
     st.tuples(st.just("delete series"), TAGS, ROWS),
 )
+EVENTS = st.one_of(STEPS, STEPS, STEPS, st.tuples(st.just("undone"), STEPS))
 
 
 def run(session: SqliteSession, step: tuple[Any, ...]) -> None:
@@ -60,10 +61,16 @@ def run(session: SqliteSession, step: tuple[Any, ...]) -> None:
             compact(session, rows_max)
         case "roll up", rows_max:
             roll_up(session, rows_max)
+        case "undone", what:
+            session.connection.execute("SAVEPOINT undone")
+            mark = session.memory.mark()
+            run(session, what)
+            session.connection.execute("ROLLBACK TO undone")
+            session.memory.rolled_back(mark)
 
 
 @settings(max_examples=100, deadline=None)
-@given(width=WIDTHS, points=st.builds(operator.add, POINTS, POINTS), steps=st.lists(STEPS, min_size=3, max_size=16))
+@given(width=WIDTHS, points=st.builds(operator.add, POINTS, POINTS), steps=st.lists(EVENTS, min_size=3, max_size=16))
 def test_rollups_and_summaries_obey_the_laws_after_every_step(
     width: int, points: list[Any], steps: list[tuple[Any, ...]]
 ) -> None:

@@ -63,9 +63,9 @@ def aggregate(aggregation: str, samples: Sequence[Sample]) -> Number | None:
     if aggregation == AggregationType.COUNT:
         return len(values)
     if aggregation == AggregationType.SUM:
-        return math.fsum(values)
+        return total_of(values)
     if aggregation == AggregationType.AVG:
-        return math.fsum(values) / len(values)
+        return total_of(values) / len(values)
     if aggregation == AggregationType.MIN:
         return min(values)
     if aggregation == AggregationType.MAX:
@@ -75,13 +75,24 @@ def aggregate(aggregation: str, samples: Sequence[Sample]) -> Number | None:
     if aggregation == AggregationType.LAST:
         return max(samples, key=_place)[2]
     if aggregation == AggregationType.STDDEV:
-        mean = math.fsum(values) / len(values)
-        return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        mean = total_of(values) / len(values)
+        differences = [value - mean for value in values]
+        return math.sqrt(total_of([one * one for one in differences]) / (len(values) - 1))
     if aggregation == AggregationType.RATE:
         return _rate(samples)
     percent = percent_of(aggregation)
     assert percent is not None  # noqa: S101 # the port lets no other name pass
     return _percentile(sorted(values), percent)
+
+
+def total_of(values: Iterable[Number]) -> float:
+    """The sum, exact to the last digit; infinite where it is beyond a float or cannot be told. Never NaN."""
+    numbers = values if isinstance(values, (tuple, list)) else list(values)
+    try:
+        found = math.fsum(numbers)
+    except (OverflowError, ValueError):  # ValueError: infinite sums of both signs
+        found = float(sum(map(float, numbers)))
+    return math.inf if math.isnan(found) else found
 
 
 def rise(earlier: Number, later: Number) -> Number:
@@ -112,5 +123,5 @@ def _rate(samples: Sequence[Sample]) -> float | None:
         elapsed_us = readings[-1][0] - readings[0][0]
         if elapsed_us > 0:
             risen = [rise(earlier, later) for (_, earlier), (_, later) in pairwise(readings)]
-            rates.append(math.fsum(risen) / (elapsed_us / 1e6))
-    return math.fsum(rates) if rates else None
+            rates.append(total_of(risen) / (elapsed_us / 1e6))
+    return total_of(rates) if rates else None

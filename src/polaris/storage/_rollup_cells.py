@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from polaris.storage._aggregates import Cell, Number, Sample, group_of, rows_of
 from polaris.storage._aggregation import AggregatedRow, AggregationType, percent_of
 from polaris.storage._buckets import Edges, FixedBuckets
-from polaris.storage._rollup_summaries import Piece, Summary, of_sample, risen, unite
+from polaris.storage._rollup_summaries import Piece, Summary, of_sample, risen, total_of, unite
 from polaris.storage._timeseries_requests import AggregateRequest
 
 Reading = tuple[int, str, Number]
@@ -99,7 +98,7 @@ def _rows(request: AggregateRequest, parts: dict[Cell, _Part]) -> list[Aggregate
 
 def _value(name: str, part: _Part) -> Number | None:
     if name == AggregationType.INCREASE:
-        return math.fsum(part.rises) if part.rises else None
+        return total_of(part.rises) if part.rises else None
     return unite(name, part.samples, part.pieces)
 
 

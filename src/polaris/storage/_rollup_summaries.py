@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from polaris.storage._aggregates import Number, Sample, aggregate, rise
+from polaris.storage._aggregates import total_of as total_of  # noqa: PLC0414 - who unites summaries sums as well
 from polaris.storage._aggregation import VALUES_MIN, AggregationType, percent_of
 from polaris.storage._rollup_sketches import bins_of, decode_bins, encode_bins, percentile
 
@@ -85,22 +86,7 @@ def rise_in(values: Sequence[Number]) -> float:
     if not falls:
         return float(values[-1] - values[0])
     parts = [values[-1], -values[0], *falls]
-    return float(sum(parts)) if set(map(type, parts)) == {int} else finite_sum(parts)
-
-
-def total_of(values: Iterable[Number]) -> float:
-    """The sum, exact to the last digit; infinite where it is beyond a float."""
-    numbers = values if isinstance(values, (tuple, list)) else list(values)
-    try:
-        return math.fsum(numbers)
-    except OverflowError:
-        return float(sum(map(float, numbers)))
-
-
-def finite_sum(values: Iterable[Number]) -> float:
-    """The sum of what cannot be negative; infinite where it cannot be told."""
-    found = total_of(values)
-    return math.inf if math.isnan(found) else found
+    return float(sum(parts)) if set(map(type, parts)) == {int} else total_of(parts)
 
 
 def merged(one: Summary, other: Summary) -> Summary:
@@ -123,14 +109,14 @@ def merged(one: Summary, other: Summary) -> Summary:
         sketch = encode_bins(bins)
     return Summary(
         count,
-        one.total + other.total,
+        total_of((one.total, other.total)),
         min(one.low, other.low),
         max(one.high, other.high),
         first.first_us,
         first.first,
         last.last_us,
         last.last,
-        finite_sum((one.spread, other.spread, shift)),
+        total_of((one.spread, other.spread, shift)),
         risen_in_all((one, other)),
         sketch,
     )
@@ -188,7 +174,7 @@ class ExactSum:
 
     @property
     def total(self) -> float:
-        return finite_sum(self._parts)
+        return total_of(self._parts)
 
 
 def _condensed(parts: list[float]) -> list[float]:
@@ -197,14 +183,14 @@ def _condensed(parts: list[float]) -> list[float]:
     try:
         while left := math.fsum([*parts, *(-one for one in found)]):
             found.append(left)
-    except OverflowError:
+    except (OverflowError, ValueError):
         return [total_of(parts)]
     return found
 
 
 def risen_in_all(summaries: Iterable[Summary]) -> float:
     """The sum of the rises of one series."""
-    return finite_sum(step for _, step in risen((one, None) for one in summaries))
+    return total_of(step for _, step in risen((one, None) for one in summaries))
 
 
 def unite(aggregation: str, samples: Sequence[Sample], pieces: Sequence[Piece]) -> Number | None:
@@ -241,8 +227,9 @@ def unite(aggregation: str, samples: Sequence[Sample], pieces: Sequence[Piece]) 
     if aggregation == AggregationType.AVG:
         return mean
     assert aggregation == AggregationType.STDDEV  # noqa: S101 # the port lets no other name pass
-    shifts = (one.count * (one.total / one.count - mean) ** 2 for _, one in everything)
-    return math.sqrt(finite_sum([*(one.spread for _, one in everything), *shifts]) / (count - 1))
+    differences = [(one.count, one.total / one.count - mean) for _, one in everything]
+    shifts = [number * difference * difference for number, difference in differences]
+    return math.sqrt(total_of([*(one.spread for _, one in everything), *shifts]) / (count - 1))
 
 
 def by_series(pieces: Iterable[Piece]) -> list[list[Summary]]:
@@ -259,7 +246,7 @@ def _rate(pieces: Sequence[Piece]) -> float | None:
         elapsed_us = max(one.last_us for one in summaries) - min(one.first_us for one in summaries)
         if elapsed_us > 0:
             rates.append(risen_in_all(summaries) / (elapsed_us / 1e6))
-    return math.fsum(rates) if rates else None
+    return total_of(rates) if rates else None
 
 
 def _percentile(percent: float, samples: Sequence[Sample], summaries: Sequence[Summary]) -> float:

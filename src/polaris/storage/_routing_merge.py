@@ -20,7 +20,7 @@ from polaris.storage._aggregation import VALUES_MIN, AggregatedRow, AggregationT
 from polaris.storage._buckets import Buckets, Edges, FixedBuckets, parse_buckets
 from polaris.storage._limits import LIMIT_MAX, check_collection
 from polaris.storage._ranges import TimeRange, from_micros, to_micros
-from polaris.storage._rollup_summaries import finite_sum, total_of
+from polaris.storage._rollup_summaries import total_of
 from polaris.storage._routing_fanout import View
 from polaris.storage._tag_filter import parse_tags
 from polaris.storage._timeseries_requests import SeriesKey
@@ -179,7 +179,7 @@ def _deviation(rows: Sequence[AggregatedRow], count: int) -> float:
             parts.append(float(deviation) * float(deviation) * (row.count - 1))
         shift = total / row.count - mean
         parts.append(row.count * shift * shift)
-    return math.sqrt(finite_sum(parts) / (count - 1))
+    return math.sqrt(total_of(parts) / (count - 1))
 
 
 class _Ends:

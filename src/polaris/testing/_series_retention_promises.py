@@ -319,6 +319,18 @@ class SeriesRetentionPromises:
             found = await _rows(backend, EXACT, span=span, bucket=bucket)
             assert found == _expected([*old, *young], bucket, None, begun)
 
+    async def test_sums_beyond_a_float_are_infinite_and_hold_nothing_up(self, backend: Backend) -> None:
+        policy = RetentionPolicy(10 * MINUTE, [RollupPolicy(MINUTE, HOUR), RollupPolicy(10 * MINUTE, 9 * HOUR)])
+        await backend.set_retention("m", policy)
+        now, most = datetime.now(UTC), 1.7e308
+        begun = _aligned(now - 4 * HOUR)
+        huge = [TimeSeriesPoint(begun + 10 * n * SECOND, WEB, {"v": most if n < 6 else -most}) for n in range(12)]
+        await backend.store_many("m", [*huge, TimeSeriesPoint(now, WEB, {"v": 1})])
+        await backend.apply_retention("m")
+        names = ["count", "min", "max", "sum", "avg", "stddev"]
+        (row,) = await backend.aggregate_many("m", TimeRange(begun, begun + HOUR), names)
+        assert list(row.values.values()) == [12, -most, most, *[math.inf] * 3]
+
     async def test_what_changes_where_points_were_summarised_counts_at_once(self, backend: Backend) -> None:
         start = datetime(2020, 1, 1, tzinfo=UTC)
         span = TimeRange(start, start + HOUR)

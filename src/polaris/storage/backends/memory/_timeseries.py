@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
-from polaris.storage._aggregates import Cell, Number, Sample, aggregate, group_of, is_number, rise, rows_of
+from polaris.storage._aggregates import Cell, Number, Sample, aggregate, group_of, is_number, rise, rows_of, total_of
 from polaris.storage._aggregation import AggregatedRow, AggregationType
 from polaris.storage._buckets import Edges, FixedBuckets
 from polaris.storage._points import TimeSeriesPoint
@@ -249,7 +248,7 @@ def _values(
     names: Sequence[str], samples: Sequence[Sample], risen: Sequence[Number] | None
 ) -> dict[str, Number | None]:
     return {
-        name: (None if risen is None else math.fsum(risen))
+        name: (None if risen is None else total_of(risen))
         if name == AggregationType.INCREASE
         else aggregate(name, samples)
         for name in names

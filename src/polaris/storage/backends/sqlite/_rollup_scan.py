@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from polaris.storage._aggregates import too_many_rows
+from polaris.storage._aggregates import too_many_rows, total_of
 from polaris.storage._aggregation import AggregationType
 from polaris.storage._buckets import FixedBuckets
 from polaris.storage._limits import LIMIT_MAX
@@ -185,7 +185,8 @@ class PieceScan:
             " CAST(value ->> 1 AS INTEGER) AS series, value ->> 2 AS place, value ->> 3 AS start, value ->> 4 AS until"
             " FROM json_each(:chosen))"
             + ("" if edges is None else _EDGES)
-            + f" SELECT c.cell AS cell, {bucket} AS b, sum(w.count), total({columns[0]}), min({columns[1]}),"  # noqa: S608
+            + f" SELECT c.cell AS cell, {bucket} AS b, sum(w.count),"  # noqa: S608
+            f" ifnull(total({columns[0]}), 9e999), min({columns[1]}),"  # NULL: infinite sums of both signs
             f" max({columns[2]}), max({cut}) FROM {tables} WHERE w.series = c.series AND w.place = c.place"
             f" {'' if width is None else 'AND w.width = :width'} {inside} GROUP BY cell, b"
         )
@@ -264,7 +265,7 @@ def _sum(one: Counted, other: Counted) -> Counted:
     return (one[0], one[1], one[2] + other[2], *told)
 
 
-_UNIONS: tuple[Callable[[tuple[Any, Any]], Any], ...] = (sum, min, max, max)
+_UNIONS: tuple[Callable[[tuple[Any, Any]], Any], ...] = (total_of, min, max, max)
 
 
 def _json(value: object) -> str:

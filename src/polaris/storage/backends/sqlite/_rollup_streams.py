@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 
 import apsw
 
-from polaris.storage._aggregates import Number
+from polaris.storage._aggregates import Number, total_of
 from polaris.storage._aggregation import AggregationType, percent_of
 from polaris.storage._buckets import Edges, FixedBuckets
 from polaris.storage._rollup_sketches import Bins, bins_of, decode_bins, percentile
@@ -108,7 +107,7 @@ class StreamedRead:
                 if rate.per_second is not None:
                     rates.setdefault((group, bucket), []).append(rate.per_second)
         for (group, bucket), found in rates.items():
-            table.put(group, field, bucket, AggregationType.RATE, math.fsum(found))
+            table.put(group, field, bucket, AggregationType.RATE, total_of(found))
         for (group, bucket), total in increases.items():
             table.put(group, field, bucket, AggregationType.INCREASE, total.total)
 
