@@ -297,6 +297,35 @@ def test_a_slice_that_fails_is_tried_again(work: Work) -> None:
     assert (work.raw("m"), work.known("m")) == (12, 360)
 
 
+def test_a_collection_whose_retention_fails_holds_up_no_other(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    retain = work.session.time_series.retain
+
+    def fail_of_first(collection: str, since_us: int, rows_max: int) -> int:
+        if collection == "a":
+            raise RuntimeError("of a nothing goes")
+        return retain(collection, since_us, rows_max)
+
+    monkeypatch.setattr(work.session.time_series, "retain", fail_of_first)
+    for collection in ("a", "b"):
+        work.session.time_series.set_policy(collection, RetentionPolicy(MINUTE))
+        work.store(collection, range(30))
+    work.clock.advance(120 * 60.0)
+    failures = 0
+    for _ in range(10):
+        work.clock.advance(1.0)
+        try:
+            if work.upkeep.is_due(busy=False):
+                work.run_slice()
+        except RuntimeError:
+            work.session.connection.execute("ROLLBACK")
+            failures += 1
+    assert (failures, work.raw("a"), work.raw("b")) == (1, 360, 2)
+    monkeypatch.undo()
+    work.clock.advance(RETENTION_INTERVAL_S)
+    work.run()
+    assert work.raw("a") == 2
+
+
 def test_deleted_series_leave_nothing_to_do(work: Work) -> None:
     work.session.time_series.set_policy("m", POLICY)
     work.store("m", range(30))

@@ -80,14 +80,14 @@ class RollupUpkeep:
             self._policies_at = now + RETENTION_INTERVAL_S  # only now: what fails is tried again soon
         if not self._steps:
             return False
-        collection, step = self._steps[0]
+        collection, step = self._steps.pop(0)  # one that fails waits for the next look, and the others go on
         went = run_step(collection, step, SLICE_ROWS, self._session)
+        if went:
+            self._steps.insert(0, (collection, step))
         if step.of_points:
             self.points_retired += went
         else:
             self.rollups_thinned += went
-        if not went:
-            self._steps.pop(0)
         return bool(self._steps)
 
     def _due_steps(self) -> list[tuple[str, RetentionStep]]:
