@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from random import Random
 
-_lock = threading.Lock()
+# The handler of a signal, or what collects garbage, may make an id in the midst of another one's making.
+_lock = threading.RLock()
 # The millisecond that ids are of now, and the counter with which the present run of them begins.
 _last_ms = 0
 _counter = 0
@@ -31,7 +32,7 @@ def _renew_after_fork() -> None:
     # Another thread may have held the lock at the moment of the fork; that thread does not exist in the child. And two
     # processes must not draw the same numbers.
     global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _random.seed()
     _tails.clear()
 
@@ -59,23 +60,25 @@ def new_id() -> str:
 
 def _begin_after(run: tuple[int, str, Iterator[str]]) -> None:
     """Begin another run of ids, unless another thread has done so."""
-    global _last_ms, _counter, _run  # noqa: PLW0603 - the counter is the point
+    global _last_ms, _counter, _run
     with _lock:
         if _run is not run:
             return
-        now_ms = time.time_ns() // 1_000_000
-        if now_ms > _last_ms:
-            _last_ms = now_ms
-            _counter = _random.getrandbits(25)  # the top bit stays free, so that counting up cannot overflow soon
+        now_ms, last_ms = time.time_ns() // 1_000_000, _last_ms
+        if now_ms > last_ms:
+            last_ms = now_ms
+            counter = _random.getrandbits(25)  # the top bit stays free, so that counting up cannot overflow soon
         else:
-            _counter = (_counter | _RUN - 1) + 1
-            if _counter >> _COUNTER_BITS:
-                _last_ms += 1
-                _counter = 0
-        text = f"{_last_ms:012x}"
-        high = 0x80 | _counter >> 8 & 0x3F
-        head = f"{text[:8]}-{text[8:]}-7{_counter >> 14:03x}-{high:02x}"
-        _run = ((_last_ms + 1) * 1_000_000, head, iter(_ENDS[_counter & _RUN - 1 :]))
+            counter = (_counter | _RUN - 1) + 1
+            if counter >> _COUNTER_BITS:
+                last_ms += 1
+                counter = 0
+        text = f"{last_ms:012x}"
+        high = 0x80 | counter >> 8 & 0x3F
+        head = f"{text[:8]}-{text[8:]}-7{counter >> 14:03x}-{high:02x}"
+        begun = (last_ms + 1) * 1_000_000, head, iter(_ENDS[counter & _RUN - 1 :])
+        if _run is run:  # nothing came between
+            _last_ms, _counter, _run = last_ms, counter, begun
 
 
 def _draw() -> str:

@@ -71,6 +71,31 @@ def test_threads_make_different_ids_and_each_sees_its_own_rise() -> None:
     assert len({text for series in made for text in series}) == 24_000
 
 
+def test_an_id_made_in_the_midst_of_another_ones_making_is_one_as_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the handler of a signal does, and what is run when garbage is collected."""
+    read, inner, is_inside = time.time_ns, list[str](), False
+
+    def interrupted() -> int:
+        nonlocal is_inside
+        if not is_inside:
+            is_inside = True
+            inner.append(new_id())
+            is_inside = False
+        return read()
+
+    before = new_id()
+    monkeypatch.setattr(time, "time_ns", interrupted)
+    monkeypatch.setattr(ids, "_run", (0, "", iter(())))
+    caller = threading.Thread(target=lambda: outer.extend(new_id() for _ in range(600)), daemon=True)
+    outer: list[str] = []
+    caller.start()
+    caller.join(20)
+    assert len(outer) == 600, "it waits for itself"
+    assert len({before, *inner, *outer}) == 1 + len(inner) + 600
+    assert [before, *inner] == sorted([before, *inner])
+    assert [before, *outer] == sorted([before, *outer])
+
+
 def test_who_draws_tails_has_one_also_when_other_threads_take_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Taken(list[str]):
         def extend(self, tails: Iterable[str]) -> None:
