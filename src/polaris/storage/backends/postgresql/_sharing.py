@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from polaris.exceptions import DataStoreError
@@ -135,12 +137,12 @@ async def shared_out(
 
 def runs(weights: Sequence[int], count: int) -> list[tuple[int, int]]:
     """At most `count` runs of what has these weights, none of them empty, together all of it."""
-    total, start, passed = sum(weights), 0, 0
+    # There may be a million of them: they are added up and searched by functions of the interpreter.
+    passed, start = list(accumulate(weights)), 0
     found: list[tuple[int, int]] = []
-    for place, weight in enumerate(weights, 1):
-        passed += weight
-        has_its_part = len(found) < count - 1 and passed * count >= total * (len(found) + 1)
-        if has_its_part or place == len(weights):
-            found.append((start, place))
-            start = place
+    while start < len(passed):
+        part = -(-passed[-1] * (len(found) + 1) // count)  # rounded up
+        end = max(start + 1, bisect_left(passed, part) + 1) if len(found) < count - 1 else len(passed)
+        found.append((start, end))
+        start = end
     return found
