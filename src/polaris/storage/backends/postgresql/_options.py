@@ -19,8 +19,9 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     works on one statement; a server that does not answer is given up two seconds later. `lock_timeout_s`: how long a
     statement waits for a lock. `schema_timeout_s`: how long a migration or the making of an index may take, and how
     long a node waits for another one's. `idle_timeout_s`: how long a transaction may stand idle before the server ends
-    it. `partition_hours`: the time that a partition of a new collection of time series spans. `synchronous_commit`:
-    what the server must have done when a commit is acknowledged, None for its own setting.
+    it; those of one aggregate may wait for each other besides. `partition_hours`: the time that a partition of a new
+    collection of time series spans. `synchronous_commit`: what the server must have done when a commit is
+    acknowledged, None for its own setting.
     """
 
     pool_max: int = 10
