@@ -128,7 +128,7 @@ async def test_rollups_are_added_to_what_the_server_counts(stores: Stores, monke
     original = Link.rows
 
     async def seen(link: Link, sql: str, *values: Any) -> list[Any]:
-        if sql.startswith("SELECT series, ts, f, i FROM"):
+        if sql.startswith("SELECT p.series, p.ts, p.f, p.i FROM"):
             read_one_by_one.append(sql)
         return await original(link, sql, *values)
 

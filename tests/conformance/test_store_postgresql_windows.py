@@ -17,16 +17,18 @@ from polaris.storage import AggregationType, FieldValue, PolarisDataStore, TimeR
 from polaris.storage._operation import Operation
 from polaris.storage._ranges import to_micros
 from polaris.storage._rollups import RetentionPolicy, RollupPolicy
-from polaris.storage.backends.postgresql import _point_writes, _window_reads, _windows
+from polaris.storage.backends.postgresql import _point_writes, _rollup_reads, _window_reads, _windows
 from polaris.storage.backends.postgresql._link import READ_COMMITTED, SERIALIZABLE
 from polaris.storage.backends.postgresql._piece_reads import PieceRead
 from polaris.storage.backends.postgresql._retention import Retention
+from polaris.storage.backends.postgresql._window_summaries import window_rollups
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 POLICY = RetentionPolicy(None, [RollupPolicy(10 * SECOND)])
 NAMES = [*AggregationType, "p37.5"]
 VALUES: list[FieldValue] = [None, True, "text", 0, 3, -7, 2.5, 1e9 + 0.25, 2**62, 1e-9, 1e15 + 0.5, -1e15, 1e16, -1e16]
+NO_NEGATIVES = [value for value in VALUES if not isinstance(value, (int, float)) or value >= 0]
 Stores = tuple[PolarisDataStore, PolarisDataStore]
 
 
@@ -72,11 +74,11 @@ async def summarise_in_part(store: PolarisDataStore, now: datetime, slices: int)
             await run(lambda series: series.summarise("m", until, 24))
 
 
-def drawn(chance: random.Random, count: int) -> list[TimeSeriesPoint]:
+def drawn(chance: random.Random, count: int, values: Sequence[FieldValue] = tuple(VALUES)) -> list[TimeSeriesPoint]:
     points = []
     for _ in range(count):
         tags = {"host": chance.choice("abc")} | ({"zone": "z"} if chance.random() < 0.3 else {})
-        fields = {name: chance.choice(VALUES) for name in chance.sample(["u", "v", "w"], chance.randint(1, 3))}
+        fields = {name: chance.choice(values) for name in chance.sample(["u", "v", "w"], chance.randint(1, 3))}
         points.append(TimeSeriesPoint(T0 + chance.randint(-900, 900) * SECOND, tags, fields))
     return points
 
@@ -108,7 +110,7 @@ async def step(chance: random.Random, stores: Stores) -> None:
         await summarise_in_part(stores[1], now, slices)
 
 
-async def compare(chance: random.Random, stores: Stores, names: list[str]) -> None:
+async def compare(chance: random.Random, stores: Stores, names: list[str], *, approximately: bool = False) -> None:
     start = T0 + chance.randint(-950, 100) * SECOND
     span = chance.choice([TimeRange.all(), TimeRange(start, start + chance.randint(1, 1_800) * SECOND)])
     asked: dict[str, Any] = {
@@ -124,7 +126,7 @@ async def compare(chance: random.Random, stores: Stores, names: list[str]) -> No
         (one.timestamp, one.field, one.count, one.tags) for one in expected
     ], asked
     for one, other in zip(found, expected, strict=True):
-        assert not one.approximate
+        assert one.approximate == (approximately and other.approximate)
         for name in names:
             assert is_close(one.values[name], other.values[name]), (name, asked, one, other)
 
@@ -276,6 +278,71 @@ async def test_digits_that_points_and_windows_lose_together_are_added_up_exactly
     assert of_points[0].value == pytest.approx(math.fsum(values), rel=1e-12)
 
 
+@pytest.fixture
+def told_by_windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many windows stood for their points beside rollups, each time that they were asked."""
+    told: list[int] = []
+
+    async def noted(*arguments: Any, **more: Any) -> Any:
+        found = await window_rollups(*arguments, **more)
+        told.append(sum(map(len, (found or {}).values())))
+        return found
+
+    monkeypatch.setattr(_rollup_reads, "window_rollups", noted)
+    return told
+
+
+@pytest.mark.parametrize(("seed", "values"), [(0, VALUES), (1, NO_NEGATIVES)])
+async def test_beside_rollups_of_points_that_are_gone_windows_tell_what_points_would(
+    stores: Stores,
+    seed: int,
+    values: list[FieldValue],
+    told_by_windows: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_window_reads, "WINDOWS_MIN", 1)
+    chance = random.Random(seed)
+    policy = RetentionPolicy(15 * MINUTE, [RollupPolicy(10 * SECOND, 2 * HOUR), RollupPolicy(MINUTE, 9 * HOUR)])
+    for store in stores:
+        await store.time_series.set_retention("m", policy)
+    for minutes in (16, 20, 22, 25, 29):
+        points = drawn(chance, 200, values)
+        gone = []
+        for store in stores:
+            # What comes later than its window goes into the rollup in another order than in time.
+            since = T0 + minutes * MINUTE - 15 * MINUTE
+            await store.time_series.store_many("m", [one for one in points if one.timestamp >= since])
+            move(store, T0 + minutes * MINUTE)
+            gone.append(await store.time_series.apply_retention("m"))
+        assert gone[0] == gone[1]
+        late = [one for one in drawn(chance, 3, values) if one.timestamp > T0 + 500 * SECOND]
+        for store in stores:
+            await store.time_series.store_many("m", late)
+        for names in (["stddev", "rate", "increase", "max"], ["first", "last"], ["avg", "increase"]):
+            await compare(chance, stores, names, approximately=True)
+    assert sum(told_by_windows) > 50
+
+
+async def test_late_numbers_beside_a_rollup_of_their_window_are_put_in_order_one_by_one(
+    stores: Stores, told_by_windows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_window_reads, "WINDOWS_MIN", 1)
+    for store in stores:
+        await store.time_series.set_retention("m", RetentionPolicy(15 * MINUTE, [RollupPolicy(10 * SECOND, 9 * HOUR)]))
+        points = [(30, 1.0), (32, 1.5), (41, 4.0), (2200, 7.0), (2205, 8.0), (2999, 9.0)]
+        batch = [TimeSeriesPoint(T0 + at * SECOND, {}, {"v": value}) for at, value in points]
+        await store.time_series.store_many("m", batch)
+        move(store, T0 + 3000 * SECOND)
+        await store.time_series.apply_retention("m")
+        late = [TimeSeriesPoint(T0 + at * SECOND, {}, {"v": value}) for at, value in ((31, 1.0), (34, 9.0), (36, 2.0))]
+        await store.time_series.store_many("m", late)
+    await summarise_in_part(stores[1], T0 + 3000 * SECOND, 3)
+    assert await ask(stores[1], "SELECT count(*) FROM ts_windows WHERE count = 3") == 1
+    found = await told_alike(stores, ["increase"], TimeRange(T0, T0 + 4000 * SECOND))
+    assert found == [{"increase": 0.5 + 7.5 + 2.0 + 2.0 + 3.0 + 1.0 + 1.0}]
+    assert told_by_windows == [1]
+
+
 COUNTER = [(0, 5.0), (4, 7.5), (9, 9.0), (12, 30.0), (19, 2.0), (23, 2.5), (40, 8.0), (41, 1.0), (45, 1.5), (59, 11.0)]
 """Seconds and what a counter showed; it began again from zero within a window, between two, and after an empty one."""
 
@@ -360,6 +427,16 @@ async def test_numbers_that_are_too_large_to_be_summed_up_are_told_from_the_poin
     await told_alike(stores, ["increase", "rate"], span, bucket=10 * SECOND)
     assert told_by_pieces == []
     await told_alike(stores, ["stddev"], TimeRange(T0 + 6 * SECOND, T0 + 18 * SECOND), bucket=2 * SECOND)
+
+
+async def test_sums_beyond_a_float_are_infinite(stores: Stores) -> None:
+    names = ["sum", "avg", "stddev", "rate", "increase", "first", "max", "p90"]
+    values = [1.7e308, 1.7e308, -1.7e308, 1.0, 5e-324, 1e200]
+    await summarised(stores, [(3.0 * n, value) for n, value in enumerate(values)])
+    for bucket in (None, 10 * SECOND, 3 * SECOND):
+        await told_alike(stores, names, TimeRange(T0, T0 + MINUTE), bucket=bucket)
+    (found,) = await told_alike(stores, ["sum"], TimeRange(T0, T0 + MINUTE))
+    assert found == {"sum": math.inf}
 
 
 async def test_integers_that_a_double_does_not_tell_apart_fall_and_rise(stores: Stores) -> None:

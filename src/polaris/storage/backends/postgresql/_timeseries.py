@@ -24,7 +24,7 @@ from polaris.storage.backends.postgresql._memory import Lessons
 from polaris.storage.backends.postgresql._point_reads import read_latest, read_points
 from polaris.storage.backends.postgresql._point_writes import Rows, put_points
 from polaris.storage.backends.postgresql._retention import Retention
-from polaris.storage.backends.postgresql._rollup_reads import aggregate_with_rollups
+from polaris.storage.backends.postgresql._rollup_reads import aggregate_one_by_one, aggregate_with_rollups
 from polaris.storage.backends.postgresql._rollups import PostgresRollups
 from polaris.storage.backends.postgresql._series import SeriesRegistry
 from polaris.storage.backends.postgresql._series_sql import canonical
@@ -105,6 +105,17 @@ class PostgresTimeSeries:
             return await read_latest(self._link, home.table, await self._registry.chosen(home.number, tags), fields)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> list[AggregatedRow]:
+        try:
+            return await self._aggregate(collection, request)
+        except driver_errors.NumericValueOutOfRangeError:
+            # Beyond a float a sum is infinite, here; for the server it is an error, which ends its transaction.
+            if self._link.is_serializable:
+                raise
+        return await self._aggregate(collection, request, one_by_one=True)
+
+    async def _aggregate(
+        self, collection: str, request: AggregateRequest, *, one_by_one: bool = False
+    ) -> list[AggregatedRow]:
         async with self._link.atomic(SCAN):
             home = await self._home(collection)
             if home is None:
@@ -112,6 +123,8 @@ class PostgresTimeSeries:
             chosen = await self._registry.chosen(home.number, request.tags)
             fields = None if request.fields is None else frozenset(request.fields)
             rollups = await self._rollups(home).within([one.number for one in chosen], request.micros, fields)
+            if one_by_one:
+                return await aggregate_one_by_one(self._link, home.table, chosen, request, rollups)
             summaries = await self._windows(home).summaries()
             if rollups:
                 return await aggregate_with_rollups(self._link, home.table, chosen, request, rollups, summaries)

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import pairwise, repeat
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ STRETCHES_MAX = 20_000
 ROWS_A_TURN = 2_000
 """Rows from which on they are put together beside the event loop."""
 
+NOTHING: Mapping[int, Sequence[Micros]] = MappingProxyType({})
 _OF_INTEGERS = ("least", "greatest")
 _SUMS = frozenset((AggregationType.SUM, AggregationType.AVG, AggregationType.STDDEV))
 _MARKS = (
@@ -65,8 +67,17 @@ async def counted(
     return await _UnitedScan(link, question, numbering, split).cells()
 
 
-async def split_of(link: Link, question: Question, numbering: Numbering, summaries: Summaries | None) -> Split | None:
-    """Which parts are read in which way; None where all points are read."""
+async def split_of(
+    link: Link,
+    question: Question,
+    numbering: Numbering,
+    summaries: Summaries | None,
+    holes: Mapping[int, Sequence[Micros]] = NOTHING,
+) -> Split | None:
+    """Which parts are read in which way; None where all points are read.
+
+    `holes`: of series by their numbers, what is not read by windows.
+    """
     if summaries is None:
         return None
     whole = _whole_windows(question, numbering, summaries)
@@ -76,6 +87,9 @@ async def split_of(link: Link, question: Question, numbering: Numbering, summari
     numbers = [one.number for one in question.series]
     for series, low, high in await link.rows(_MARKS, numbers, whole[0][0], whole[-1][1]):
         dirty[series].append((floor(low, summaries.width_us), ceiling(high, summaries.width_us)))
+    for series, spans in holes.items():
+        dirty[series] += [(floor(low, summaries.width_us), ceiling(high, summaries.width_us)) for low, high in spans]
+        dirty[series].sort()
     windows = [_without(whole, dirty[number]) if number in dirty else whole for number in numbers]
     common = _without([question.request.micros], whole)
     points = [common if clean is whole else _without([question.request.micros], clean) for clean in windows]
