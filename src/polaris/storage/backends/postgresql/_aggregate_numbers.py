@@ -174,29 +174,32 @@ class NumbersScan:
                     columns[f"{kind}{field.number}"] = parameters.bind([of_kind[rank] for rank in ranks], "int[]")
                 values.append(f"p.{kind}[{mark}] AS {kind}{field.number}")
         low, high = (parameters.bind(value, "bigint") for value in question.request.micros)
-        tables, condition, group = f"{question.table} p", "", "p.series" if len(question.names) > 1 else ONE_GROUP
+        within = f"p.ts >= {low} AND p.ts < {high}"
+        tables, where, group = f"{question.table} p", "", "p.series" if len(question.names) > 1 else ONE_GROUP
         if columns or self._stretches is not None or (group != ONE_GROUP and not question.is_alone):
-            condition = "p.series = c.series"
+            where = f"WHERE p.series = c.series AND {within}"
             columns["series"] = parameters.bind([self._numbers[rank] for rank in ranks], "bigint[]")
             columns["g"] = parameters.bind([self._firsts[question.groups[rank]] for rank in ranks], "bigint[]")
             if self._stretches is not None:
                 spans = [span for spans in self._stretches for span in spans]
                 columns["low"] = parameters.bind([span[0] for span in spans], "bigint[]")
                 columns["high"] = parameters.bind([span[1] for span in spans], "bigint[]")
-                # OFFSET keeps the server from joining all points of a series with all of its stretches.
+                # OFFSET keeps the server from joining all points of a series with all of its stretches. What is asked
+                # of the points inside is not asked again: it would expect few of them, and sort them for their buckets.
                 tables = (
-                    f"LATERAL (SELECT p.* FROM {question.table} p WHERE p.series = c.series"
-                    f" AND p.ts >= c.low AND p.ts < c.high AND p.ts >= {low} AND p.ts < {high} OFFSET 0) AS p"
+                    f"LATERAL (SELECT p.* FROM {question.table} p {where} AND p.ts >= c.low AND p.ts < c.high OFFSET 0)"
+                    " AS p"
                 )
+                where = ""
             tables = f"unnest({', '.join(columns.values())}) AS c ({', '.join(columns)}), {tables}"
             group = ONE_GROUP if group == ONE_GROUP else "c.g"
         elif len(self._numbers) == 1:
-            condition = f"p.series = {parameters.bind(self._numbers[0], 'bigint')}"
+            where = f"WHERE p.series = {parameters.bind(self._numbers[0], 'bigint')} AND {within}"
         else:
-            condition = f"p.series = ANY({parameters.bind(self._numbers, 'bigint[]')})"
+            where = f"WHERE p.series = ANY({parameters.bind(self._numbers, 'bigint[]')}) AND {within}"
         source = (
             f"{_ONCE} SELECT {self._numbering.sql(parameters)} AS b, {group} AS g, {', '.join(values)}"
-            f" FROM {tables} WHERE {condition} AND p.ts >= {low} AND p.ts < {high}"
+            f" FROM {tables} {where}"
         )
         return source, group
 
