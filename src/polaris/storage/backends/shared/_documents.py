@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +83,10 @@ class DocumentPort(DocumentStorageBackend):
             await self._insert(collection, rows, now_us, expires_us)
         return [document_id for document_id, _ in rows]
 
-    async def _insert(self, collection: str, rows: list[tuple[str, str]], now_us: int, expires_us: int | None) -> None:
-        await self._executor.execute(
+    def _insert(
+        self, collection: str, rows: list[tuple[str, str]], now_us: int, expires_us: int | None
+    ) -> Awaitable[None]:
+        return self._executor.execute(
             Operation(
                 lambda session: session.documents.insert_many(collection, rows, now_us=now_us, expires_us=expires_us),
                 mutates=True,
@@ -123,15 +125,15 @@ class DocumentPort(DocumentStorageBackend):
             await self._put(collection, rows, None, instants)
         return [document_id for document_id, _ in rows]
 
-    async def _put(
+    def _put(
         self,
         collection: str,
         rows: list[tuple[str, str]],
         expected_version: int | None,
         instants: tuple[int, int | None],
-    ) -> None:
+    ) -> Awaitable[None]:
         now_us, expires_us = instants
-        await self._executor.execute(
+        return self._executor.execute(
             Operation(
                 lambda session: session.documents.put_many(
                     collection, rows, expected_version=expected_version, now_us=now_us, expires_us=expires_us

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from polaris.domain._checks import check_id
@@ -71,8 +71,8 @@ class GraphPort(GraphStorageBackend):
             raise InvalidValueError("nodes", f"at most {BATCH_NODES_MAX} nodes", nodes)
         await self._add_nodes([_checked_node(node) async for node in in_turns(nodes)])
 
-    async def _add_nodes(self, nodes: list[GraphNode]) -> None:
-        await self._executor.execute(
+    def _add_nodes(self, nodes: list[GraphNode]) -> Awaitable[None]:
+        return self._executor.execute(
             Operation(
                 lambda session: session.graph.add_nodes(nodes), mutates=bool(nodes), known=None, weight=len(nodes)
             )
@@ -110,8 +110,8 @@ class GraphPort(GraphStorageBackend):
             raise InvalidValueError("edges", f"at most {BATCH_EDGES_MAX} edges", edges)
         await self._add_edges([_checked_edge(edge) async for edge in in_turns(edges)])
 
-    async def _add_edges(self, edges: list[GraphEdge]) -> None:
-        await self._executor.execute(
+    def _add_edges(self, edges: list[GraphEdge]) -> Awaitable[None]:
+        return self._executor.execute(
             Operation(
                 lambda session: session.graph.add_edges(edges), mutates=bool(edges), known=None, weight=len(edges)
             )

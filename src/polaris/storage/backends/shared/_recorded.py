@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from polaris.storage._operation import UNKNOWN, Operation, Session
-from polaris.storage.backends.shared._transaction import SharedTransaction, Step
+from polaris.storage.backends.shared._transaction import STEPS_MAX, WEIGHT_MAX, SharedTransaction, Step
 
 if TYPE_CHECKING:
     from polaris.storage.backends.shared._engine import RecordingEngine
@@ -52,17 +52,22 @@ class RecordedTransaction(SharedTransaction):
         self._steps: list[Step] = []
 
     async def execute(self, operation: Operation[T]) -> T:
+        # A unit of work comes through here for all that it does, so what every step needs is in one place.
         if self._ended or self._busy:
             self._check_open()
-        self._check_room(operation)
+        weight = self._weight + operation.weight
+        if self._count >= STEPS_MAX or weight > WEIGHT_MAX:
+            self._check_room(operation)
         step = Step(operation)
-        if operation.known is not UNKNOWN:
-            self._record(step)
-            return cast(T, operation.known)
-        result: T = await self._rehearse([*self._steps, step])
-        step.tell(result)
-        self._record(step)
-        return result
+        result: Any = operation.known
+        if result is UNKNOWN:
+            result = await self._rehearse([*self._steps, step])
+            step.tell(result)
+        self._steps.append(step)
+        self._count += 1
+        self._weight = weight
+        told: T = result
+        return told
 
     async def _rehearse(self, steps: Sequence[Step]) -> Any:
         self._busy = True
@@ -72,10 +77,6 @@ class RecordedTransaction(SharedTransaction):
             self._busy = False
         self._check_open()
         return result
-
-    def _record(self, step: Step) -> None:
-        self._steps.append(step)
-        self._note_size(step.operation)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

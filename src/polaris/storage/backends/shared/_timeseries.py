@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,8 +75,8 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
                     raise InvalidValueError("points", "TimeSeriesPoint objects", point)
         await self._store(collection, points)
 
-    async def _store(self, collection: str, points: Sequence[TimeSeriesPoint]) -> None:
-        await self._executor.execute(
+    def _store(self, collection: str, points: Sequence[TimeSeriesPoint]) -> Awaitable[None]:
+        return self._executor.execute(
             Operation(
                 lambda session: session.time_series.store_many(collection, points),
                 mutates=bool(points),
