@@ -2,16 +2,16 @@
 
     python benchmarks/_store_units.py [--units 2000] [--batches 200]
 
-A unit of work writes two documents, ten points, a node, an edge and an event of the outbox. It is measured alone, from
-64 tasks, and one after the other while telemetry comes in at 60 000 points/s. The reader asks for latest values and for
-hours until the writer is done, at least 1 000 times.
+A unit of work writes two documents, ten points, a node, an edge and an event of the outbox, made before the clock
+starts. It is measured alone, from 64 tasks, and one after the other while telemetry comes in at 60 000 points/s. The
+reader asks for latest values and for hours until the writer is done, at least 1 000 times.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
+import gc
 import os
 import statistics
 import sys
@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import _store_contenders as contenders
 from _harness import print_table, read_line, release, say, start
@@ -30,6 +30,7 @@ from _store_servers import DSN, emptied, postgresql, postgresql_store
 TASKS = 64
 POINTS = 10
 INGEST_RATE = 60_000
+BATCHES_MADE = 200
 QUERIES_MIN = 1_000
 ENGINES = ("sqlite", "postgresql")
 
@@ -44,12 +45,26 @@ def opened(engine: str, folder: Path, **options: Any) -> Any:
     return PolarisDataStore.sqlite(folder / "units.db", **options)
 
 
-async def unit(store: Any, number: int) -> float:
+class Content(NamedTuple):
+    """What a unit of work writes, made before the clock starts."""
+
+    number: int
+    points: list[Any]
+    state: Any
+
+
+def contents(first: int, count: int) -> list[Content]:
+    return [
+        Content(number, contenders.points(number * POINTS, POINTS), state)
+        for number, state in enumerate(contenders.states(first, count), first)
+    ]
+
+
+async def unit(store: Any, content: Content) -> float:
     """One unit of work; its seconds."""
     from polaris.domain import TelemetryEvent
 
-    made = contenders.points(number * POINTS, POINTS)
-    (state,) = contenders.states(number, 1)
+    number, made, state = content
     begun = time.perf_counter()
     async with store.unit_of_work() as work:
         await work.documents.put_document("plans", f"p{number}", DOCUMENT)
@@ -68,37 +83,47 @@ def at(calls_s: Sequence[float], percent: int) -> float:
 
 async def measured_units(engine: str, folder: Path, units: int) -> dict[str, list[float]]:
     """Rate, median and 99th percentile in milliseconds: alone, from 64 tasks, and beside telemetry."""
-    numbers = itertools.count()
     async with opened(engine, folder) as store:
         await store.graph.add_node("root", {})
 
-        async def some(count: int) -> list[float]:
-            return [await unit(store, next(numbers)) for _ in range(count)]
+        async def some(of: Sequence[Content]) -> list[float]:
+            return [await unit(store, content) for content in of]
 
         found: dict[str, list[float]] = {}
 
-        async def measure(name: str, tasks: int, count: int) -> None:
+        async def measure(name: str, tasks: int, made: Sequence[Content]) -> None:
+            gc.freeze()  # what was made is no business of the collector while the clock runs
             begun = time.perf_counter()
-            calls_s = [one for of in await asyncio.gather(*(some(count // tasks) for _ in range(tasks))) for one in of]
+            calls_s = [one for of in await asyncio.gather(*(some(made[n::tasks]) for n in range(tasks))) for one in of]
             found[name] = [len(calls_s) / (time.perf_counter() - begun), at(calls_s, 50), at(calls_s, 99)]
 
-        await measure("alone", 1, units // 2)
-        await measure("64 tasks", TASKS, max(units, TASKS * 2))
+        shares = (units // 2, max(units, TASKS * 2), max(200, units // 4))
+        alone, together, beside = (contents(sum(shares[:place]), count) for place, count in enumerate(shares))
+        await measure("alone", 1, alone)
+        await measure("64 tasks", TASKS, together)
         ended = asyncio.Event()
-        telemetry = asyncio.create_task(ingest(store, ended))
+        batches = [contenders.points(number * BATCH, BATCH) for number in range(BATCHES_MADE)]
+        telemetry = asyncio.create_task(ingest(store, batches, ended))
         await asyncio.sleep(0.2)
-        await measure("beside telemetry", 1, max(200, units // 4))
+        await measure("beside telemetry", 1, beside)
         ended.set()
         found["telemetry"] = [await telemetry]
     return found
 
 
-async def ingest(store: Any, ended: asyncio.Event) -> float:
-    """Telemetry at the rate that is the target, or as much of it as the store takes; points a second."""
-    made = [contenders.points(number * BATCH, BATCH) for number in range(200)]
+async def ingest(store: Any, made: Sequence[list[Any]], ended: asyncio.Event) -> float:
+    """Telemetry at the rate that is the target, or as much of it as the store takes; points a second.
+
+    The same values come again and again, each time as the points of a later time.
+    """
+    from polaris.storage._points import valid_point
+
+    span = made[-1][-1].timestamp - made[0][0].timestamp + timedelta(seconds=contenders.INTERVAL_S)
     begun, count = time.perf_counter(), 0
     while not ended.is_set():
-        await store.time_series.store_many("samples", made[count % len(made)])
+        later = span * (count // len(made))
+        batch = [valid_point(of.timestamp + later, of.tags, of.fields) for of in made[count % len(made)]]
+        await store.time_series.store_many("samples", batch)
         count += 1
         await asyncio.sleep(max(0.0, begun + count * BATCH / INGEST_RATE - time.perf_counter()))
     return count * BATCH / (time.perf_counter() - begun)
