@@ -13,7 +13,7 @@ from tests.awake import PATIENCE_S, within
 
 from polaris.exceptions import ConflictError, QueryError
 from polaris.storage import PolarisDataStore, RetentionPolicy, RollupPolicy, SqliteEngine, TimeRange, TimeSeriesPoint
-from polaris.storage.backends.sqlite import _checkpoint
+from polaris.storage.backends.sqlite import _checkpoint, _writer
 from polaris.storage.backends.sqlite._session import SqliteSession
 from polaris.storage.backends.sqlite._sql import scalar
 
@@ -42,6 +42,32 @@ async def test_compaction_keeps_the_hot_table_small_and_loses_nothing(tmp_path: 
         stats = await engine.stats()
         assert stats["compacted_rows"] >= 5_000
         assert stats["compaction_slices"] >= 12
+
+
+@pytest.mark.parametrize(
+    ("rows", "waiting", "moved"), [(1_200, 0, 400), (1_200, 1, 200), (1_300, 1, 400), (2_500, 1, 800)]
+)
+async def test_who_waits_to_write_waits_for_half_a_slice_unless_the_hot_table_is_much_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, waiting: int, moved: int
+) -> None:
+    monkeypatch.setattr(_writer, "GROUP_JOBS_MAX", 1)
+    monkeypatch.setattr(_writer, "IDLE_S", 3_600.0)  # nothing is moved for lack of anything else to do
+    engine = SqliteEngine(tmp_path / "store.db", hot_rows_max=1_000, slice_rows=400)
+    found: list[int] = []
+
+    def look(session: SqliteSession) -> None:
+        found.append(int(scalar(session.connection, "SELECT count(*) FROM ts_hot")))
+
+    async with engine:
+        writes = [engine._write(lambda session: session.time_series.store_many("m", batch(0, rows)))]
+        writes += [engine._write(look, keep=False) for _ in range(waiting)]
+        await asyncio.gather(*writes)
+        if not waiting:
+            async with within(PATIENCE_S):
+                while not (await engine.stats())["compacted_rows"]:
+                    await asyncio.sleep(0.01)
+            await engine._write(look, keep=False)
+    assert found == [rows - moved]
 
 
 async def test_what_cannot_be_moved_yet_keeps_nothing_else_waiting(tmp_path: Path) -> None:
