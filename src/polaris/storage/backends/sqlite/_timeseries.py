@@ -62,7 +62,7 @@ class SqliteTimeSeries:
             tags, fields, ts = point.tags, point.fields, to_micros(point.timestamp)
             series: Series | None = known(("series", collection, *tags.items()))
             if series is None or len(series.slots) > COLUMNS:
-                number = self._put_any(collection, point, ts)
+                number = self._put_any(collection, point, ts, series)
             else:
                 number, slots = series.number, series.slots
                 row: list[object] = [ts, number, 0, *_NO_FIELDS]
@@ -71,7 +71,7 @@ class SqliteTimeSeries:
                         row[slots[name] + 3] = value if value.__class__ is float else _kept(value)
                     values += row
                 except KeyError:  # the series has to grow
-                    self._put_any(collection, point, ts)
+                    self._put_any(collection, point, ts, series)
             if ts < cold_until:
                 late.append((number, ts))
             if window_us:
@@ -88,16 +88,19 @@ class SqliteTimeSeries:
         if not self.gathers:
             self._hot.write()
 
-    def _put_any(self, collection: str, point: TimeSeriesPoint, ts: int) -> int:
+    def _put_any(self, collection: str, point: TimeSeriesPoint, ts: int, series: Series | None) -> int:
         """Put a point whose series is new, has to grow, or has more fields than a row; gives the number of the series.
 
         All its parts are written, so that no older one shines through.
         """
-        series = self._registry.require(collection, point.tags, point.fields)
+        fields = point.fields
+        if series is None or not fields.keys() <= series.slots.keys():
+            series = self._registry.require(collection, point.tags, fields)
+        slots = series.slots
         rows: list[list[object]] = [[ts, series.number, part, *_NO_FIELDS] for part in range(series.parts)]
-        for name, value in point.fields.items():
-            part, column = divmod(series.slots[name], COLUMNS)
-            rows[part][column + 3] = _kept(value)
+        for name, value in fields.items():
+            part, column = divmod(slots[name], COLUMNS)
+            rows[part][column + 3] = value if value.__class__ is float else _kept(value)
         for row in rows:
             self._hot.values += row
         self.rows_written += len(rows) - 1
