@@ -38,10 +38,10 @@ def compact(session: SqliteSession, rows: int) -> None:
     Compaction(session, hot_rows_max=1, slice_rows=rows).move_slice()
 
 
-def roll_up(session: SqliteSession, rows: int) -> None:
-    """Summarise some of the dirty windows behind the compaction."""
-    rollups = session.time_series.rollups
-    WindowKeeper(session.connection, rollups, slice_rows=rows).run_slice(session.time_series.cold_until())
+def roll_up(session: SqliteSession, rows: int) -> bool:
+    """Summarise some of the dirty windows behind the compaction; False when there are none."""
+    keeper = WindowKeeper(session.connection, session.time_series.rollups, slice_rows=rows)
+    return keeper.run_slice(session.time_series.cold_until())
 
 
 def steps_of(session: SqliteSession, work: Callable[[], object]) -> int:

@@ -30,7 +30,7 @@ STEPS = st.one_of(
     st.tuples(st.just("roll up"), st.integers(1, 20)),
     st.tuples(st.just("store"), POINTS),
     st.tuples(st.just("thin"), LATER, st.sampled_from([4 * SECOND, None]), ROWS),
-    st.tuples(st.just("roll up"), st.just(1_000)),
+    st.tuples(st.just("roll up all"), st.sampled_from([1, 8, 1_000])),
     st.tuples(st.just("policy"), WIDTHS, ALONG),
     st.tuples(st.just("delete"), SPANS, TAGS),
     st.tuples(st.just("delete series"), TAGS, ROWS),
@@ -61,6 +61,9 @@ def run(session: SqliteSession, step: tuple[Any, ...]) -> None:
             compact(session, rows_max)
         case "roll up", rows_max:
             roll_up(session, rows_max)
+        case "roll up all", rows_max:
+            while roll_up(session, rows_max):
+                pass
         case "undone", what:
             session.connection.execute("SAVEPOINT undone")
             mark = session.memory.mark()

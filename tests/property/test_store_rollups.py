@@ -50,6 +50,7 @@ STEPS = st.one_of(
     st.tuples(st.just("thin"), LATER, st.sampled_from([4 * SECOND, None]), st.integers(1, 6)),
     st.tuples(st.just("compact"), st.integers(1, 30)),
     st.tuples(st.just("roll up"), st.integers(1, 20)),
+    st.tuples(st.just("roll up all"), st.sampled_from([1, 8, 1_000])),
 )
 BUCKETS = st.one_of(
     st.none(),
@@ -231,7 +232,8 @@ class Pair:
         elif kind == "compact":
             compact(self.session, step[1])
         else:
-            roll_up(self.session, step[1])
+            while roll_up(self.session, step[1]) and kind == "roll up all":
+                pass
 
     def thin(self, since: int, into: int | None, rows_max: int, *, is_told: bool = True) -> None:
         went = self.model.thin(since, into)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from tests.sqlite_sessions import compact, new_session
+from tests.sqlite_sessions import compact, new_session, roll_up
 
 from polaris.storage import RetentionPolicy, RollupPolicy, TimeRange, TimeSeriesPoint
 from polaris.storage._buckets import FixedBuckets
@@ -15,7 +15,8 @@ from polaris.storage._tag_filter import parse_tags
 from polaris.storage._timeseries_requests import AggregateRequest, PointQuery
 from polaris.storage.backends.sqlite._rollup_upkeep import REST_BUSY_SUMMARISED, RETENTION_INTERVAL_S, RollupUpkeep
 from polaris.storage.backends.sqlite._session import SqliteSession
-from polaris.storage.backends.sqlite._sql import scalar
+from polaris.storage.backends.sqlite._sql import rows, scalar
+from polaris.storage.backends.sqlite._verify_rollups import ROLLUP_RULES
 from polaris.testing import VirtualClock
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -262,6 +263,19 @@ def test_points_whose_windows_are_marked_twice_are_counted_once(work: Work, agai
     assert work.known("m") == count
 
 
+@pytest.mark.parametrize("slice_rows", [8, 40, 10_000])
+def test_of_windows_that_were_narrower_nothing_is_left_beside_wider_ones(work: Work, slice_rows: int) -> None:
+    for width in (1, 2, 10):
+        work.session.time_series.set_policy("m", RetentionPolicy(None, [RollupPolicy(width * MINUTE)]))
+        if width == 1:
+            work.store("m", range(30))
+            compact(work.session, 350)
+        while roll_up(work.session, slice_rows):
+            pass
+        assert [rule.name for rule in ROLLUP_RULES if rows(work.session.connection, rule.sql)] == []
+        assert work.known("m") == 360
+
+
 def test_a_policy_that_is_replaced_is_followed_from_the_next_look_on(work: Work) -> None:
     work.session.time_series.set_policy("m", RetentionPolicy(HOUR))
     work.store("m", range(30))
@@ -277,6 +291,20 @@ def test_a_policy_that_is_replaced_is_followed_from_the_next_look_on(work: Work)
     work.clock.advance(3_600.0)
     work.run()
     assert work.raw("m") == len(left)
+
+
+@pytest.mark.parametrize("first", [RetentionPolicy(10 * MINUTE), GOING_ALONG, POLICY])
+def test_what_another_policy_keeps_does_not_go_by_the_former_one(work: Work, first: RetentionPolicy) -> None:
+    work.session.time_series.set_policy("m", first)
+    work.store("m", range(1_000))
+    work.clock.advance(1_000 * 60.0)
+    work.run_slice()  # some of what is old has gone, and more is to follow
+    left = work.raw("m")
+    assert 0 < left < 12_000
+    work.session.time_series.set_policy("m", RetentionPolicy(2_000 * MINUTE, [RollupPolicy(MINUTE)]))
+    work.clock.advance(RETENTION_INTERVAL_S / 2)  # before it looks at the policies again
+    assert work.run() > 0
+    assert work.raw("m") == left
 
 
 def test_a_slice_that_fails_is_tried_again(work: Work) -> None:
@@ -319,9 +347,9 @@ def test_a_collection_whose_retention_fails_holds_up_no_other(work: Work, monkey
         except RuntimeError:
             work.session.connection.execute("ROLLBACK")
             failures += 1
-    assert (failures, work.raw("a"), work.raw("b")) == (1, 360, 2)
+    assert failures > 1
+    assert (work.raw("a"), work.raw("b")) == (360, 2)
     monkeypatch.undo()
-    work.clock.advance(RETENTION_INTERVAL_S)
     work.run()
     assert work.raw("a") == 2
 

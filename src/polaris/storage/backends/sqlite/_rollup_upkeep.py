@@ -8,7 +8,7 @@ from polaris.storage._rollup_steps import RetentionStep, due_steps, run_step
 from polaris.storage._rollups import decode_policy
 from polaris.storage.backends.sqlite._rollup_windows import WindowKeeper
 from polaris.storage.backends.sqlite._session import SqliteSession
-from polaris.storage.backends.sqlite._sql import rows
+from polaris.storage.backends.sqlite._sql import row, rows
 
 SLICE_ROWS = 1_024
 """Rows that one slice summarises or retires, about: some ten milliseconds."""
@@ -30,7 +30,8 @@ class RollupUpkeep:
         self._session = session
         self._clock = session.time_series.rollups.clock = clock
         self._windows = WindowKeeper(session.connection, session.time_series.rollups, slice_rows=SLICE_ROWS)
-        self._steps: list[tuple[str, RetentionStep]] = []
+        self._steps: list[tuple[str, str, RetentionStep]] = []
+        """Of each the collection, and the policy that asks for it."""
         self._policies_at = 0.0
         self._took_s = 0.0
         self._ended_at = 0.0
@@ -80,17 +81,25 @@ class RollupUpkeep:
             self._policies_at = now + RETENTION_INTERVAL_S  # only now: what fails is tried again soon
         if not self._steps:
             return False
-        collection, step = self._steps.pop(0)  # one that fails waits for the next look, and the others go on
+        collection, policy, step = planned = self._steps.pop(0)
+        if self._policy(collection) != policy:  # another would have some of it kept
+            return bool(self._steps)
+        self._steps.append(planned)  # one that fails comes again after the others
         went = run_step(collection, step, SLICE_ROWS, self._session)
+        self._steps.pop()
         if went:
-            self._steps.insert(0, (collection, step))
+            self._steps.insert(0, planned)
         if step.of_points:
             self.points_retired += went
         else:
             self.rollups_thinned += went
         return bool(self._steps)
 
-    def _due_steps(self) -> list[tuple[str, RetentionStep]]:
+    def _policy(self, collection: str) -> object:
+        found = row(self._session.connection, "SELECT policy FROM ts_policies WHERE collection = ?", (collection,))
+        return None if found is None else found[0]
+
+    def _due_steps(self) -> list[tuple[str, str, RetentionStep]]:
         found = rows(self._session.connection, "SELECT collection, policy FROM ts_policies ORDER BY collection")
         now_us = to_micros(self._clock.now())
-        return [(collection, step) for collection, text in found for step in due_steps(decode_policy(text), now_us)]
+        return [(name, text, step) for name, text in found for step in due_steps(decode_policy(text), now_us)]

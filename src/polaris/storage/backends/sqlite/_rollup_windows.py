@@ -204,9 +204,8 @@ def _drop_windows(
     connection: apsw.Connection,
     stretches: Sequence[Stretch],
     replaced: Container[tuple[int, int, int]] = (),
-    width: int = 0,
 ) -> None:
-    """Forget the summaries of windows that start in the stretches; `replaced` are put anew anyway."""
+    """Forget the summaries that start in the stretches, also of windows that were narrower; `replaced` are put anew."""
     places = {
         series: int(count)
         for series, count in rows(
@@ -219,10 +218,9 @@ def _drop_windows(
     connection.executemany(
         "DELETE FROM ts_windows WHERE series = ? AND place = ? AND start >= ? AND start < ?",
         [
-            (one.series, place, one.start, one.end)
+            (one.series, place, one.start + ((one.series, place, one.start) in replaced), one.end)
             for one in stretches
             for place in range(places.get(one.series, 0))
-            if one.end - one.start != width or (one.series, place, one.start) not in replaced
         ],
     )
 
@@ -282,7 +280,7 @@ class WindowKeeper:
         for width, overlapping in by_width.items():
             stretches = _joined(overlapping)
             found = summaries_of(self._connection, stretches, width, sketched=False).summaries
-            _drop_windows(self._connection, stretches, {one[:3] for one in found}, width)
+            _drop_windows(self._connection, stretches, {one[:3] for one in found})
             self._connection.executemany(
                 _PUT_WINDOW,
                 [
