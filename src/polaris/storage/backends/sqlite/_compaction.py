@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from polaris.storage.backends.sqlite._series import COLUMN_NAMES
 from polaris.storage.backends.sqlite._session import SqliteSession
 from polaris.storage.backends.sqlite._sql import scalar
@@ -10,9 +12,9 @@ HOT_ROWS_MAX = 32_768
 SLICE_ROWS = 2_048
 """Some ten milliseconds, which whoever writes at that moment waits longer."""
 PATIENCE = 1.25
-"""As long as the hot table is no more than a quarter too long, half a slice will do while somebody waits to write.
+"""As long as the hot table is no more than a quarter too long, a slice ends half-way when somebody waits to write.
 
-Small slices touch more pages for each row: a half costs two thirds of a whole one.
+Not sooner: small slices touch more pages for each row. A half costs two thirds of a whole one.
 """
 
 _COLUMN_LIST = ", ".join(COLUMN_NAMES)
@@ -56,19 +58,24 @@ class Compaction:
         """Whether the table is twice as long as it should be: more was written at once than a slice takes."""
         return self._hot_rows > 2 * self._hot_rows_max
 
-    def move_slice(self, *, is_awaited: bool = False) -> None:
+    def move_slice(self, is_awaited: Callable[[], bool] = lambda: False) -> None:
         """Move the oldest rows, inside a transaction that the caller began. Parts of a point stay together.
 
-        `is_awaited`: somebody waits for its end.
+        `is_awaited` is asked half-way whether somebody waits for the end.
         """
+        is_long = self._hot_rows > self._hot_rows_max * PATIENCE
+        half, before = max(1, self._slice_rows // 2), self.rows_moved
+        self._move(half)
+        if is_long or not is_awaited():
+            self._move(self._slice_rows - half)
+        self.slices += self.rows_moved > before
+
+    def _move(self, rows: int) -> None:
         connection = self._session.connection
-        rows = self._slice_rows
-        if is_awaited and self._hot_rows <= self._hot_rows_max * PATIENCE:
-            rows = max(1, rows // 2)
         bound = connection.execute(
             "SELECT ts, series FROM ts_hot ORDER BY ts, series LIMIT 1 OFFSET ?", (rows,)
         ).fetchone()
-        if bound is None:
+        if bound is None or not rows:
             return
         connection.execute(_MOVE, bound)
         connection.execute("DELETE FROM ts_hot WHERE (ts, series) < (?, ?)", bound)
@@ -76,5 +83,4 @@ class Compaction:
         connection.execute("UPDATE ts_compaction SET cold_until = max(cold_until, ?)", (bound[0] + 1,))
         self._session.memory.forget("cold_until")
         self._hot_rows -= moved
-        self.slices += 1
         self.rows_moved += moved

@@ -325,11 +325,11 @@ class GroupWriter:
                 self.damage = chore.error.message
         self._on_settled([chore], False)
 
-    def move_slice(self, *, is_awaited: bool = False) -> int:
+    def move_slice(self, is_awaited: Callable[[], bool] = lambda: False) -> int:
         """Move one slice of the oldest rows; how many, 0 when no whole slice is left. For chores."""
         before = self._compaction.rows_moved
         self._session.connection.execute("BEGIN IMMEDIATE")
-        self._compaction.move_slice(is_awaited=is_awaited)
+        self._compaction.move_slice(is_awaited)
         self._session.commit()
         return self._compaction.rows_moved - before
 
@@ -343,7 +343,7 @@ class GroupWriter:
         try:
             if self._checkpointer.is_overdue:
                 self._checkpointer.run_if_due()
-            if self._compaction.is_due and self.move_slice(is_awaited=len(self.queue) > 0):
+            if self._compaction.is_due and self.move_slice(lambda: len(self.queue) > 0):
                 while self._compaction.is_behind and self.move_slice():
                     pass
             elif self._rollups.is_due(busy=wrote or len(self.queue) > 0):
