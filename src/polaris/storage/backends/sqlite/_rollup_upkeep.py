@@ -30,8 +30,8 @@ class RollupUpkeep:
         self._session = session
         self._clock = session.time_series.rollups.clock = clock
         self._windows = WindowKeeper(session.connection, session.time_series.rollups, slice_rows=SLICE_ROWS)
-        self._steps: list[tuple[str, str, RetentionStep]] = []
-        """Of each the collection, and the policy that asks for it."""
+        self._due: list[tuple[str, str, list[RetentionStep]]] = []
+        """Of collections the policy, and its steps in order: what one takes away may make the next one due."""
         self._policies_at = 0.0
         self._took_s = 0.0
         self._ended_at = 0.0
@@ -55,9 +55,7 @@ class RollupUpkeep:
         if now - self._ended_at < self._took_s * (self._rest_busy if busy else REST_IDLE):
             return False
         return (
-            bool(self._steps)
-            or now >= self._policies_at
-            or self._windows.is_due(self._session.time_series.cold_until())
+            bool(self._due) or now >= self._policies_at or self._windows.is_due(self._session.time_series.cold_until())
         )
 
     def run_slice(self) -> None:
@@ -77,29 +75,35 @@ class RollupUpkeep:
         self._rest_busy = REST_BUSY
         now = self._clock.monotonic()
         if now >= self._policies_at:
-            self._steps = self._due_steps()
+            self._due = self._due_steps()
             self._policies_at = now + RETENTION_INTERVAL_S  # only now: what fails is tried again soon
-        if not self._steps:
+        if not self._due:
             return False
-        collection, policy, step = planned = self._steps.pop(0)
-        if self._policy(collection) != policy:  # another would have some of it kept
-            return bool(self._steps)
-        self._steps.append(planned)  # one that fails comes again after the others
-        went = run_step(collection, step, SLICE_ROWS, self._session)
-        self._steps.pop()
-        if went:
-            self._steps.insert(0, planned)
-        if step.of_points:
+        collection, policy, steps = planned = self._due.pop(0)
+        self._due.append(planned)  # a collection that fails comes again after the others
+        left = self._policy(collection) == policy and self._run_step(collection, steps)  # another policy may keep more
+        self._due.pop()
+        if left:
+            self._due.insert(0, planned)
+        return bool(self._due)
+
+    def _run_step(self, collection: str, steps: list[RetentionStep]) -> bool:
+        """A slice of the first step; False when it was the last one of all."""
+        went = run_step(collection, steps[0], SLICE_ROWS, self._session)
+        if steps[0].of_points:
             self.points_retired += went
         else:
             self.rollups_thinned += went
-        return bool(self._steps)
+        if not went:
+            steps.pop(0)
+        return bool(steps)
 
     def _policy(self, collection: str) -> object:
         found = row(self._session.connection, "SELECT policy FROM ts_policies WHERE collection = ?", (collection,))
         return None if found is None else found[0]
 
-    def _due_steps(self) -> list[tuple[str, str, RetentionStep]]:
+    def _due_steps(self) -> list[tuple[str, str, list[RetentionStep]]]:
         found = rows(self._session.connection, "SELECT collection, policy FROM ts_policies ORDER BY collection")
         now_us = to_micros(self._clock.now())
-        return [(name, text, step) for name, text in found for step in due_steps(decode_policy(text), now_us)]
+        planned = [(name, text, due_steps(decode_policy(text), now_us)) for name, text in found]
+        return [(name, text, steps) for name, text, steps in planned if steps]
