@@ -1,16 +1,18 @@
-"""Series found by their tags on a server that has no statistics of them yet."""
+"""Series found by their tags on a server without statistics of them, and series that go while they are found."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import pytest
 from tests.conformance.conftest import QuickPostgres, schema_numbers
 from tests.conformance.test_store_postgresql_nodes import plans
 from tests.postgres_servers import VERSIONS
 
-from polaris.storage import PolarisDataStore, TimeSeriesPoint
+from polaris.storage import PolarisDataStore, TimeRange, TimeSeriesPoint
+from polaris.storage.backends.postgresql._series import SeriesRegistry
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 COUNT = 2_000
@@ -27,3 +29,29 @@ async def test_one_of_many_new_series_is_looked_up(quick_postgres: QuickPostgres
         assert "Rows Removed by Filter" not in plan
         found = await store.time_series.latest("c", {"system": {"$in": ["s77", "s78", "s79"]}})
         assert {point.fields["x"] for point in found} == {77, 78, 79}
+
+
+@pytest.mark.parametrize("step", ["_create", "_grow"])
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_series_that_another_node_deletes_while_it_grows_or_is_made_is_made_anew(
+    quick_postgres: QuickPostgres, monkeypatch: pytest.MonkeyPatch, version: int, step: str
+) -> None:
+    dsn, schema = quick_postgres(version).dsn, f"series_{next(schema_numbers)}"
+    first, second = TimeSeriesPoint(T0, {"h": "a"}, {"v": 1.0}), TimeSeriesPoint(T0, {"h": "a"}, {"v": 1.0, "w": 2.0})
+    one = PolarisDataStore.postgresql(dsn, schema=schema, pool_max=2)
+    other = PolarisDataStore.postgresql(dsn, schema=schema, pool_max=2)
+    async with one, other:
+        original = getattr(SeriesRegistry, step)
+        await other.time_series.store_many("c", [first] if step == "_grow" else [TimeSeriesPoint(T0, {}, {"v": 1})])
+
+        async def overtaken(registry: SeriesRegistry, *arguments: Any) -> Any:
+            monkeypatch.setattr(SeriesRegistry, step, original)
+            if step == "_create":
+                await other.time_series.store_many("c", [first])
+                found = await original(registry, *arguments)
+            await other.time_series.delete_series("c", {"h": "a"})
+            return await original(registry, *arguments) if step == "_grow" else found
+
+        monkeypatch.setattr(SeriesRegistry, step, overtaken)
+        await one.time_series.store_many("c", [second])
+        assert await one.time_series.query_time_series("c", TimeRange.all(), {"h": "a"}) == [second]

@@ -10,6 +10,7 @@ import msgspec
 from polaris.storage._series_limits import SeriesLimits
 from polaris.storage._tag_filter import ALL_SERIES, TagFilter
 from polaris.storage._timeseries_requests import SeriesKey
+from polaris.storage.backends.postgresql._errors import RepeatError
 from polaris.storage.backends.postgresql._layout import Layout, Slot, shape_text
 from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._memory import Lessons
@@ -56,12 +57,17 @@ class SeriesRegistry:
         self._lessons.learn(("series", home, *tags_of(text).items()), series)
 
     async def require(self, collection: str, home: int, needs: dict[str, set[Slot]]) -> dict[str, Series]:
-        """The series of these tags (in canonical text), each with places for its slots; made or grown if need be."""
+        """The series of these tags (in canonical text), each with places for its slots; made or grown if need be.
+
+        Raises `RepeatError` when another process deletes one of them meanwhile.
+        """
         found = await self._load(home, list(needs))
         missing = [text for text in needs if text not in found]
         if missing:
             await self._create(collection, home, {text: sorted(needs[text]) for text in missing})
             found |= await self._load(home, missing)
+            if len(found) < len(needs):
+                raise RepeatError
         grown = {text: series for text, series in found.items() if not needs[text] <= frozenset(series.layout.slots)}
         if grown:
             found |= await self._grow(needs, grown)
@@ -123,6 +129,8 @@ class SeriesRegistry:
             "SELECT id, tags, shape FROM ts_series WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE",
             [series.number for series in outgrown.values()],
         )
+        if len(rows) < len(outgrown):
+            raise RepeatError
         layouts = await self.layouts({row[2] for row in rows})
         wanted: dict[int, tuple[str, list[Slot]]] = {}
         for number, text, shape in rows:
