@@ -66,7 +66,8 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
         monkeypatch.setattr(Link, name, watched(getattr(Link, name)))
     monkeypatch.setattr(_windows, "RAISE_WAIT_MS", 10)
-    monkeypatch.setattr(_windows, "MARKS_A_SLICE", 2)
+    monkeypatch.setattr(_windows, "MARKS_FIRST", 1)
+    monkeypatch.setattr(_windows, "MARKS_A_SLICE", 1)
     monkeypatch.setattr(_window_reads, "WINDOWS_MIN", 1)
     return found
 

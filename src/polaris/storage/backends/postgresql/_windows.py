@@ -14,7 +14,7 @@ from polaris.storage._rollups import ceiling, floor
 from polaris.storage.backends.postgresql._catalog import Partitions
 from polaris.storage.backends.postgresql._driver import driver_errors
 from polaris.storage.backends.postgresql._layout import Layout
-from polaris.storage.backends.postgresql._link import Link
+from polaris.storage.backends.postgresql._link import Link, Row
 from polaris.storage.backends.postgresql._marks import FRONTIER_MIN
 from polaris.storage.backends.postgresql._series import SeriesRegistry
 from polaris.storage.backends.postgresql._window_reads import Summaries
@@ -27,6 +27,8 @@ LATE_US = 300_000_000
 MARKS_A_SLICE = 256
 SLICE_ROWS = 20_000
 """Marks and points that one transaction summarises, about."""
+MARKS_FIRST = 8
+"""So many marks are looked at first: as many as make a slice where each has very many points, which are counted."""
 
 _LOCK = "SELECT window_us, frontier_us, done_us FROM ts_summaries WHERE collection = $1 FOR UPDATE"
 _NEWEST = "SELECT max(l.ts) FROM ts_series s JOIN ts_latest l ON l.series = s.id WHERE s.collection = $1"
@@ -40,10 +42,10 @@ _EXPAND = (
 # How many points each has, up to a limit, and the last of them: so much is summarised at once.
 _NEXT = (
     "SELECT m.id, m.series, m.start_us, m.end_us, n.count, n.last_us"
-    " FROM (SELECT id, series, start_us, end_us FROM ts_marks WHERE collection = $1 AND id <= $2 ORDER BY id LIMIT $3)"
-    " AS m"
+    " FROM (SELECT id, series, start_us, end_us FROM ts_marks WHERE collection = $1 AND id > $2 AND id <= $3"
+    " ORDER BY id LIMIT $4) AS m"
     " CROSS JOIN LATERAL (SELECT count(*) AS count, max(ts) AS last_us FROM (SELECT p.ts FROM {table} p"
-    " WHERE p.series = m.series AND p.ts >= m.start_us AND p.ts < m.end_us ORDER BY p.ts LIMIT $4) AS first) AS n"
+    " WHERE p.series = m.series AND p.ts >= m.start_us AND p.ts < m.end_us ORDER BY p.ts LIMIT $5) AS first) AS n"
     " ORDER BY m.id"
 )
 # OFFSET keeps the server from joining all windows of a series with all of its stretches.
@@ -169,9 +171,7 @@ class PostgresWindows:
         state = await self._lock()
         if state is None:
             return 0
-        rows = await self._link.rows(
-            _NEXT.format(table=self._home.table), self._home.number, until_id, MARKS_A_SLICE, max(1, rows_max // 8)
-        )
+        rows = await self._next(until_id, rows_max)
         done: list[int] = []
         rest: dict[int, int] = {}
         stretches: list[Stretch] = []
@@ -198,6 +198,18 @@ class PostgresWindows:
         known = {row[0] for row in there}
         await self._summarise([one for one in _joined(stretches) if one.series in known], state[0])
         return len(done) + len(rest)
+
+    async def _next(self, until_id: int, rows_max: int) -> list[Row]:
+        """The marks that are next, as many as have so many points: a few, unless these have little."""
+        found: list[Row] = []
+        for limit in (MARKS_FIRST, MARKS_A_SLICE):
+            after_id = found[-1][0] if found else 0
+            sql = _NEXT.format(table=self._home.table)
+            rows = await self._link.rows(sql, self._home.number, after_id, until_id, limit, max(1, rows_max // 8))
+            found += rows
+            if len(rows) < limit or sum(row[4] for row in found) >= rows_max:
+                break
+        return found
 
     async def _lock(self) -> tuple[int, int, int] | None:
         """Width, frontier and how far the collection is done, for this transaction alone; None without summaries."""
