@@ -383,3 +383,17 @@ def test_runs_are_all_of_it_in_order(weights: list[int], count: int) -> None:
     assert [place for start, end in runs for place in range(start, end)] == list(range(len(weights)))
     assert all(start < end for start, end in runs)
     assert len(runs) <= count
+
+
+@pytest.mark.parametrize("name", ["p0", "p0.1", "p5", "p25", "p26", "p74", "p75", "p90", "p99", "p99.9", "p100"])
+async def test_percentiles_near_an_end_are_those_of_the_definition(store: PolarisDataStore, name: str) -> None:
+    async with PolarisDataStore.memory() as memory:
+        await memory.time_series.store_many("c", points(7))
+        for seconds in (32, 100, 100_000):
+            found, expected = [
+                await one.time_series.aggregate_time_series(
+                    "c", TimeRange.all(), name, group_by="system", bucket=timedelta(seconds=seconds)
+                )
+                for one in (store, memory)
+            ]
+            assert [point.value for point in found] == pytest.approx([point.value for point in expected], rel=1e-12)

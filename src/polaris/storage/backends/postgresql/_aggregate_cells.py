@@ -24,6 +24,8 @@ from polaris.storage.backends.postgresql._sharing import shared_out, sharing
 
 NUMBERS_A_CELL_MIN = 32
 """Numbers that a bucket must have on average to be worth a look-up of its own."""
+ENDS_MAX = 0.25
+"""Percentiles up to this fraction, or from as far below 1 on, are found without sorting all numbers."""
 NUMBERS_A_SHARE_MIN = 100_000
 """Numbers that are worth a connection of their own, which takes a few ms to be told what to see."""
 
@@ -44,6 +46,11 @@ _RATE_OF_EITHER = _RATE.format(rise=RISE, ei=", iv, lag(iv) OVER w AS ei", v=_EI
 # The mean is rounded, and so are the differences from it: what these add up to is taken out again.
 _DEVIATION = f"SELECT stddev_samp({_EITHER} - c.mean) AS x FROM {{points}}"
 _PERCENTILES = f"SELECT percentile_cont({{wanted}}) WITHIN GROUP (ORDER BY {_EITHER}) AS x FROM {{points}}"
+# Of so many numbers the two next to the percentile: in ascending order they have the ranks `lower` and `lower + 1`.
+_NEIGHBOURS = (
+    f"SELECT array_agg(v) AS x FROM (SELECT v FROM (SELECT {_EITHER} AS v FROM {{points}}) AS numbers"
+    " WHERE v IS NOT NULL ORDER BY v {way} OFFSET c.passed LIMIT 2) AS neighbours"
+)
 _EDGE = (
     "SELECT p.f[c.fp] AS x, p.i[c.ip] AS y FROM {points} AND (p.f[c.fp] IS NOT NULL OR p.i[c.ip] IS NOT NULL)"
     " ORDER BY p.ts {way} LIMIT 1"
@@ -75,7 +82,24 @@ async def percentiles(
     link: Link, table: str, stretches: Sequence[Stretch], fractions: Sequence[float]
 ) -> list[list[Number] | None]:
     """These percentiles of each stretch."""
+    if len(fractions) == 1 and not ENDS_MAX < fractions[0] < 1.0 - ENDS_MAX:
+        return await _near_an_end(link, table, stretches, fractions[0])
     return [row[0] for row in await _all_read(link, table, stretches, _PERCENTILES, fractions)]
+
+
+async def _near_an_end(
+    link: Link, table: str, stretches: Sequence[Stretch], fraction: float
+) -> list[list[Number] | None]:
+    """One percentile that is not far from the least or the greatest number: only those beyond it are put in order."""
+    way = "ASC" if fraction <= ENDS_MAX else "DESC"
+    rows = await _all_read(link, table, stretches, _NEIGHBOURS.replace("{way}", way), (fraction,))
+    found: list[list[Number] | None] = []
+    for one, (values, _) in zip(stretches, rows, strict=True):
+        position = fraction * (one.count - 1)
+        low, high = min(values), max(values)
+        is_greatest = int(position) == one.count - 1
+        found.append([high if is_greatest else low + (high - low) * (position - int(position))])
+    return found
 
 
 async def singles(link: Link, table: str, stretches: Sequence[Stretch], name: str) -> list[Number | None]:
@@ -122,7 +146,7 @@ async def _rows(
 ) -> list[tuple[Any, Any]]:
     """What the reduction gives for each of the stretches."""
     parameters = Parameters()
-    if fractions:
+    if "{wanted}" in reduction:
         reduction = reduction.replace("{wanted}", parameters.bind(fractions, "float8[]"))
     columns = {
         "series": parameters.bind([one.series for one in stretches], "bigint[]"),
@@ -131,6 +155,8 @@ async def _rows(
         "fp": parameters.bind([one.float_place for one in stretches], "int[]"),
         "ip": parameters.bind([one.integer_place for one in stretches], "int[]"),
     }
+    if "c.passed" in reduction:
+        columns["passed"] = parameters.bind([_passed(one.count, fractions[0]) for one in stretches], "bigint[]")
     if "c.mean" in reduction:
         means = [None if one.total is None else one.total / one.count for one in stretches]
         columns["mean"] = parameters.bind(means, "float8[]")
@@ -143,3 +169,9 @@ async def _rows(
     ):
         found[row[0] - 1] = (row[1], row[2] if len(row) > 2 else None)
     return found
+
+
+def _passed(count: int, fraction: float) -> int:
+    """How many numbers come before the two next to the percentile, from the end that it is nearer to."""
+    lower = int(fraction * (count - 1))
+    return lower if fraction <= ENDS_MAX else count - 1 - min(lower + 1, count - 1)
