@@ -15,8 +15,8 @@
 6. growth: with the values and with the series; see `_store_growth.py`. It draws docs/images/store-growth.svg.
 
 Servers of PostgreSQL are started and ended here; where there is none, its rows are left out. `--quick` takes a
-hundredth of everything, to see whether it runs; it draws nothing into docs. `--values 100000000` grows to 10^8, and
-PostgreSQL always to a tenth of what the embedded store grows to. All together takes some ten minutes.
+hundredth of everything, to see whether it runs; it draws nothing into docs. `--values 100000000` grows to 10^8, which
+takes 18 minutes by itself. All together takes some ten minutes.
 """
 
 from __future__ import annotations
