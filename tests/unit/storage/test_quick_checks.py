@@ -17,7 +17,7 @@ T0 = datetime(2030, 1, 1, tzinfo=UTC)
 LONE = "\ud800"
 VALUES: list[Any] = [
     *(None, True, 0, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 1.5, float("nan"), float("inf")),
-    *("text", "Grüße", LONE, b"bytes", object(), {1, 2}, 1j),
+    *("text", "Grüße", LONE, b"bytes", ..., {1, 2}, 1j),
     *([1, "x"], [LONE], {"nested": {"deep": 1}}, {"nested": LONE}, {1: 2}, (1, 2)),
 ]
 
