@@ -69,6 +69,8 @@ def secret_files(settings: Settings) -> Iterator[Finding]:
             name = getattr(values, key)
             if key in SECRET_FILES and name:
                 yield _secret_file(f"{section}.{key}", Path(name).expanduser())
+    if settings.nats.tls.key_file:
+        yield _secret_file("nats.tls.key_file", Path(settings.nats.tls.key_file).expanduser())
 
 
 SECRET_FILES = frozenset({"token_file", "password_file", "credentials_file", "nkey_file", "dsn_file"})

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from polaris.runtime._data_folder import DataFolder, NodeFile
     from polaris.runtime._node import Node
     from polaris.runtime._node_bus import bus_of_node
+    from polaris.runtime._seen_ids import StoredSeenIds
     from polaris.runtime._settings import Settings
     from polaris.runtime._store import open_routed_store
 
@@ -24,6 +25,7 @@ __all__ = [
     "NodeFile",
     "bus_of_node",
     "open_routed_store",
+    "StoredSeenIds",
 ]
 
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "NodeFile": "_data_folder",
     "bus_of_node": "_node_bus",
     "open_routed_store": "_store",
+    "StoredSeenIds": "_seen_ids",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

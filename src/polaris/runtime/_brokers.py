@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from polaris.messaging import LanedMessageBroker, MessageBroker, NATSConfig, NATSMessageBroker
+from polaris.messaging import LanedMessageBroker, MessageBroker, NATSConfig, NATSMessageBroker, TLSConfig
 from polaris.runtime._bus_host import BusHost
-from polaris.runtime._settings import NatsSettings, Settings
+from polaris.runtime._settings import NatsSettings, Settings, TlsSettings
 
 
 def source_of(settings: Settings) -> str:
@@ -42,7 +43,24 @@ def nats_config(settings: NatsSettings, *, name: str) -> NATSConfig:
         token=settings.token,
         user=settings.user,
         password=settings.password,
-        nkey=settings.nkey_file,
-        credentials=settings.credentials_file,
+        nkey=_path(settings.nkey_file),
+        credentials=_path(settings.credentials_file),
+        tls=_tls(settings.tls),
         connect_timeout_s=settings.connect_timeout_s,
     )
+
+
+def _tls(settings: TlsSettings) -> TLSConfig | None:
+    if settings == TlsSettings():
+        return None
+    return TLSConfig(
+        ca_file=_path(settings.ca_file),
+        cert_file=_path(settings.cert_file),
+        key_file=_path(settings.key_file),
+        hostname=settings.hostname,
+        handshake_first=settings.handshake_first,
+    )
+
+
+def _path(name: str | None) -> str | None:
+    return str(Path(name).expanduser()) if name else None

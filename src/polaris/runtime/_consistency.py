@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from polaris._redaction import redact_text
 from polaris.api import is_loopback
 from polaris.exceptions import ConfigurationError, InvalidValueError
-from polaris.runtime._settings import Settings, StoreSettings
+from polaris.runtime._settings import Settings, StoreSettings, TlsSettings
 from polaris.runtime._store import retention_policy, routed_store
 
 
@@ -25,6 +25,10 @@ def check_whole(settings: Settings, problems: list[str]) -> None:
         problems.append("nats.replicas: is for a cluster, but the embedded server is one; name its nats.servers")
     if bool(nats.user) != bool(nats.password):
         problems.append("nats.user: user and password belong together; one of them is missing")
+    if nats.tls != TlsSettings() and not nats.servers:
+        problems.append("nats.tls: is for servers of your own, the embedded one is on loopback; name your nats.servers")
+    if bool(nats.tls.cert_file) != bool(nats.tls.key_file):
+        problems.append("nats.tls: cert_file and key_file belong together; one of them is missing")
     _check_store(settings.store, problems)
     _check_retention(settings, problems)
     if not is_loopback(settings.http.host) and settings.http.token is None:

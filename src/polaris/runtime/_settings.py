@@ -36,6 +36,23 @@ class NodeSettings(Section, frozen=True):
     """How long a stop may take to drain work in flight; what is left then comes again at the next start."""
 
 
+class TlsSettings(Section, frozen=True):
+    """`[nats.tls]`: encryption of the connections to `nats.servers`; without anything here as each address asks."""
+
+    required: bool = False
+    """Refuse a server that offers no encryption, before any secret is sent; so does anything else set here."""
+    ca_file: str | None = None
+    """Certificate authorities to trust instead of the system's."""
+    cert_file: str | None = None
+    """The node's own certificate chain, for servers that ask for one."""
+    key_file: str | None = None
+    """The key to it."""
+    hostname: str | None = None
+    """The name to verify when it is not the host of the server's address."""
+    handshake_first: bool = False
+    """Encrypt before the server's greeting; the server must be set to the same."""
+
+
 class NatsSettings(Section, frozen=True):
     """`[nats]`: the bus. Without `servers` an embedded server is started on loopback."""
 
@@ -47,6 +64,7 @@ class NatsSettings(Section, frozen=True):
     password_file: str | None = None
     credentials_file: str | None = None
     nkey_file: str | None = None
+    tls: TlsSettings = TlsSettings()
     connect_timeout_s: Seconds = 5.0
     port: Port = 0
     """Port of the embedded server; 0 takes the one of the last run when it is free, otherwise any."""

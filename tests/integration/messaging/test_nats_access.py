@@ -24,6 +24,8 @@ from polaris.messaging._broker import ConnectionState, DeliveryClass, OutgoingMe
 from polaris.messaging.brokers._embedded_config import find_binary
 from polaris.messaging.brokers._nats import NATSMessageBroker
 from polaris.messaging.brokers._nats_config import NATSConfig, TLSConfig
+from polaris.runtime import load_settings
+from polaris.runtime._brokers import broker as broker_of
 
 CERTIFICATES = Path(__file__).parent / "certificates"
 CA = str(CERTIFICATES / "ca.pem")
@@ -98,6 +100,23 @@ async def test_a_server_that_asks_for_certificates_gets_the_clients_own(run_nats
     )
     with pytest.raises(BusConnectionError):
         await broker.connect()
+
+
+async def test_a_node_with_certificates_in_its_settings_is_let_in(run_nats: RunNATS, tmp_path: Path) -> None:
+    address = await run_nats(tls=server_tls(verify=True))
+    text = f"""
+        [nats]
+        servers = ["nats://{address}"]
+        [nats.tls]
+        ca_file = "{CA}"
+        cert_file = "{CERTIFICATES / "client.pem"}"
+        key_file = "{CERTIFICATES / "client.key"}"
+        """
+    (tmp_path / "polaris.toml").write_text(text)
+    broker = broker_of(load_settings(tmp_path / "polaris.toml"))
+    await broker.connect()
+    assert broker.state is ConnectionState.CONNECTED
+    await broker.disconnect()
 
 
 async def test_certificate_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ def test_options_of_a_connector_are_kept_as_they_are(tmp_path: Path) -> None:
         ('[nats]\nservers = ["nats://h:1"]\nport = 4222', "embedded"),
         ('[nats]\nuser = "u"', "belong together"),
         ("[nats]\nreplicas = 3", "is for a cluster"),
+        ("[nats.tls]\nrequired = true", "is for servers of your own"),
+        ('[nats]\nservers = ["tls://h"]\n[nats.tls]\ncert_file = "c.pem"', "belong together"),
         ('[http]\nhost = "0.0.0.0"', "http.host"),
         (f'[systems."{"x" * 300}"]\nconnector = "host"', "cannot be an id"),
         ('[store]\nengine = "duckdb"', "store.engine"),
