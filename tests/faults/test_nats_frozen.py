@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from tests import awake, frozen
 from tests.conftest import ConnectNATS, MakeNATSServer
+from tests.faults.sizes import size
 
 from polaris.exceptions import BusConnectionError, UnconfirmedPublishError
 from polaris.messaging._broker import (
@@ -27,6 +28,7 @@ from polaris.messaging.brokers._nats import NATSMessageBroker
 PING_S = 0.8
 SLACK_S = 0.4
 """Less than an interval: it would be noticed too late otherwise, and the tests would not."""
+FROZEN_S = 25.0
 STORED = DeliveryClass.AT_LEAST_ONCE
 
 
@@ -83,7 +85,7 @@ async def test_a_frozen_server_is_noticed_within_two_ping_intervals_and_taken_up
             await fetching
     with pytest.raises(BusConnectionError):
         await broker.publish(OutgoingMessage("frozen.a", b"x"))
-    await asyncio.sleep(2 * PING_S)
+    await asyncio.sleep(size(2 * PING_S, FROZEN_S))
     assert broker.state is ConnectionState.RECONNECTING
     thaw(server)
     await until(broker, ConnectionState.CONNECTED, within_s=15.0)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from tests.awake import until, within
 from tests.conftest import ConnectNATS, MakeNATSServer
+from tests.faults.sizes import size
 
 from polaris.exceptions import BusConnectionError, PublishError, UnconfirmedPublishError
 from polaris.messaging._broker import (
@@ -25,7 +26,7 @@ from polaris.messaging._broker import (
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer
 from polaris.messaging.brokers._nats import NATSMessageBroker
 
-MESSAGES = 10_000
+MESSAGES = size(10_000, 100_000)
 KILLS = 3
 PUBLISHERS = 256
 STREAM = StreamSpec(name="FAULTS", subjects=("faults.>",))
@@ -99,7 +100,7 @@ async def test_what_was_confirmed_survives_three_kills_of_the_server_exactly_onc
             resumed_s.append(await until(lambda: len(confirmed) > before, "publishers go on"))  # noqa: B023
         return resumed_s
 
-    async with within(90.0), asyncio.TaskGroup() as tasks:
+    async with within(size(90.0, 600.0)), asyncio.TaskGroup() as tasks:
         disturbance = tasks.create_task(disturb())
         reading = tasks.create_task(read())
         for _ in range(PUBLISHERS):
