@@ -111,3 +111,19 @@ async def test_a_truncated_file_is_refused_or_told(whole: tuple[bytes, dict[str,
     for share in range(1, 20):
         path.write_bytes(content[: len(content) * share // 20])
         assert await outcome_of(path, expected) in ("refused", "told by reads", "told by verify")
+
+
+async def test_every_byte_of_the_text_of_an_index_may_be_damaged(
+    whole: tuple[bytes, dict[str, Any]], tmp_path: Path
+) -> None:
+    content, expected = whole
+    path = tmp_path / "store.db"
+    text = b'json_extract(body, \'$."deep"."path"\')'
+    start = content.index(text)
+    for place in range(start, start + len(text)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x7C
+        path.write_bytes(damaged)
+        assert await outcome_of(path, expected) in ("refused", "told by reads", "told by verify"), place - start
+        for end in ("-wal", "-shm"):
+            path.with_name(path.name + end).unlink(missing_ok=True)

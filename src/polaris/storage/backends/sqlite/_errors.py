@@ -30,7 +30,7 @@ _KINDS: tuple[tuple[type[Exception], type[DataStoreError], str], ...] = (
     (apsw.PermissionsError, StoreConnectionError, "access to the store's file is denied"),
 )
 
-_OF_DAMAGE = ("malformed", "no such table", "no such column", "already exists")
+_OF_DAMAGE = ("malformed", "no such table", "no such column", "no such function", "already exists", "bad JSON path")
 """What SQLite says of statements that are right, when the schema or a text is not what was written."""
 _UNDECODABLE = (UnicodeDecodeError, msgspec.MsgspecError, LookupError, ValueError)
 """What reading raises when what is stored is not what was written: arguments were checked before."""
