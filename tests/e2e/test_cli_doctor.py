@@ -18,7 +18,7 @@ from polaris.cli._doctor_node import of_breaker, of_component, stale_system
 from polaris.cli._findings import Finding
 from polaris.messaging import OutgoingMessage
 from polaris.runtime import Settings
-from polaris.runtime._settings import NatsSettings
+from polaris.runtime._settings import NatsSettings, TlsSettings
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -123,10 +123,14 @@ def test_the_machine_s_faults_are_graded(tmp_path: Path) -> None:
     assert grade(clock(newest_sample=later)) == "warning"
 
 
-def test_secret_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
-    secret = tmp_path / "nkey"
+@pytest.mark.parametrize("key", ["nkey_file", "tls.key_file"])
+def test_secret_files_are_readable_by_their_owner_only(tmp_path: Path, key: str) -> None:
+    secret = tmp_path / "secret"
     secret.write_text("s3cr3t")
-    settings = Settings(nats=NatsSettings(nkey_file=str(secret)))
+    nats = NatsSettings(nkey_file=str(secret))
+    if key == "tls.key_file":
+        nats = NatsSettings(tls=TlsSettings(key_file=str(secret)))
+    settings = Settings(nats=nats)
     secret.chmod(0o644)
     assert [grade(finding) for finding in secret_files(settings)] == ["warning"]
     secret.chmod(0o600)

@@ -89,8 +89,7 @@ class StorageWatch:
 
     A probe is a small message to a tiny stream of its own every five seconds, every second while it fails. A server
     that does not allow the probe's stream is judged by publishes alone, with a warning; one that cannot make its files
-    has failed the probe. While the connection is away,
-    which the component `bus` tells, nothing is reported.
+    has failed the probe. While the connection is away, which the component `bus` tells, nothing is reported.
     """
 
     def __init__(

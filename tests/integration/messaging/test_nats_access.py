@@ -119,6 +119,19 @@ async def test_a_node_with_certificates_in_its_settings_is_let_in(run_nats: RunN
     await broker.disconnect()
 
 
+async def test_a_node_that_requires_encryption_refuses_a_server_without(run_nats: RunNATS, tmp_path: Path) -> None:
+    address = await run_nats()
+    text = f'[nats]\nservers = ["nats://{address}"]\nconnect_timeout_s = 30.0\n[nats.tls]\nrequired = '
+    (tmp_path / "polaris.toml").write_text(f"{text}true\n")
+    async with within(5.0):
+        with pytest.raises(BusConnectionError):
+            await broker_of(load_settings(tmp_path / "polaris.toml")).connect()
+    (tmp_path / "polaris.toml").write_text(f"{text}false\n")
+    broker = broker_of(load_settings(tmp_path / "polaris.toml"))
+    await broker.connect()
+    await broker.disconnect()
+
+
 async def test_certificate_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     for tls in (TLSConfig(ca_file=str(tmp_path / "ca.pem")), TLSConfig(ca_file=str(tmp_path / "missing"))):
