@@ -193,7 +193,7 @@ class PostgresTimeSeries:
             window_us = None if policy is None else policy.window_us
             if policy is None or window_us is None:
                 return await Retention(self._link, home).apply(since_us, rows_max)
-            if _goes_along(policy) and since_us <= to_micros(self._clock.now()) - (policy.raw_kept_us or 0):
+            if policy.goes_along and since_us <= to_micros(self._clock.now()) - (policy.raw_kept_us or 0):
                 return await Retention(self._link, home, window_us).apply(floor(since_us, window_us), rows_max)
             retired = await self._rollups(home).retire(since_us, window_us, rows_max)
             if not retired:
@@ -266,11 +266,6 @@ class PostgresTimeSeries:
     async def list_tag_values(self, collection: str, key: str, tags: TagFilter) -> list[str]:
         home = await self._home(collection)
         return [] if home is None else await self._registry.tag_values(home.number, key, tags)
-
-
-def _goes_along(policy: RetentionPolicy) -> bool:
-    """Whether its only rollup is kept as long as the points: then nothing is left of those that are too old."""
-    return len(policy.rollups) == 1 and policy.raw_kept is not None and policy.rollups[0].kept == policy.raw_kept
 
 
 def _rows(found: Sequence[tuple[int, Content] | None], times: Sequence[int]) -> Rows:
