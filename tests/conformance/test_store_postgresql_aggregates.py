@@ -250,3 +250,19 @@ async def _statements_over_points(
         patch.setattr(Link, "rows", seen)
         await call()
     return found
+
+
+async def test_sums_beyond_a_float_are_infinite_in_a_unit_of_work_too(stores: Stores) -> None:
+    values = [1.7e308, 1.7e308, -1.7e308, 1.7e308]
+    points = [TimeSeriesPoint(T0 + n * timedelta(seconds=1), {}, {"v": value}) for n, value in enumerate(values)]
+    told = []
+    for store in stores:
+        await store.time_series.store_many("m", points[:3])
+        async with store.unit_of_work() as work:
+            await work.time_series.store_many("m", points[3:])
+            rows = await work.time_series.aggregate_many("m", ALL, ["sum", "avg", "stddev", "rate", "increase", "max"])
+            (last,) = await work.time_series.latest("m")  # the transaction goes on
+            told.append((rows, last.fields))
+            await work.commit()
+    assert told[0] == told[1]
+    assert told[1][0][0].values["sum"] == float("inf")

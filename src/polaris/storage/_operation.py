@@ -44,9 +44,16 @@ class TimeSeriesSession(Protocol):
 
     def policy(self, collection: str) -> RetentionPolicy | None: ...
 
-    def retain(self, collection: str, since_us: int, rows_max: int) -> int: ...
+    def retain(self, collection: str, since_us: int, rows_max: int, under: RetentionPolicy | None = None) -> int: ...
 
-    def thin(self, collection: str, since_us: int, into_us: int | None, rows_max: int) -> int: ...
+    def thin(
+        self,
+        collection: str,
+        since_us: int,
+        into_us: int | None,
+        rows_max: int,
+        under: RetentionPolicy | None = None,
+    ) -> int: ...
 
     def list_series(
         self, collection: str, tags: TagFilter, limit: int, after: SeriesKey | None

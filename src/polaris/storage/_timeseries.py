@@ -49,7 +49,9 @@ class TimeSeriesStorageBackend(StorageBackend):
     `tags` of reads and deletions choose the series that pass all conditions; None or nothing chooses all. A condition
     is a string, for equality, or a dictionary of `$eq`, `$ne`, `$in`, `$nin`, `$exists` and `$prefix`, of which all
     must hold: `{"zone": "a", "host": {"$prefix": "web-"}}`. `$ne` and `$nin` are the opposites of `$eq` and `$in`: a
-    series without the tag passes them. At most 64 tags, and 1 000 values of a list.
+    series without the tag passes them. At most 64 tags, and 1 000 values of a list. An index of the tags finds series
+    by `$eq`, `$in`, `$prefix` and `$exists: true`; `$ne`, `$nin` and `$exists: false` are checked for each series of
+    the collection that the other conditions leave.
 
     All raise `InvalidValueError` or `QueryError` for bad input before anything is done, `StoreConnectionError` when
     not connected, `StoreFullError` with nothing written, and `DataStoreError` otherwise.
@@ -154,9 +156,9 @@ class TimeSeriesStorageBackend(StorageBackend):
     ) -> list[AggregatedRow]:
         """Up to 16 aggregations of each field at once: of all `fields` the same, or a mapping of fields to their own.
 
-        One row for each bucket, group and field, and everything as in `aggregate_time_series`, on one snapshot. The
-        points are read once for all fields and aggregations, save `first`, `last`, `stddev`, `rate` and `increase`,
-        each of which reads those of its field again.
+        One row for each bucket, group and field, and everything as in `aggregate_time_series`, on one snapshot. Points
+        and summaries are read once for all fields and aggregations, save what is exact only when the numbers of its
+        field are read again: percentiles, `first` and `last`, and on some engines `stddev`, `rate` and `increase`.
         """
 
     @abstractmethod
@@ -207,7 +209,8 @@ class TimeSeriesStorageBackend(StorageBackend):
         is stored, and counts besides the rollup; if it was in it already, it counts twice. A server's engine also
         summarises windows of points that are there, for aggregates to be told from.
 
-        Works in short transactions, so writers are not held up; interrupted, it has done a part and may be repeated.
+        Works in short transactions, so writers are not held up; interrupted, it has done a part and may be repeated. A
+        policy that is set meanwhile counts from the next transaction on.
         """
 
     @abstractmethod

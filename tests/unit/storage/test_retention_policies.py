@@ -146,7 +146,7 @@ def test_a_policy_is_read_as_it_was_written(policy: RetentionPolicy) -> None:
 @given(policies(), st.integers(-(10**15), 10**16))
 def test_the_steps_go_from_points_into_ever_wider_windows(policy: RetentionPolicy, now_us: int) -> None:
     steps = due_steps(policy, now_us)
-    assert steps[0] == RetentionStep(now_us - (policy.raw_kept_us or 0), of_points=True)
+    assert steps[0] == RetentionStep(now_us - (policy.raw_kept_us or 0), policy, of_points=True)
     bounds = [step.since_us for step in steps]
     assert bounds == sorted(bounds, reverse=True)
     widths = [rollup.width_us for rollup in policy.rollups]

@@ -328,10 +328,10 @@ def test_a_slice_that_fails_is_tried_again(work: Work) -> None:
 def test_a_collection_whose_retention_fails_holds_up_no_other(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     retain = work.session.time_series.retain
 
-    def fail_of_first(collection: str, since_us: int, rows_max: int) -> int:
+    def fail_of_first(collection: str, since_us: int, rows_max: int, under: RetentionPolicy) -> int:
         if collection == "a":
             raise RuntimeError("of a nothing goes")
-        return retain(collection, since_us, rows_max)
+        return retain(collection, since_us, rows_max, under)
 
     monkeypatch.setattr(work.session.time_series, "retain", fail_of_first)
     for collection in ("a", "b"):

@@ -13,6 +13,7 @@ from polaris.storage._buckets import Edges, FixedBuckets
 from polaris.storage._points import TimeSeriesPoint
 from polaris.storage._ranges import to_micros
 from polaris.storage._rollup_cells import SeriesContent, aggregate_united
+from polaris.storage._rollup_steps import is_replaced
 from polaris.storage._rollup_summaries import summarise
 from polaris.storage._rollups import ALL_TIME, RetentionPolicy, floor
 from polaris.storage._series_limits import SeriesLimits
@@ -168,7 +169,16 @@ class MemoryTimeSeries:
     def policy(self, collection: str) -> RetentionPolicy | None:
         return self._rollups.policy(collection)
 
-    def thin(self, collection: str, since_us: int, into_us: int | None, rows_max: int) -> int:
+    def thin(
+        self,
+        collection: str,
+        since_us: int,
+        into_us: int | None,
+        rows_max: int,
+        under: RetentionPolicy | None = None,
+    ) -> int:
+        if is_replaced(under, self.policy(collection)):
+            return 0
         return self._rollups.thin(collection, since_us, into_us, rows_max)
 
     def _retire(self, collection: str, series: Series, since_us: int, width_us: int, rows_max: int) -> int:
@@ -184,9 +194,11 @@ class MemoryTimeSeries:
             self._rollups.add(collection, series.key, (start, width_us), name, summary)
         return self._drop(series, old)
 
-    def retain(self, collection: str, since_us: int, rows_max: int) -> int:
+    def retain(self, collection: str, since_us: int, rows_max: int, under: RetentionPolicy | None = None) -> int:
         deleted = 0
-        policy = self._rollups.policy(collection)
+        policy = self.policy(collection)
+        if is_replaced(under, policy):
+            return 0
         width_us = None if policy is None else policy.window_us
         for series in self._chosen(collection, ALL_SERIES):
             if width_us is not None:

@@ -8,6 +8,7 @@ from polaris.clock import Clock
 from polaris.storage._aggregation import AggregatedRow
 from polaris.storage._points import TimeSeriesPoint
 from polaris.storage._ranges import to_micros
+from polaris.storage._rollup_steps import is_replaced
 from polaris.storage._rollups import ALL_TIME, RetentionPolicy, floor
 from polaris.storage._series_limits import SeriesLimits
 from polaris.storage._tag_filter import ALL_SERIES, TagFilter
@@ -105,13 +106,19 @@ class PostgresTimeSeries:
             return await read_latest(self._link, home.table, await self._registry.chosen(home.number, tags), fields)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> list[AggregatedRow]:
+        is_part = self._link.in_transaction
+        if is_part:
+            await self._link.run("SAVEPOINT aggregating")
         try:
-            return await self._aggregate(collection, request)
+            found = await self._aggregate(collection, request)
         except driver_errors.NumericValueOutOfRangeError:
             # Beyond a float a sum is infinite, here; for the server it is an error, which ends its transaction.
-            if self._link.is_serializable:
-                raise
-        return await self._aggregate(collection, request, one_by_one=True)
+            if is_part:
+                await self._link.run("ROLLBACK TO SAVEPOINT aggregating")
+            found = await self._aggregate(collection, request, one_by_one=True)
+        if is_part:
+            await self._link.run("RELEASE SAVEPOINT aggregating")
+        return found
 
     async def _aggregate(
         self, collection: str, request: AggregateRequest, *, one_by_one: bool = False
@@ -184,12 +191,14 @@ class PostgresTimeSeries:
             self._catalog.memory.clear()
             return len(numbers), len(numbers) < rows_max
 
-    async def retain(self, collection: str, since_us: int, rows_max: int) -> int:
+    async def retain(self, collection: str, since_us: int, rows_max: int, under: RetentionPolicy | None = None) -> int:
         async with self._link.atomic():
             home = await self._home(collection)
             if home is None:
                 return 0
             policy = await self._rollups(home).policy()
+            if is_replaced(under, policy):
+                return 0
             window_us = None if policy is None else policy.window_us
             if policy is None or window_us is None:
                 return await Retention(self._link, home).apply(since_us, rows_max)
@@ -200,10 +209,19 @@ class PostgresTimeSeries:
                 await Retention(self._link, home).drop_empty(since_us)
             return retired
 
-    async def thin(self, collection: str, since_us: int, into_us: int | None, rows_max: int) -> int:
+    async def thin(
+        self,
+        collection: str,
+        since_us: int,
+        into_us: int | None,
+        rows_max: int,
+        under: RetentionPolicy | None = None,
+    ) -> int:
         async with self._link.atomic():
             home = await self._home(collection)
-            return 0 if home is None else await self._rollups(home).thin(since_us, into_us, rows_max)
+            if home is None or is_replaced(under, await self._rollups(home).policy()):
+                return 0
+            return await self._rollups(home).thin(since_us, into_us, rows_max)
 
     async def set_policy(self, collection: str, policy: RetentionPolicy) -> None:
         home = await self._catalog.require_series_home(collection, ())

@@ -289,12 +289,14 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
             return await self._repeat(
                 lambda session: session.time_series.retain(collection, since_us, RETENTION_ROWS_MAX)
             )
-        policy = await self.get_retention(collection)
-        deleted = 0
         now_us = to_micros(self._engine.clock.now())
-        for step in [] if policy is None else due_steps(policy, now_us):
-            went = await self._repeat(partial(run_step, collection, step, RETENTION_ROWS_MAX))
-            deleted += went if step.of_points else 0
+        deleted = 0
+        done: RetentionPolicy | None = None
+        while (policy := await self.get_retention(collection)) != done:
+            for step in [] if policy is None else due_steps(policy, now_us):
+                went = await self._repeat(partial(run_step, collection, step, RETENTION_ROWS_MAX))
+                deleted += went if step.of_points else 0
+            done = policy
         if self._executor is self._engine:
             await self._engine.summarise(collection, now_us)
         return deleted

@@ -10,6 +10,7 @@ import msgspec
 from polaris.storage._aggregation import AggregatedRow
 from polaris.storage._points import TimeSeriesPoint
 from polaris.storage._ranges import to_micros
+from polaris.storage._rollup_steps import is_replaced
 from polaris.storage._rollups import RetentionPolicy
 from polaris.storage._series_limits import SeriesLimits
 from polaris.storage._tag_filter import TagFilter
@@ -220,11 +221,22 @@ class SqliteTimeSeries:
         known = self.rollups.of(collection)
         return None if known is None else known.policy
 
-    def thin(self, collection: str, since_us: int, into_us: int | None, rows_max: int) -> int:
+    def thin(
+        self,
+        collection: str,
+        since_us: int,
+        into_us: int | None,
+        rows_max: int,
+        under: RetentionPolicy | None = None,
+    ) -> int:
+        if is_replaced(under, self.policy(collection)):
+            return 0
         return self.rollups.thin(collection, since_us, into_us, rows_max)
 
-    def retain(self, collection: str, since_us: int, rows_max: int) -> int:
+    def retain(self, collection: str, since_us: int, rows_max: int, under: RetentionPolicy | None = None) -> int:
         self._hot.write()
+        if is_replaced(under, self.policy(collection)):
+            return 0
         window_us = self.rollups.window_us(collection)
         if window_us:
             return retire(self._connection, self.rollups, collection, since_us, window_us, rows_max)
