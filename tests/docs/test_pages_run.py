@@ -24,6 +24,7 @@ PAGES = [
     "how-to/subscribe.md",
     "how-to/follow-the-connection.md",
     "how-to/publish.md",
+    "how-to/keep-data.md",
     "how-to/operate-the-store.md",
     "how-to/several-servers.md",
 ]
