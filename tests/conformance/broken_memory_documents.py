@@ -13,14 +13,12 @@ from tests.conformance.broken_memory_store import breaks, wrap
 from polaris.exceptions import ConflictError, InvalidValueError
 from polaris.storage import _document_changes, _filter_match, _rows, _sorting
 from polaris.storage._filter import EVERYTHING, Compares, Equals, HasSize, Not, StartsWith, parse_query
-from polaris.storage._filter_match import matches
 from polaris.storage._operation import Operation
 from polaris.storage._sorting import SortBy
 from polaris.storage.backends.memory import _documents as memory_documents
 from polaris.storage.backends.memory._documents import MemoryDocuments, Row
 from polaris.storage.backends.shared import _documents as shared_documents
 from polaris.storage.backends.shared._documents import DocumentPort
-from polaris.storage.repositories import _patterns
 
 Patch = pytest.MonkeyPatch
 
@@ -644,41 +642,3 @@ def an_instant_wins_over_a_span(patch: Patch) -> None:
         return original(port, expires_at, None if expires_at is not None else ttl)
 
     wrap(patch, DocumentPort, "_instants", instants)
-
-
-# Repositories on documents
-
-
-@breaks("repositories", "test_patterns_are_found_by_the_situation_that_they_speak_of")
-def the_fields_of_an_object_are_not_spoken_of(patch: Patch) -> None:
-    patch.setattr(_patterns, "matches", lambda term, situation: matches(term, {**situation, "cpu": 0.9}))
-
-
-@breaks("repositories", "test_a_pattern_of_no_confidence_is_found_by_its_type")
-def no_confidence_is_less_than_none(patch: Patch) -> None:
-    def wanted(original: Any, pattern_type: Any, confidence_min: float) -> Any:
-        found = original(pattern_type, confidence_min)
-        return {"confidence": {"$gt": 0.0}, **found} if pattern_type == "load" else found
-
-    rewire(patch, _patterns, "_wanted", wanted)
-
-
-@breaks("repositories", "test_every_usage_of_a_pattern_is_counted")
-def a_usage_is_read_and_written_back(patch: Patch) -> None:
-    async def record(repository: Any, pattern_id: str, *, times: int = 1) -> bool:
-        known = await repository.documents.get_document("learned_patterns", pattern_id)
-        if known is None or times < 1:
-            return bool(await original(repository, pattern_id, times=times))
-        count = known.get("usage_count", 0) + times
-        return bool(await repository.documents.update_document("learned_patterns", pattern_id, {"usage_count": count}))
-
-    original = _patterns.LearnedPatternRepository.record_usage
-    patch.setattr(_patterns.LearnedPatternRepository, "record_usage", record)
-
-
-@breaks("repositories", "test_conditions_that_say_nothing_sensible_are_not_saved")
-def conditions_are_saved_unseen(patch: Patch) -> None:
-    def document(original: Any, repository: Any, entity: Any) -> Any:
-        return original(repository, entity) if entity.conditions != {"cpu": [1, 2]} else {"pattern_id": "p"}
-
-    wrap(patch, _patterns.LearnedPatternRepository, "_document", document)
