@@ -12,14 +12,16 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from polaris.domain import (
+    AdaptationAction,
     AdaptationEvent,
     ExecutionResultEvent,
     HealthEvent,
     PolarisEvent,
+    SystemState,
     TelemetryBatch,
     TelemetryEvent,
 )
-from polaris.exceptions import InvalidTopicError
+from polaris.exceptions import InvalidTopicError, InvalidValueError
 from polaris.messaging._patterns import covers, has_wildcard, matches, overlap
 
 __all__ = [
@@ -128,21 +130,31 @@ def dead_letter_topic(topic: str) -> str:
     return DEAD_LETTER_PREFIX + topic[:TOPIC_CHARS_MAX]
 
 
-@lru_cache(maxsize=65_536)
 def _join(prefix: str, text: str) -> str:
+    # What is no string may not be hashable either.
+    return _joined(prefix, text) if isinstance(text, str) else prefix + encode_token(text)
+
+
+@lru_cache(maxsize=65_536)
+def _joined(prefix: str, text: str) -> str:
     return prefix + encode_token(text)
 
 
 def topic_of(event: PolarisEvent) -> str:
     """The natural topic of an event that names its system or component.
 
-    Execution results name an action only, so theirs must be given. Raises `InvalidTopicError` for all others.
+    Execution results name an action only, so theirs must be given. Raises `InvalidTopicError` for all others, and
+    `InvalidValueError` when the event holds no state or no action.
     """
     if isinstance(event, TelemetryEvent):
+        if not isinstance(event.system_state, SystemState):
+            raise InvalidValueError("system_state", "a SystemState", event.system_state)
         return telemetry_topic(event.system_state.system_id)
     if isinstance(event, TelemetryBatch):
         return telemetry_topic(event.system_id)
     if isinstance(event, AdaptationEvent):
+        if not isinstance(event.action, AdaptationAction):
+            raise InvalidValueError("action", "an AdaptationAction", event.action)
         return adaptation_topic(event.action.target_system)
     if isinstance(event, HealthEvent):
         return health_topic(event.component)

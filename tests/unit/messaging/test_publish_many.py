@@ -52,6 +52,17 @@ async def test_a_type_that_nobody_registered_is_refused_before_anything_is_publi
         assert not await bus.broker.read_stored("POLARIS_TELEMETRY")
 
 
+async def test_an_event_without_a_state_is_refused_before_anything_is_published() -> None:
+    async with running_bus() as bus:
+        nothing: Any = TelemetryEvent(None)  # type: ignore[arg-type]
+        with pytest.raises(InvalidValueError, match="system_state"):
+            await bus.publish_many([telemetry(), nothing])
+        with pytest.raises(InvalidValueError, match="system_state"):
+            await bus.publish_telemetry(nothing)
+        assert bus.published[EventKind.TELEMETRY].published == 0
+        assert not await bus.broker.read_stored("POLARIS_TELEMETRY")
+
+
 async def test_the_events_of_all_topics_are_in_the_account_from_the_beginning() -> None:
     async with cut_off() as (bus, broker):
         events = [telemetry(n, f"s{n}") for n in range(100)]

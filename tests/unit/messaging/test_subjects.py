@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from polaris.domain import (
     TelemetryBatch,
     TelemetryEvent,
 )
-from polaris.exceptions import InvalidTopicError
+from polaris.exceptions import InvalidTopicError, InvalidValueError
 from polaris.messaging import (
     adaptation_topic,
     dead_letter_topic,
@@ -78,10 +79,11 @@ def test_readable_ids_stay_readable() -> None:
     assert dead_letter_topic("polaris.telemetry.web-1") == "polaris.dead_letter.polaris.telemetry.web-1"
 
 
-@pytest.mark.parametrize("system_id", ["", "x" * 257, "x" * 10_000, "\ud800", 7, None])
-def test_an_id_that_cannot_be_a_token_is_refused(system_id: object) -> None:
-    with pytest.raises(InvalidTopicError):
-        encode_token(system_id)  # type: ignore[arg-type]
+@pytest.mark.parametrize("system_id", ["", "x" * 257, "x" * 10_000, "\ud800", 7, None, []])
+def test_an_id_that_cannot_be_a_token_is_refused(system_id: Any) -> None:
+    for encode in (encode_token, telemetry_topic):
+        with pytest.raises(InvalidTopicError):
+            encode(system_id)
 
 
 @pytest.mark.parametrize("token", ["", "%", "%2", "%zz", "a%", "%FF", "x" * 257, "%ED%A0%80", "\ud800%41"])
@@ -193,4 +195,11 @@ def test_events_that_name_their_system_have_a_topic_of_their_own() -> None:
     assert topic_of(HealthEvent("store", HealthStatus.HEALTHY)) == "polaris.health.store"
     for event in (ConfigChangedEvent({}), ExecutionResultEvent(ExecutionResult("1", ExecutionStatus.SUCCESS))):
         with pytest.raises(InvalidTopicError):
+            topic_of(event)
+
+
+@pytest.mark.parametrize("found", [None, {}, "web"], ids=["none", "mapping", "text"])
+def test_an_event_that_holds_no_state_or_action_is_refused_by_name(found: Any) -> None:
+    for event, field in ((TelemetryEvent(found), "system_state"), (AdaptationEvent(found), "action")):
+        with pytest.raises(InvalidValueError, match=field):
             topic_of(event)
