@@ -49,10 +49,10 @@ def without_a_policy_everything_is_old(patch: Patch) -> None:
 
 @promise("test_points_go_in_whole_windows_and_once")
 def the_window_of_the_instant_goes_as_well(patch: Patch) -> None:
-    def retain(original: Any, home: MemoryTimeSeries, collection: str, since_us: int, rows_max: int) -> int:
+    def retain(original: Any, home: MemoryTimeSeries, collection: str, since_us: int, *bounds: Any) -> int:
         if home.policy(collection) is None or since_us % MINUTE_US == 0:
-            return int(original(home, collection, since_us, rows_max))
-        return int(original(home, collection, floor(since_us, MINUTE_US) + MINUTE_US, rows_max))
+            return int(original(home, collection, since_us, *bounds))
+        return int(original(home, collection, floor(since_us, MINUTE_US) + MINUTE_US, *bounds))
 
     wrap(patch, MemoryTimeSeries, "retain", retain)
 
@@ -147,11 +147,13 @@ def what_is_left_stays_without_its_series(patch: Patch) -> None:
 
 @promise("test_retention_of_one_collection_leaves_the_others_alone")
 def retention_reaches_all_collections(patch: Patch) -> None:
-    def retain(original: Any, home: MemoryTimeSeries, collection: str, since_us: int, rows_max: int) -> int:
+    def retain(
+        original: Any, home: MemoryTimeSeries, collection: str, since_us: int, rows_max: int, *under: Any
+    ) -> int:
         for other in home._collections:
             if other != collection:
                 original(home, other, since_us, rows_max)
-        return int(original(home, collection, since_us, rows_max))
+        return int(original(home, collection, since_us, rows_max, *under))
 
     wrap(patch, MemoryTimeSeries, "retain", retain)
 
@@ -168,10 +170,10 @@ def another_policy_forgets_what_is_left(patch: Patch) -> None:
 
 @promise("test_what_is_left_goes_into_wider_windows_and_at_last_for_good")
 def the_last_of_several_rollups_stay(patch: Patch) -> None:
-    def thin(original: Any, home: MemoryTimeSeries, collection: str, since_us: int, into_us: Any, most: int) -> int:
+    def thin(original: Any, home: MemoryTimeSeries, collection: str, since_us: int, into_us: Any, *bounds: Any) -> int:
         policy = home.policy(collection)
         is_last_of_several = into_us is None and policy is not None and len(policy.rollups) > 1
-        return 0 if is_last_of_several else int(original(home, collection, since_us, into_us, most))
+        return 0 if is_last_of_several else int(original(home, collection, since_us, into_us, *bounds))
 
     wrap(patch, MemoryTimeSeries, "thin", thin)
 
