@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +22,6 @@ from polaris.exceptions import (
     UnitOfWorkError,
 )
 from polaris.storage import PolarisDataStore, TimeRange, TimeSeriesPoint
-from polaris.storage.backends.postgresql import PostgresEngine
 from polaris.storage.backends.postgresql._catalog import Partitions
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
@@ -207,67 +205,6 @@ async def test_points_at_random_times_do_not_make_partitions_without_end() -> No
             home = home.with_span(span)
     assert all(end <= start for end, start in zip(home.ends, home.starts[1:], strict=False))
     assert 500 < len(home.starts) < 2_100
-
-
-QUERIES: list[tuple[dict[str, Any], bool]] = [
-    ({"a": 7}, True),
-    ({"a": "x7"}, True),
-    ({"a": {"$in": [7, "x8"]}}, True),
-    ({"a": {"$gt": 1_990, "$lt": 1_995}}, True),
-    ({"a": {"$gte": "x1990", "$lt": "x1991"}}, True),
-    ({"a": {"$prefix": "x199"}}, True),
-    ({"a": None}, True),
-    ({"a": True}, True),
-    ({"$and": [{"a": 7}, {"b": {"$ne": 1}}]}, True),
-    ({"a": {"$ne": 7}}, False),
-    ({"b": 7}, False),
-]
-
-
-@pytest.mark.parametrize(("query", "indexed"), QUERIES)
-async def test_conditions_use_the_index(
-    quick_postgres: QuickPostgres, schema: str, query: dict[str, Any], indexed: bool
-) -> None:
-    server = quick_postgres(18)
-    async with store_on(server, schema) as store:
-        documents = [{"_id": str(n), "a": n if n % 2 else f"x{n}", "b": n} for n in range(2_000)]
-        await store.documents.insert_documents("d", [*documents, {"_id": "t", "a": True}, {"_id": "n"}])
-        await store.documents.create_index("d", "a")
-        plans = await _plans(store, lambda: store.documents.find_documents("d", query))
-        assert any(re.search("doc_4_[0-9a-f]{24}", plan) for plan in plans) is indexed, plans
-
-
-@pytest.mark.parametrize("sort", ["a", "-a"])
-async def test_a_sorted_page_is_read_from_the_index(quick_postgres: QuickPostgres, schema: str, sort: str) -> None:
-    async with store_on(quick_postgres(15), schema) as store:
-        await store.documents.insert_documents("d", [{"_id": str(n), "a": n} for n in range(3_000)])
-        await store.documents.create_index("d", "a")
-        plans = await _plans(store, lambda: store.documents.find_documents("d", limit=5, sort=sort))
-        assert all("Seq Scan" not in plan for plan in plans), plans
-        assert any("Index Scan" in plan for plan in plans)
-
-
-async def _plans(store: PolarisDataStore, call: Callable[[], Awaitable[Any]]) -> list[str]:
-    """What the server did to answer the call, for each statement over documents."""
-    from polaris.storage.backends.postgresql._link import Link
-
-    plans: list[str] = []
-    original = Link.rows
-
-    async def explained(link: Link, sql: str, *values: Any) -> list[Any]:
-        if "FROM doc_" in sql and "doc_collections" not in sql:
-            found = await original(link, f"EXPLAIN {sql}", *values)
-            plans.append("\n".join(row[0] for row in found))
-        return await original(link, sql, *values)
-
-    engine = store.engines[0]
-    assert isinstance(engine, PostgresEngine)
-    async with engine._pool.link() as link:
-        await link.run("ANALYZE doc_4")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Link, "rows", explained)
-        await call()
-    return plans
 
 
 async def test_health_says_what_the_server_is(server: PostgresServer, schema: str) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from tests.conformance.conftest import QuickPostgres, schema_numbers
+from tests.conformance.postgres_plans import analyze, plans
 from tests.postgres_servers import VERSIONS
 
 from polaris.storage import GraphNode, PolarisDataStore
-from polaris.storage.backends.postgresql import PostgresEngine
 from polaris.storage.backends.postgresql._graph import PROBED_FOR_ONE, PROBED_LIMIT_MAX
-from polaris.storage.backends.postgresql._link import Link
 
 COUNT = 2_000
 RARE = f"n{COUNT - 7:04}"
@@ -25,6 +24,7 @@ async def store(request: pytest.FixtureRequest, quick_postgres: QuickPostgres) -
     server = quick_postgres(request.param)
     async with PolarisDataStore.postgresql(server.dsn, schema=f"nodes_{next(schema_numbers)}", pool_max=2) as made:
         await made.graph.add_nodes(nodes())
+        await analyze(made)
         yield made
 
 
@@ -35,36 +35,14 @@ def nodes() -> list[GraphNode]:
     ]
 
 
-async def plans(store: PolarisDataStore, ask: Callable[[], Awaitable[object]]) -> str:
+async def plan_of(store: PolarisDataStore, ask: Callable[[], Awaitable[object]]) -> str:
     """What the server did to answer."""
-    told: list[str] = []
-    rows, value = Link.rows, Link.value
-
-    async def explain(link: Link, sql: str, *values: Any) -> None:
-        told.extend(row[0] for row in await rows(link, f"EXPLAIN (ANALYZE, TIMING OFF) {sql}", *values))
-
-    async def explained_rows(link: Link, sql: str, *values: Any) -> list[Any]:
-        await explain(link, sql, *values)
-        return await rows(link, sql, *values)
-
-    async def explained_value(link: Link, sql: str, *values: Any) -> Any:
-        await explain(link, sql, *values)
-        return await value(link, sql, *values)
-
-    engine = store.engines[0]
-    assert isinstance(engine, PostgresEngine)
-    async with engine._pool.link() as link:
-        await link.run("ANALYZE graph_nodes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Link, "rows", explained_rows)
-        patch.setattr(Link, "value", explained_value)
-        await ask()
-    return "\n".join(told)
+    return "\n".join(await plans(store, ask))
 
 
 async def test_what_many_nodes_have_is_found_without_looking_at_all(store: PolarisDataStore) -> None:
     for condition in (1, {"$gte": 3}, {"$in": [1, 2]}, {"$ne": 4}):
-        plan = await plans(store, partial(store.graph.find_nodes, {"tier": condition}, limit=20))
+        plan = await plan_of(store, partial(store.graph.find_nodes, {"tier": condition}, limit=20))
         assert "Index Scan using graph_nodes_pkey" in plan
         scans = [line for line in plan.splitlines() if "Seq Scan on graph_nodes" in line]
         assert all("never executed" in line for line in scans), plan
@@ -72,13 +50,13 @@ async def test_what_many_nodes_have_is_found_without_looking_at_all(store: Polar
 
 async def test_ids_are_looked_up(store: PolarisDataStore) -> None:
     query = {"_id": RARE, "tier": {"$gte": 0}}
-    assert "Seq Scan" not in await plans(store, partial(store.graph.find_nodes, query, limit=20))
+    assert "Seq Scan" not in await plan_of(store, partial(store.graph.find_nodes, query, limit=20))
 
 
 async def test_what_few_nodes_have_is_looked_up(store: PolarisDataStore) -> None:
     for query in ({"name": "node-7"}, {"name": {"$in": ["node-7", "node-9"]}}, {"at.rack": 7, "tier": {"$gte": 0}}):
         for ask in (partial(store.graph.find_nodes, query, limit=20), partial(store.graph.count_nodes, query)):
-            plan = await plans(store, ask)
+            plan = await plan_of(store, ask)
             assert "Bitmap Index Scan on graph_nodes_contain" in plan, plan
             looked_at = [int(count) for count in re.findall(r"Rows Removed by Filter: (\d+)", plan)]
             assert all(count <= PROBED_FOR_ONE * 20 for count in looked_at), plan

@@ -92,8 +92,11 @@ class DocumentStorageBackend(StorageBackend):
 
     Indexes change no answer, only the time it takes. An index serves conditions on its first path, and on the next ones
     behind equalities: equality, `$in`, `$gt` and its like, `$prefix`, `$exists`, `$ne: null`, the sort order and its
-    cursor. No index serves `$ne`, `$nin` and `$not` of values (most documents match them), `$contains`, `$all`, `$size`
-    and `$elemMatch`: these are checked for the documents that the other conditions leave.
+    cursor. Of `$and` one term that is served suffices, of `$or` each has to be. No index serves `$ne`, `$nin` and
+    `$not` of values (most documents match them), `$contains`, `$all`, `$size` and `$elemMatch`: these are checked for
+    the documents that the other conditions leave. Two engines differ: on PostgreSQL none serves `$exists: true` either,
+    as its entries do not tell null from missing (`$ne: null` is served); SQLite cannot tell how few documents an open
+    range within `$or` leaves, and may look at all in order of the ids until there are enough.
     """
 
     @abstractmethod

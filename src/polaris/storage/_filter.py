@@ -87,8 +87,11 @@ EVERYTHING = Every(())
 VALUES_MAX = 10_000
 """Values in all lists of one query: every engine can take as many parameters."""
 _ORDERINGS: dict[str, Ordering] = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
-_JOINTS = ("$and", "$or", "$not")
-_OPERATORS = "$eq $ne $gt $gte $lt $lte $in $nin $exists $prefix $contains $all $size $elemMatch $not"
+JOINTS = ("$and", "$or", "$not")
+OPERATORS = (
+    *("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$prefix"),
+    *("$contains", "$all", "$size", "$elemMatch", "$not"),
+)
 
 
 def parse_query(query: Mapping[str, Any] | None) -> Filter:
@@ -124,7 +127,7 @@ class _Parser:
         if key == "$not":
             return Not(self.parse(value, depth + 1))
         if isinstance(key, str) and key.startswith("$"):
-            raise QueryError(f"unknown operator {key[:64]!r} at the top of a query; known: {' '.join(_JOINTS)}")
+            raise QueryError(f"unknown operator {key[:64]!r} at the top of a query; known: {' '.join(JOINTS)}")
         return self._condition(check_path(key), value, depth)
 
     def _condition(self, path: Path, value: object, depth: int) -> Filter:
@@ -181,7 +184,7 @@ class _Parser:
             if _is_condition(operand):
                 return HasElement(path, self._condition((), operand, depth + 1))
             return HasElement(path, self.parse(operand, depth + 1), of_objects=True)
-        raise QueryError(f"{_named(path)}: unknown operator {name[:64]!r}; known: {_OPERATORS}")
+        raise QueryError(f"{_named(path)}: unknown operator {name[:64]!r}; known: {' '.join(OPERATORS)}")
 
     def _scalars(self, path: Path, name: str, operand: object, *, least: int) -> tuple[Scalar, ...]:
         if not isinstance(operand, (list, tuple, set, frozenset)) or not least <= len(operand) <= FILTER_VALUES_MAX:
@@ -202,7 +205,7 @@ def _is_condition(operand: Mapping[object, object]) -> bool:
     if "$not" in operand and len(operand) == 1:
         inner = operand["$not"]
         return isinstance(inner, Mapping) and _is_condition(inner)
-    return any(isinstance(key, str) and key.startswith("$") and key not in _JOINTS for key in operand)
+    return any(isinstance(key, str) and key.startswith("$") and key not in JOINTS for key in operand)
 
 
 def _named(path: Path) -> str:

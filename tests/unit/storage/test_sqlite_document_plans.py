@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.indexed_documents import COUNT, INDEXES, SERVED, SERVED_BY_SQLITE, UNSERVED, document, operators
 from tests.sqlite_sessions import new_session
 from tests.unit.storage.sqlite_plans import plans
 
 from polaris.storage._documents import DocumentStorageBackend
-from polaris.storage._filter import parse_query
+from polaris.storage._filter import JOINTS, OPERATORS, parse_query
 from polaris.storage._sorting import parse_after, parse_sort
 from polaris.storage.backends.sqlite._filter_sql import Where
 from polaris.storage.backends.sqlite._session import SqliteSession
@@ -54,78 +55,51 @@ def sorts(found: list[str]) -> list[str]:
     return [line for line in found if "TEMP B-TREE" in line]
 
 
-SERVED: list[Any] = [
-    7,
-    "x",
-    True,
-    None,
-    {"$eq": 7},
-    {"$eq": False},
-    {"$ne": None},
-    {"$gt": 480},
-    {"$gte": 480},
-    {"$lt": 9},
-    {"$lte": 9.5},
-    {"$gt": "x"},
-    {"$lte": "x"},
-    {"$gte": 3, "$lt": 9},
-    {"$in": [1, 2]},
-    {"$in": ["1", 2]},
-    {"$in": ["1", 2, True, None]},
-    {"$exists": True},
-    {"$exists": False},
-    {"$prefix": "name-00"},
-    {"$prefix": ""},
-]
+@pytest.fixture(scope="module")
+def indexed() -> SqliteSession:
+    made = new_session()
+    found = [document(number) for number in range(COUNT)]
+    rows = [(one.pop("_id"), msgspec.json.encode(one).decode()) for one in found]
+    made.documents.insert_many("d", rows, now_us=0, expires_us=None)
+    for fields in INDEXES:
+        made.documents.create_index("d", tuple(tuple(path.split(".")) for path in fields), unique=False)
+    return made
 
 
-@pytest.mark.parametrize("condition", SERVED)
-def test_every_operator_that_can_uses_the_index(session: SqliteSession, condition: Any) -> None:
+@pytest.mark.parametrize("query", [*SERVED, *SERVED_BY_SQLITE], ids=str)
+def test_every_operator_that_can_uses_the_index(indexed: SqliteSession, query: dict[str, Any]) -> None:
     for read_or_count in (
-        lambda: read(session, {"a": condition}),
-        lambda: session.documents.count("d", parse_query({"a": condition}), now_us=0),
+        lambda: read(indexed, query),
+        lambda: indexed.documents.count("d", parse_query(query), now_us=0),
     ):
-        with plans(session) as found:
+        with plans(indexed) as found:
             read_or_count()
         searches = [line for line in found if line.startswith("SEARCH doc_1 USING") and "doc_1_" in line]
         assert searches, found
         assert not any(line.startswith("SCAN doc_1") for line in found), found
 
 
-UNSERVED: list[Any] = [
-    {"$ne": 7},
-    {"$nin": [1, 2]},
-    {"$not": {"$gt": 5}},
-    {"$contains": 7},
-    {"$all": [7, 8]},
-    {"$size": 1},
-    {"$elemMatch": {"$gt": 5}},
-]
-
-
-@pytest.mark.parametrize("condition", UNSERVED)
+@pytest.mark.parametrize("query", UNSERVED, ids=str)
 def test_what_no_index_serves_is_checked_for_what_the_other_conditions_leave(
-    session: SqliteSession, condition: Any
+    indexed: SqliteSession, query: dict[str, Any]
 ) -> None:
-    with plans(session) as found:
-        read(session, {"z": condition})
+    with plans(indexed) as found:
+        read(indexed, query)
     assert any(line.startswith("SCAN doc_1") for line in found), found
-    with plans(session) as found:
-        read(session, {"z": condition, "a": 7})
+    with plans(indexed) as found:
+        read(indexed, {"$and": [query, {"b.c": "3", "t": {"$gte": 2900}}]})
     assert any(line.startswith("SEARCH doc_1 USING INDEX doc_1_") for line in found), found
     assert not any(line.startswith("SCAN doc_1") for line in found), found
 
 
 def test_every_operator_is_tested_and_said_to_be_served_or_not() -> None:
-    operators = {name for condition in [*SERVED, *UNSERVED] if isinstance(condition, dict) for name in condition}
+    assert operators([*SERVED, *UNSERVED]) == {*OPERATORS, *JOINTS}
     law = DocumentStorageBackend.__doc__ or ""
     served, unserved = law.split("An index serves conditions")[1].split("No index serves")
-    assert operators == {
-        *("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$prefix"),
-        *("$not", "$contains", "$all", "$size", "$elemMatch"),
-    }
-    assert all(name in unserved for condition in UNSERVED for name in condition)
-    assert all(name in served for name in ("$in", "$gt", "$prefix", "$exists", "$ne: null"))
+    assert all(name in unserved for name in ("$ne", "$nin", "$not", "$contains", "$all", "$size", "$elemMatch"))
+    assert all(name in served for name in ("$in", "$gt", "$prefix", "$exists", "$ne: null", "$and", "$or"))
+    assert "PostgreSQL" in unserved
+    assert "`$exists: true`" in unserved.split("PostgreSQL")[1]
 
 
 @pytest.mark.parametrize(

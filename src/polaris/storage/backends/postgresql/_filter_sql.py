@@ -146,7 +146,7 @@ class Where:
     def _term(self, term: Filter, root: Root) -> str:
         """True exactly where the term holds; elsewhere false or NULL, which only `Not` has to tell apart."""
         if isinstance(term, Not):
-            return f"(({self._term(term.term, root)}) IS NOT TRUE)"
+            return self._not(term.term, root)
         if isinstance(term, (Every, HasElement, HasSize)) or not hasattr(term, "path"):
             return self._compound(term, root)
         value = value_at(term.path, root)
@@ -162,6 +162,15 @@ class Where:
             return self._starts(value, text_operand(term.text))
         assert isinstance(term, Exists)  # noqa: S101 # there is no other kind
         return f"({value.kind} IS NOT NULL)"
+
+    def _not(self, term: Filter, root: Root) -> str:
+        """The opposite; of what is there, and of null, as ranges of the index."""
+        if isinstance(term, Exists):
+            value = value_at(term.path, root)
+            return f"({_is_null(value)} AND {value.kind} IS NULL)"
+        if isinstance(term, Equals) and term.values == (None,):
+            return f"({_is_some(value_at(term.path, root))})"
+        return f"(({self._term(term, root)}) IS NOT TRUE)"
 
     def _compound(self, term: Filter, root: Root) -> str:
         if isinstance(term, HasSize):
@@ -203,7 +212,7 @@ class Where:
             if any(one is flag for one in values)
         ]
         if any(one is None for one in values):
-            parts.append(f"({value.key} IS NULL AND {value.number} IS NULL)")
+            parts.append(_is_null(value))
         return f"({' OR '.join(parts)})" if parts else "FALSE"
 
     def _compares(self, value: Value, term: Compares) -> str:
@@ -239,7 +248,7 @@ class Where:
     def _same(self, value: Value, key: SortKey) -> str:
         rank, operand = key
         if rank == 0:
-            return f"({value.key} IS NULL AND {value.number} IS NULL)"
+            return _is_null(value)
         if isinstance(operand, str):
             text = sort_text_operand(operand)
             start, whole = self.bind(value.key_of(text), "text"), self.bind(text, "text")
@@ -259,6 +268,16 @@ class Where:
         if beyond.descending:
             return f"({value.key} IS NULL AND {value.number} < {bound})"
         return f"({value.key} IS NOT NULL OR ({value.key} IS NULL AND {value.number} > {bound}))"
+
+
+def _is_null(value: Value) -> str:
+    """Null or missing."""
+    return f"({value.key} IS NULL AND {value.number} IS NULL)"
+
+
+def _is_some(value: Value) -> str:
+    """Neither null nor missing, as two ranges of an index: the texts, and the numbers."""
+    return f"({value.key} IS NOT NULL OR ({value.key} IS NULL AND {value.number} IS NOT NULL))"
 
 
 def order_by(order: tuple[SortBy, ...]) -> str:
