@@ -1,20 +1,10 @@
-"""Content of every kind for stores, and all content of a store in a form that compares and goes to a file.
-
-`python -m tests.store_content` writes the store of the present schema's version with what it has to hold to
-`tests/fixtures/store`. Once a version is released its two files are never written again.
-"""
+"""Content of every kind for stores, and all content of a store in a form that compares and goes to a file."""
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from datetime import UTC, datetime, timedelta
-from io import StringIO
-from pathlib import Path
 from typing import Any
 
-import apsw
-import apsw.shell
 import msgspec
 
 from polaris.domain import (
@@ -30,7 +20,6 @@ from polaris.domain import (
 )
 from polaris.storage import FieldValue, PolarisDataStore, TimeRange, TimeSeriesPoint
 
-FOLDER = Path(__file__).parent / "fixtures" / "store"
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 SMALL: dict[str, Any] = {"hot_rows_max": 40, "slice_rows": 16}
 """So small that both tables have rows."""
@@ -116,34 +105,3 @@ async def content_of(store: PolarisDataStore) -> dict[str, Any]:
     found["outbox"] = await store.outbox.pending(limit=100)
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
     return plain
-
-
-def dump_of(path: Path) -> str:
-    """The whole database as SQL, version and application id included."""
-    text = StringIO()
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        apsw.shell.Shell(db=connection, stdout=text, args=[]).process_command(".dump")  # type: ignore[no-untyped-call]
-    finally:
-        connection.close()
-    lines = [line for line in text.getvalue().splitlines() if not line.startswith("--")]
-    return "\n".join(lines) + "\n"
-
-
-async def write_fixture(folder: Path) -> None:
-    """The store of the present version and its content, as files."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "store.db"
-        async with PolarisDataStore.sqlite(path, **SMALL) as store:
-            await fill(store)
-            content = await content_of(store)
-        connection = apsw.Connection(str(path))
-        version = int(connection.pragma("user_version"))
-        connection.close()
-        (folder / f"version-{version}.sql").write_text(dump_of(path))
-    text = msgspec.json.format(msgspec.json.encode(content), indent=1)
-    (folder / f"version-{version}.json").write_bytes(text + b"\n")
-
-
-if __name__ == "__main__":
-    asyncio.run(write_fixture(FOLDER))

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import apsw
-import msgspec
 import pytest
-from tests.store_content import FOLDER, SMALL, content_of, dump_of, points
+from tests.faults.retention_acts import MovedClock
+from tests.sqlite_versions import (
+    BROUGHT,
+    EXPIRES,
+    FOLDER,
+    HOUR,
+    NUMBERS,
+    PAST,
+    SPAN,
+    VERSIONS,
+    dump_of,
+    expected_of,
+    later_content_of,
+)
+from tests.store_content import SMALL, content_of, points
 
 from polaris.domain import HealthEvent, HealthStatus
 from polaris.exceptions import MigrationError
-from polaris.storage import PolarisDataStore, SqliteEngine
+from polaris.storage import PolarisDataStore, RetentionPolicy, RollupPolicy, SqliteEngine, TimeRange, TimeSeriesPoint
 from polaris.storage.backends.sqlite._migrate import Migration, check_schema, known_migrations, migrate
 
-VERSIONS = sorted(int(path.stem.removeprefix("version-")) for path in FOLDER.glob("version-*.sql"))
+MINUTE = timedelta(minutes=1)
 GROWING = ("outbox", "patterns", "systems", "actions", "results", "dependencies")
 """What is made of structs: a later release may show more of them, never less."""
 
@@ -23,10 +37,15 @@ GROWING = ("outbox", "patterns", "systems", "actions", "results", "dependencies"
 def made(version: int, path: Path) -> Path:
     """The database of that version as a file."""
     connection = apsw.Connection(str(path))
-    connection.execute((FOLDER / f"version-{version}.sql").read_text())
+    connection.execute((FOLDER / f"version-{version}.sql").read_text("utf-8"))
     connection.pragma("journal_mode", "wal")
     connection.close()
     return path
+
+
+def opened(path: Path, at: datetime = PAST) -> SqliteEngine:
+    """An engine whose policies find nothing old, unless the clock says so."""
+    return SqliteEngine(path, clock=MovedClock(at), **SMALL)
 
 
 def holds(found: Any, expected: Any) -> bool:
@@ -47,40 +66,98 @@ def compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
             assert found[name] == content, name
 
 
-def test_a_store_of_the_first_version_is_kept() -> None:
-    assert VERSIONS[0] == 1
-    assert VERSIONS[-1] <= len(known_migrations())
+async def all_of(store: PolarisDataStore, version: int) -> dict[str, Any]:
+    return await content_of(store) | await later_content_of(store, version)
+
+
+def test_a_store_of_every_version_is_kept() -> None:
+    assert list(range(1, len(known_migrations()) + 1)) == VERSIONS
+    for version in VERSIONS:
+        for since, parts in BROUGHT.items():
+            for part in parts:
+                assert (part in expected_of(version)) is (since <= version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_store_of_an_earlier_version_is_opened_with_all_its_content(version: int, tmp_path: Path) -> None:
     path = made(version, tmp_path / "store.db")
-    expected = msgspec.json.decode((FOLDER / f"version-{version}.json").read_bytes())
-    engine = SqliteEngine(path, **SMALL)
+    expected = expected_of(version)
+    engine = opened(path)
     async with PolarisDataStore(engine) as store:
-        compare(await content_of(store), expected)
+        compare(await all_of(store, version), expected)
         assert await engine.verify() == []
     async with PolarisDataStore.sqlite(path, read_only=True) as store:
-        compare(await content_of(store), expected)
+        compare(await all_of(store, version), expected)
+
+
+@pytest.mark.parametrize("version", [version for version in VERSIONS if version >= 3])
+async def test_documents_of_an_earlier_version_expire_when_they_were_to(version: int, tmp_path: Path) -> None:
+    clock = MovedClock(EXPIRES - timedelta(seconds=1))
+    async with PolarisDataStore(SqliteEngine(made(version, tmp_path / "store.db"), clock=clock)) as store:
+        assert await store.documents.count("expiring") == 2
+        clock.time = EXPIRES
+        assert [document["_id"] for document in await store.documents.find_documents("expiring")] == ["long"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_store_of_an_earlier_version_takes_a_policy(version: int, tmp_path: Path) -> None:
+    async def sums() -> list[Any]:
+        asked = ["count", "sum", "increase"]
+        rows = await series.aggregate_many("m", TimeRange.all(), asked, bucket=MINUTE, fields=["load", "users", "n"])
+        return [(row.timestamp, row.field, row.values) for row in rows]
+
+    engine = opened(made(version, tmp_path / "store.db"), EXPIRES)
+    async with PolarisDataStore(engine) as store:
+        series = store.time_series
+        before = await sums()
+        await series.set_retention("m", RetentionPolicy(MINUTE, [RollupPolicy(MINUTE)]))
+        await series.apply_retention("m")
+        assert len(await series.query_time_series("m", TimeRange.all())) < len(expected_of(version)["points m"]) - 40
+        assert await sums() == before
+        assert await engine.verify() == []
+
+
+@pytest.mark.parametrize("version", [version for version in VERSIONS if version >= 4])
+async def test_rollups_of_an_earlier_version_take_late_points_and_go_when_they_are_due(
+    version: int, tmp_path: Path
+) -> None:
+    async def count(name: str) -> int:
+        rows = await store.time_series.aggregate_time_series(name, SPAN, "count", fields=NUMBERS)
+        return sum(int(row.value) for row in rows if isinstance(row.value, int))
+
+    engine = opened(made(version, tmp_path / "store.db"), PAST + timedelta(days=400))
+    async with PolarisDataStore(engine) as store:
+        assert await count("hours") == 240
+        late = [TimeSeriesPoint(PAST + timedelta(seconds=n), {"host": "b"}, {"load": n}) for n in range(1, 60)]
+        await store.time_series.store_many("hours", late)
+        await store.time_series.apply_retention("hours")
+        assert len(await store.time_series.query_time_series("hours", TimeRange.all())) == 6
+        assert await count("hours") == 240 + 59
+        assert await engine.verify() == []
+        await store.time_series.set_retention("tens", RetentionPolicy(HOUR))
+        await store.time_series.apply_retention("tens")
+        assert len(await store.time_series.query_time_series("tens", TimeRange.all())) == 2
+        assert await engine.verify() == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_store_of_an_earlier_version_takes_what_a_new_one_takes(version: int, tmp_path: Path) -> None:
-    path = made(version, tmp_path / "store.db")
-    engine = SqliteEngine(path, **SMALL)
+    engine = opened(made(version, tmp_path / "store.db"))
     async with PolarisDataStore(engine) as store:
-        before = await content_of(store)
+        before = await all_of(store, version)
         await store.time_series.store_many("m", points())
         await store.documents.put_document("d", "d0", {"n": 0, "new": True})
         await store.graph.remove_node("a")
         async with store.unit_of_work() as work:
             await work.publish("t", HealthEvent(component="late", status=HealthStatus.HEALTHY))
             await work.commit()
-        after = await content_of(store)
+        after = await all_of(store, version)
         assert await engine.verify() == []
     assert len(after["points m"]) == len(before["points m"]) + 10
     assert len(after["outbox"]) == len(before["outbox"]) + 1
     assert after["outbox"][-1]["sequence"] > before["outbox"][-1]["sequence"]
+    for name in (part for since, parts in BROUGHT.items() if since <= version for part in parts):
+        assert after[name] == before[name], name
 
 
 @pytest.mark.parametrize("version", VERSIONS)
