@@ -215,3 +215,21 @@ async def test_an_applied_migration_whose_text_was_altered_is_refused(
         monkeypatch.setattr(_engine, "known_migrations", lambda altered=altered: altered)
         with pytest.raises(MigrationError, match=migration.name):
             await PolarisDataStore.postgresql(server.dsn, schema=schema).connect()
+
+
+async def test_a_list_of_applied_migrations_that_lacks_one_is_refused(server: PostgresServer, schema: str) -> None:
+    await restored(server, len(known_migrations()), schema)
+    before = await shape_of(server, schema)
+
+    async def refused(error: type[DataStoreError], message: str, *, read_only: bool) -> None:
+        with pytest.raises(error, match=message):
+            await PolarisDataStore.postgresql(server.dsn, schema=schema, read_only=read_only).connect()
+
+    await ask(server, schema, f"DELETE FROM polaris_migrations WHERE number = {len(known_migrations())}")
+    await refused(MigrationError, "open it for writing once", read_only=True)
+    await refused(DataStoreError, "already exists", read_only=False)  # it is applied once more, and that fails
+    for lost, message in (("number = 2", "3 .* not the one"), ("number = 1", "3 .* not the one"), ("true", "lost")):
+        await ask(server, schema, f"DELETE FROM polaris_migrations WHERE {lost}")
+        await refused(MigrationError, message, read_only=True)
+        await refused(MigrationError, message, read_only=False)
+    assert await shape_of(server, schema) == before

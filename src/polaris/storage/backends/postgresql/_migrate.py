@@ -54,6 +54,8 @@ async def check_schema(link: Link, schema: str, migrations: list[Migration]) -> 
     if not known:
         raise MigrationError(f"the schema {schema!r} has tables of another application", {"tables": tables})
     applied = await link.rows("SELECT number, name, checksum FROM polaris_migrations ORDER BY number")
+    if not applied:
+        raise MigrationError(f"the schema {schema!r} has lost the list of its applied migrations")
     if len(applied) > len(migrations):
         raise MigrationError(
             f"the store's schema has version {len(applied)}, this release knows {len(migrations)}: use a newer release",
