@@ -1,4 +1,4 @@
-"""Single promises of the engine in memory, each broken in one place: its suite must notice exactly that."""
+"""Promises of the engine in memory, each broken in one place: its suite must notice exactly that. Here: time series."""
 
 from __future__ import annotations
 
@@ -161,13 +161,3 @@ def zones_are_forgotten(patch: pytest.MonkeyPatch) -> None:
         await original(port, collection, timestamp, tags, fields)
 
     patch.setattr(shared_timeseries.TimeSeriesPort, "store_time_series", store)
-
-
-# The breaks of further promises register themselves.
-from tests.conformance import (  # noqa: E402
-    broken_memory_documents,  # noqa: F401
-    broken_memory_repositories,  # noqa: F401
-    broken_memory_retention,  # noqa: F401
-    broken_memory_series,  # noqa: F401
-    broken_memory_work,  # noqa: F401
-)
