@@ -78,7 +78,8 @@ class MiddlewareChain:
 
     With `measure`, `polaris_operation_duration_seconds{component="middleware"}` shows for each middleware (`operation`,
     such as "circuit_breaker") how long it took, its waits included and what stands inside it not. That costs one to two
-    microseconds for each middleware and message; without it nothing is measured and nothing costs.
+    microseconds for each middleware and message, and about six for a `BoundMiddleware`, which is then bound with every
+    message; without it nothing is measured and nothing costs.
     """
 
     def __init__(self, middlewares: Iterable[Middleware] = (), *, measure: MetricsCollector | None = None) -> None:

@@ -190,10 +190,11 @@ def bus(
 ) -> PolarisMessageBus:
     logger = StructuredLogger("polaris.bus")
     logging = LoggingMiddleware(logger)
-    recorder = traces.recorder
     # Whoever takes a sample decides whether its trace is recorded, once for all that follows.
-    tracing = TracingMiddleware(recorder.tracer, 0.0, origin=traces.origin, on_error=traces.on_error)
-    chain = MiddlewareChain([*([tracing] if traces.enabled else []), logging, MetricsMiddleware(metrics), outcomes])
+    tracing = TracingMiddleware(traces.recorder.tracer, 0.0, origin=traces.origin, on_error=traces.on_error)
+    middlewares = [*([tracing] if traces.enabled else []), logging, MetricsMiddleware(metrics), outcomes]
+    measure = metrics if settings.metrics.middleware_durations else None
+    chain = MiddlewareChain(middlewares, measure=measure)
     streams = [msgspec.structs.replace(stream, replicas=settings.nats.replicas) for stream in STANDARD_STREAMS]
     if not settings.nats.servers:
         streams = streams_on(folder.bus_dir, streams, logger, payload_bytes_max=settings.nats.max_payload_bytes)
