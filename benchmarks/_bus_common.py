@@ -71,6 +71,11 @@ class Meter:
         self.add()
 
     async def report(self) -> None:
+        """Say what came and how long it took, once everything has come or nothing more comes."""
+        say(**await self.measure())
+
+    async def measure(self) -> dict[str, float]:
+        """As `report`, for one who has more to say."""
         until = time.monotonic() + BEGIN_WITHIN_S
         before = -1
         while not self.done.is_set() and (self.count > before or (not self.count and time.monotonic() < until)):
@@ -80,7 +85,7 @@ class Meter:
         seconds, cpu = time.perf_counter() - self.begun, time.process_time() - self.begun_cpu
         ordered = sorted(self.latencies[len(self.latencies) // 10 :])  # the first tenth warms up
         latency = {"p50": ordered[len(ordered) // 2], "p99": ordered[len(ordered) * 99 // 100]} if ordered else {}
-        say(received=self.count, seconds=seconds, cpu=cpu, **latency)
+        return {"received": self.count, "seconds": seconds, "cpu": cpu, **latency}
 
 
 class Sender:

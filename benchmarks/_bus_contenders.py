@@ -55,9 +55,15 @@ CONSUMED = {
     "polaris-single": Contender("POLARIS, full chain, durable, single handler", 1, "_bus_polaris"),
     "polaris-batch": Contender("POLARIS, full chain, durable, batch handler", 1, "_bus_polaris"),
     "polaris-batches": Contender("the same, 100 events a message", 5, "_bus_polaris"),
+    "polaris-consumed-columns": Contender(
+        "POLARIS, full chain, durable, 100 samples a TelemetryBatch", 10, "_bus_polaris"
+    ),
 }
 BOTH_WAYS = {
     "polaris-stored": Contender("POLARIS, 100 events a message, acknowledged both ways", 5, "_bus_polaris"),
+    "polaris-stored-columns": Contender(
+        "POLARIS, 100 samples a TelemetryBatch, acknowledged both ways", 10, "_bus_polaris"
+    ),
 }
 LATENCY = {
     "raw-paced": Contender("nats-py, raw bytes", 1, "_bus_hand"),
@@ -72,5 +78,6 @@ MEMORY = {
     "polaris-lists": Contender("POLARIS, full chain, 100 events a message, batch handler", 8, "_bus_polaris"),
     "faststream": Contender("FastStream, full chain, broker for tests", 0.2, "_bus_faststream"),
 }
-FILLERS = {"polaris-batches": "fill-batches"}
+FILLERS = {"polaris-batches": "fill-batches", "polaris-consumed-columns": "fill-columns"}
+"""What those read that do not read one event a message."""
 NATIVE = {"libnats": ("pub", "sub"), "libnats-store": ("store", ""), "libnats-fetch": ("", "fetch")}

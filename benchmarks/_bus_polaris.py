@@ -24,12 +24,15 @@ from polaris.messaging import (
     NATSConfig,
     NATSMessageBroker,
     PolarisMessageBus,
+    Start,
+    Subscription,
     TracingMiddleware,
 )
 from polaris.observability import LoggingConfig, MetricsCollector, StructuredLogger
 
 STORED_SENDERS = 16
 WARM_UP = 500
+SETTLED_S_MAX = 5.0
 CORE = DeliveryClass.AT_MOST_ONCE
 STORED = DeliveryClass.AT_LEAST_ONCE
 
@@ -195,6 +198,46 @@ async def consume(url: str, events: int, *, many: bool, durable: str) -> None:
         await meter.report()
 
 
+async def consume_columns(url: str, events: int, *, durable: str, filled: bool) -> None:
+    """Handle every batch once on a durable position, and see all of them acknowledged.
+
+    `filled`: the stream holds them already. Otherwise they are published meanwhile, and time counts from the first.
+    """
+    meter, seen, repeated = Meter(events), set[str](), 0
+
+    async def handle(event: TelemetryBatch) -> None:
+        nonlocal repeated
+        if event.event_id in seen:
+            repeated += len(event.timestamps)
+            return
+        seen.add(event.event_id)
+        meter.add(len(event.timestamps))
+
+    async with bus_of(url) as bus:
+        if filled:
+            say(ready=True)
+            await asyncio.to_thread(await_release)
+            meter.begin()
+            subscription = await bus.subscribe(SUBJECT, handle, durable=durable)
+        else:
+            # What was published before for others is none of its own.
+            subscription = await bus.subscribe(SUBJECT, handle, durable=durable, start=Start.NEW)
+            say(ready=True)
+        found = await meter.measure()
+        say(**found, repeated=repeated, unsettled=await unsettled(subscription))
+
+
+async def unsettled(subscription: Subscription) -> int:
+    """How many messages the server still waits to be acknowledged, or to hand out, after a while."""
+    until_s = time.monotonic() + SETTLED_S_MAX
+    while True:
+        info = await subscription.info()
+        left = 0 if info is None else info.pending + info.ack_pending
+        if not left or time.monotonic() >= until_s:
+            return left
+        await asyncio.sleep(0.02)
+
+
 # --- In memory ---
 
 
@@ -246,6 +289,8 @@ RECEIVERS: dict[str, Role] = {
     "polaris-single": partial(consume, many=False, durable="single"),
     "polaris-batch": partial(consume, many=True, durable="batch"),
     "polaris-batches": partial(consume, many=True, durable="batches"),
+    "polaris-consumed-columns": partial(consume_columns, durable="columns", filled=True),
+    "polaris-stored-columns": partial(consume_columns, durable="columns", filled=False),
 }
 SENDERS: dict[str, Role] = {
     "polaris": partial(pub, full=False),
@@ -258,6 +303,7 @@ SENDERS: dict[str, Role] = {
     "polaris-paced": partial(pub, shape="paced"),
     "polaris-stored-paced": partial(pub, shape="stored-paced"),
     "polaris-stored": store_many,
+    "polaris-stored-columns": store_columns,
     "polaris-many": store_many,
     "polaris-store-columns": store_columns,
     "polaris-telemetry-64": partial(store_telemetry, tasks=64),
@@ -265,4 +311,5 @@ SENDERS: dict[str, Role] = {
     "polaris-telemetry-256x256": partial(store_telemetry, tasks=256, systems=256),
     "fill-single": store_single,
     "fill-batches": store_many,
+    "fill-columns": store_columns,
 }

@@ -74,8 +74,8 @@ Results = Mapping[str, Round]
 SECONDS = {
     "received": 190.0,
     "stored": 50.0,
-    "both": 15.0,
-    "consumed": 45.0,
+    "both": 20.0,
+    "consumed": 55.0,
     "latency": 60.0,
     "memory": 16.0,
     "resume": 75.0,
@@ -151,8 +151,7 @@ class Bench:
             release(sender)
             received, sent = read_line(receiver), read_line(sender)
             spent_s = server.cpu_s() - began_s
-        if received["received"] < events:
-            print(f"{name}: received {received['received']} of {events}", file=sys.stderr)
+        check_count(name, received, events)
         return Round(
             received["received"] / received["seconds"],
             sent["cpu"] / events * 1e6,
@@ -171,8 +170,7 @@ class Bench:
             release(process)
             found = read_line(process)
             spent_s = server.cpu_s() - began_s
-        if found["received"] < events:
-            print(f"{name}: {found['received']} of {events}", file=sys.stderr)
+        check_count(name, found, events)
         us = found["cpu"] / events * 1e6
         rate = found["received"] / found["seconds"]
         return (
@@ -207,7 +205,7 @@ class Bench:
         rounds: dict[str, list[Round]] = {name: [] for name in contenders}
         filler = Contender("", 1, "_bus_polaris")
         for _ in self.turns("consumed"):
-            for filling in ("fill-single", "fill-batches"):
+            for filling in ("fill-single", *FILLERS.values()):
                 mine = {name: one for name, one in contenders.items() if FILLERS.get(name, "fill-single") == filling}
                 if not mine:
                     continue
@@ -228,6 +226,14 @@ class Bench:
                 found = read_line(start(__file__, "--role", role, "--events", str(events)))
                 rounds[name].append(Round(found["rate"], found["cpu"] / events * 1e6))
         return {name: middle(found) for name, found in rounds.items()}
+
+
+def check_count(name: str, found: Mapping[str, float], events: int) -> None:
+    """Say so when a round is none: events are missing, came twice, or were not acknowledged."""
+    problems = [f"{found['received']:,} of {events:,} received"] if found["received"] != events else []
+    problems += [f"{found[key]:,} {key}" for key in ("repeated", "unsettled") if found.get(key)]
+    if problems:
+        print(f"{name}: {', '.join(problems)}", file=sys.stderr)
 
 
 def run_role(role: str, url: str, events: int) -> None:
