@@ -42,7 +42,7 @@ class BacksUp(Protocol):
 
 @runtime_checkable
 class Verifies(Protocol):
-    """An engine that can be checked as a whole."""
+    """An engine that can be checked as a whole; `verify` gives what is wrong with it."""
 
     async def verify(self) -> list[str]: ...
 
@@ -238,12 +238,16 @@ class PolarisDataStore:
         raise DataStoreError(f"a store on {names} makes no backups by itself: use the means of the server")
 
     async def verify(self) -> list[str]:
-        """What is wrong with the store, as far as its engines can tell; an empty list when nothing is found."""
-        found: list[str] = []
-        for engine in self.engines:
-            if isinstance(engine, Verifies):
-                found += await engine.verify()
-        return found
+        """What is wrong with the store, as far as its engines can tell; an empty list when nothing is found.
+
+        What is looked at differs: see `SqliteEngine.verify` and `PostgresEngine.verify`. Raises `DataStoreError` where
+        an engine cannot be checked (see the table of capabilities): then nothing is looked at, and nothing is said.
+        """
+        checked = [engine for engine in self.engines if isinstance(engine, Verifies)]
+        if len(checked) < len(self.engines):
+            names = ", ".join(engine.name for engine in self.engines if not isinstance(engine, Verifies))
+            raise DataStoreError(f"a store on {names} is not checked: it has nothing but what this process holds")
+        return [finding for engine in checked for finding in await engine.verify()]
 
     async def stats(self) -> dict[str, dict[str, int | float]]:
         """The statistics of every engine, by its name."""

@@ -20,6 +20,7 @@ from polaris.storage import (
     InMemoryGraphBackend,
     InMemoryTimeSeriesBackend,
     PolarisDataStore,
+    SqliteEngine,
     SystemStateRepository,
     TimeRange,
 )
@@ -139,7 +140,18 @@ async def test_a_store_backs_itself_up_and_is_checked_where_its_engine_can(tmp_p
     async with PolarisDataStore.sqlite(tmp_path / "copy.db", read_only=True) as copy:
         assert await copy.documents.count("d") == 1
     async with PolarisDataStore.memory() as store:
-        assert await store.verify() == []
+        with pytest.raises(DataStoreError, match="memory is not checked"):
+            await store.verify()
         with pytest.raises(DataStoreError, match="no backups"):
             await store.backup(tmp_path / "none.db")
     assert not (tmp_path / "none.db").exists()
+
+
+async def test_a_store_of_which_a_part_is_not_checked_is_not_found_whole(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db")
+    store = PolarisDataStore(
+        {"time_series": engine.time_series, "documents": engine.documents, "graph": InMemoryGraphBackend()}
+    )
+    async with store:
+        with pytest.raises(DataStoreError, match="a store on memory is not checked"):
+            await store.verify()

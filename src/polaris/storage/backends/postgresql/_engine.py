@@ -25,6 +25,7 @@ from polaris.storage.backends.postgresql._errors import (
     sqlstate,
     translated,
 )
+from polaris.storage.backends.postgresql._figures import ServerFigures, figures
 from polaris.storage.backends.postgresql._link import UnknownOutcomeError
 from polaris.storage.backends.postgresql._listener import OutboxListener
 from polaris.storage.backends.postgresql._migrate import check_schema, known_migrations, migrate
@@ -34,6 +35,8 @@ from polaris.storage.backends.postgresql._outbox_port import PostgresOutboxPort
 from polaris.storage.backends.postgresql._pool import ConnectionPool
 from polaris.storage.backends.postgresql._session import PostgresSession, run_on
 from polaris.storage.backends.postgresql._transaction import ATTEMPTS_MAX, PostgresTransaction
+from polaris.storage.backends.postgresql._verify import OnCheck, StoreCheck
+from polaris.storage.backends.postgresql._verify_reader import snapshot
 from polaris.storage.backends.postgresql._windows import SLICE_ROWS
 from polaris.storage.backends.shared import SharedEngine
 
@@ -250,6 +253,42 @@ class PostgresEngine(SharedEngine):
             return StoreHealth(HealthStatus.UNHEALTHY, self.name, "the server is a standby", details)
         message = "read-only" if self.read_only else ""
         return StoreHealth(HealthStatus.HEALTHY, self.name, message, details | dict(await self.stats()))
+
+    async def verify(self, on_check: OnCheck | None = None) -> list[str]:
+        """Check everything in the schema; gives what is wrong with it, an empty list when nothing is. Changes nothing.
+
+        The schema is the one of this release; collections, partitions, indexes and tables are those that are noted;
+        references lead somewhere; the newest point of each series is the one that is noted; edges have both ends; each
+        text, policy, rollup and document is decoded as reads do; summaries are those of their points. Each part is
+        looked at in one read-only snapshot, beside everybody's work, in bounded memory: while a collection of points is
+        looked at, retention deletes from it row by row instead of dropping partitions. What is below the tables (pages,
+        checksums, whether an index holds every row) is not looked at: `pg_amcheck` does that.
+
+        `on_check` is called with the name of each check before it begins. Raises `StoreConnectionError` when the server
+        cannot be asked, or a statement takes longer than `schema_timeout_s`.
+        """
+        self._require_connected()
+        check = StoreCheck(self._pool, self.schema, timeout_s=self.options.schema_timeout_s, on_check=on_check)
+        try:
+            return await check.findings()
+        except PolarisException:
+            raise
+        except Exception as error:  # boundary: translated
+            raise translated(error) from None
+
+    async def figures(self, *, count_points: bool = False) -> ServerFigures:
+        """What is in the store, in figures of one moment. Documents, nodes and edges are counted; points, if asked for.
+
+        Raises `StoreConnectionError` when the server cannot be asked, or a count takes longer than `schema_timeout_s`.
+        """
+        self._require_connected()
+        try:
+            async with snapshot(self._pool, self.options.schema_timeout_s) as reader:
+                return await figures(reader, count_points=count_points)
+        except PolarisException:
+            raise
+        except Exception as error:  # boundary: translated
+            raise translated(error) from None
 
     async def stats(self) -> dict[str, int | float]:
         return {**self._counts, **self._pool.sizes}

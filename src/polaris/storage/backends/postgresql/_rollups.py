@@ -42,6 +42,11 @@ _SAME = "r.series = n.series AND r.width_us = n.width_us AND r.start_us = n.star
 _FLOOR = "start_us - ((start_us % $3::bigint) + $3::bigint) % $3::bigint"
 
 
+def decode_summary(packed: bytes) -> Summary:
+    """What a row of `ts_rollups` keeps. Raises `msgspec.DecodeError` for what is none."""
+    return Summary(*_decode(packed))
+
+
 class PostgresRollups:
     """The rollups of one collection in one transaction."""
 
@@ -76,7 +81,7 @@ class PostgresRollups:
         found: dict[int, list[Rollup]] = {}
         async for row in in_turns(rows):
             if fields is None or row[3] in fields:
-                found.setdefault(row[0], []).append(Rollup(row[2], row[1], row[3], Summary(*_decode(row[4]))))
+                found.setdefault(row[0], []).append(Rollup(row[2], row[1], row[3], decode_summary(row[4])))
         return found
 
     async def delete_range(self, numbers: Sequence[int], micros: Micros) -> None:
@@ -140,7 +145,7 @@ class PostgresRollups:
         if into_us is not None:
             ordered = sorted(rows, key=lambda row: (row[0], row[2], row[1], row[3]))
             await self._add(
-                ((row[0], into_us, floor(row[2], into_us), row[3]), Summary(*_decode(row[4]))) for row in ordered
+                ((row[0], into_us, floor(row[2], into_us), row[3]), decode_summary(row[4])) for row in ordered
             )
         return len(windows)
 
@@ -156,7 +161,7 @@ class PostgresRollups:
             f"SELECT r.series, r.width_us, r.start_us, r.field, r.summary FROM ts_rollups r JOIN {_GIVEN} ON {_SAME}",
             *([window[place] for window in windows] for place in range(3)),
         )
-        united: dict[RollupKey, Summary] = {(row[0], row[1], row[2], row[3]): Summary(*_decode(row[4])) for row in rows}
+        united: dict[RollupKey, Summary] = {(row[0], row[1], row[2], row[3]): decode_summary(row[4]) for row in rows}
         async for key, summary in in_turns(new):
             former = united.get(key)
             united[key] = summary if former is None else merged(former, summary)

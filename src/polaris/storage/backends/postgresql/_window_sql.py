@@ -32,6 +32,8 @@ _WALKED = {
     "rise": "CASE WHEN u.first_us IS NOT NULL THEN r.rise END",
     "climb": "CASE WHEN u.first_us IS NOT NULL THEN r.climb END",
 }
+WINDOW_COLUMNS = (*_COUNTED, *_ENDS, *_WALKED)
+"""What is known of a slot in a window."""
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -58,13 +60,17 @@ _WALK = walk(spread("CASE WHEN u.slot > 0 THEN fv ELSE iv::float8 END"), RISES)
 
 def put_windows_sql(table: str, pairs: Sequence[Pair]) -> str:
     """The statement. Parameters: series, starts and ends of stretches, the width, and what all of them lie in."""
+    return f"INSERT INTO ts_windows (series, slot, start_us, {', '.join(WINDOW_COLUMNS)}) {windows_sql(table, pairs)}"
+
+
+def windows_sql(table: str, pairs: Sequence[Pair]) -> str:
+    """What it puts there: series, slot and start of each window, and `WINDOW_COLUMNS`; with the same parameters."""
     slots = [slot for number, pair in enumerate(pairs) for slot in _slots(number, pair)]
     known = [f"{sql} AS a{n}_{name}" for n, (_, columns) in enumerate(slots) for name, sql in columns.items()]
     rows = (f"({slot}, {', '.join(f'w.a{n}_{name}' for name in _KNOWN)})" for n, (slot, _) in enumerate(slots))
     columns = {name: f"u.{name}" for name in _COUNTED} | _ENDS | _WALKED
     return (
-        f"INSERT INTO ts_windows (series, slot, start_us, {', '.join(columns)})"
-        f" SELECT w.series, u.slot, w.start_us, {', '.join(columns.values())}"
+        f"SELECT w.series, u.slot, w.start_us, {', '.join(columns.values())}"
         f" FROM (SELECT series, start_us, {', '.join(known)}"
         # What WITH stands before is not merged into the statement around it: each element is taken from its array once.
         " FROM (WITH kept AS (SELECT 1)"

@@ -8,11 +8,11 @@ from itertools import islice
 import apsw
 import msgspec
 
+from polaris.storage.backends.shared._verify_rule import FINDINGS_MAX, Rule
 from polaris.storage.backends.sqlite._migrate import check_schema, known_migrations
 from polaris.storage.backends.sqlite._series import COLUMN_NAMES
 from polaris.storage.backends.sqlite._sql import rows
 from polaris.storage.backends.sqlite._verify_rollups import ROLLUP_RULES, ROLLUPS_SINCE, unreadable_rollups
-from polaris.storage.backends.sqlite._verify_rule import FINDINGS_MAX, Rule
 
 _COLUMNS = ", ".join(COLUMN_NAMES)
 _HAS_TEXT = " OR ".join(f"typeof({name}) = 'text'" for name in COLUMN_NAMES)

@@ -9,10 +9,10 @@ import apsw
 from polaris.exceptions import PolarisException
 from polaris.storage._rollup_sketches import decode_bins
 from polaris.storage._rollups import decode_policy
+from polaris.storage.backends.shared._verify_rule import Rule
 from polaris.storage.backends.sqlite._errors import FOREIGN
 from polaris.storage.backends.sqlite._series import COLUMN_NAMES, COLUMNS
 from polaris.storage.backends.sqlite._sql import rows
-from polaris.storage.backends.sqlite._verify_rule import Rule
 
 # ruff: noqa: S608 - statements are made of constants
 
