@@ -4,7 +4,8 @@
 
 The store is asked through the public asynchronous API, one question after the other; the peers answer on this thread:
 networkx from dictionaries, SQLite by one recursive statement (closure) or one lookup (neighbours) over the same file,
-asyncpg by the same statements over a table of its own. The edges are of four types.
+asyncpg by the same statements over a table of its own, ladybug (an embedded graph database, the successor of Kuzu) by
+Cypher over a file of its own. The edges are of four types.
 Source, target and start are random for each question. Milliseconds, median and 95th percentile.
 """
 
@@ -180,6 +181,46 @@ async def by_asyncpg(nodes: int, made: list[Any]) -> Answers:
     return found
 
 
+def in_ladybug(folder: Path, nodes: int, edges: list[Any]) -> tuple[float, Answers]:
+    """The same graph in a database made for graphs: the seconds of loading it from files, and of each question."""
+    import ladybug
+
+    connection = ladybug.Connection(ladybug.Database(str(folder / "graph.lbug")))
+    connection.execute("CREATE NODE TABLE N(id STRING PRIMARY KEY, tier INT64)")
+    connection.execute("CREATE REL TABLE E(FROM N TO N, type STRING, w DOUBLE)")
+    names, links = folder / "nodes.csv", folder / "edges.csv"
+    names.write_text("".join(f"n{number},{number % 5}\n" for number in range(nodes)))
+    kept = {(edge.source, edge.target, edge.relationship_type): edge.properties["w"] for edge in edges}
+    links.write_text("".join(f"{source},{target},{kind},{w}\n" for (source, target, kind), w in kept.items()))
+    begun = time.perf_counter()
+    connection.execute(f"COPY N FROM '{names}'")
+    connection.execute(f"COPY E FROM '{links}'")
+    loaded_s = time.perf_counter() - begun
+
+    def asked(query: str, **values: str) -> list[Any]:
+        result = connection.execute(query, values)
+        assert isinstance(result, ladybug.QueryResult)
+        return [result.get_next() for _ in range(result.get_num_tuples())]
+
+    start = "MATCH (a:N {id: $a})"
+    questions: dict[str, Question] = {
+        "neighbours of one type": lambda one, _: asked(
+            f"{start}-[e:E]->(b:N) WHERE e.type = 't1' RETURN DISTINCT b.id ORDER BY b.id", a=one
+        ),
+        "path": lambda one, other: asked(
+            f"{start}-[e:E* SHORTEST 1..5]->(b:N {{id: $b}}) RETURN properties(nodes(e), 'id')", a=one, b=other
+        ),
+        "closure of depth 3": lambda one, _: asked(
+            f"{start}-[e:E* SHORTEST 1..3]->(b:N) RETURN b.id, length(e)", a=one
+        ),
+        "first 100 nodes by a property": lambda *_: asked("MATCH (a:N) WHERE a.tier = 1 RETURN a.id, a.tier LIMIT 100"),
+        "nodes counted by a property": lambda *_: asked("MATCH (a:N) WHERE a.tier = 1 RETURN count(*)"),
+    }
+    found = {name: answered(ask, pairs(nodes, min(QUESTIONS[name], 200))) for name, ask in questions.items()}
+    connection.close()
+    return loaded_s, found
+
+
 async def measure(folder: Path, nodes: int, edges: int) -> None:
     from polaris.storage import PolarisDataStore
 
@@ -190,6 +231,8 @@ async def measure(folder: Path, nodes: int, edges: int) -> None:
         loaded_s, columns["POLARIS, SQLite"] = await in_store(store, made, nodes)
     loaded = f"loaded into SQLite in {loaded_s:.1f} s"
     columns["SQLite by hand"] = by_hand(path, nodes)
+    loaded_s, columns["ladybug"] = in_ladybug(folder, nodes, made)
+    loaded += f", into ladybug in {loaded_s:.1f} s"
     if DSN in os.environ:
         await emptied("graph")
         async with postgresql_store("graph") as store:
