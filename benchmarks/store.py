@@ -13,7 +13,8 @@
 4. ranges, scans: what page and command line ask for, aggregates over 10^7 values; see `_store_scans.py`.
 5. documents, graph: see `documents.py` and `_store_graph.py`.
 6. specialists: servers made for time series alone; see `_store_specialists.py`.
-7. growth: with the values and with the series; see `_store_growth.py`. It draws docs/images/store-growth.svg.
+7. recovery: a server replaced by its standby, an embedded store reopened after a kill; see `_store_recovery.py`.
+8. growth: with the values and with the series; see `_store_growth.py`. It draws docs/images/store-growth.svg.
 
 Servers of PostgreSQL are started and ended here; where there is none, its rows are left out. `--quick` takes a
 hundredth of everything, to see whether it runs; it draws nothing into docs. `--values 100000000` grows to 10^8, which
@@ -42,13 +43,14 @@ import psutil
 from _harness import median, print_table, read_line, say, start
 from _store_graph import measure_graph
 from _store_growth import PICTURE, measure_growth
+from _store_recovery import measure_recovery
 from _store_scans import measure_ranges, measure_scans
 from _store_specialists import measure_specialists
 from _store_units import measure_units
 from documents import measure_documents
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/nab"
-PARTS = ("replay", "store", "units", "ranges", "scans", "documents", "graph", "specialists", "growth")
+PARTS = ("replay", "store", "units", "ranges", "scans", "documents", "graph", "specialists", "recovery", "growth")
 TASKS = 64
 READS = 500
 MIB = 1 << 20
@@ -349,6 +351,7 @@ def measure_all(options: argparse.Namespace) -> bool:
         "documents": lambda: measure_documents(rounds, max(20_000, 20_000 // share)),
         "graph": lambda: measure_graph(100_000 // share, 500_000 // share),
         "specialists": lambda: measure_specialists(rounds, 400 // share),
+        "recovery": lambda: measure_recovery(1 if options.quick else 10),
         "growth": lambda: asyncio.run(measure_growth(values, 100_000 // share, picture)),
     }
     same = True
