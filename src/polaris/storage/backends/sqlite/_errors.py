@@ -44,6 +44,8 @@ def translated(error: Exception) -> PolarisException:
         return error
     if isinstance(error, apsw.SQLError) and any(mark in str(error) for mark in _OF_DAMAGE):
         return StoreCorruptError(f"the store's file is damaged ({error})", cause=error)
+    if isinstance(error, apsw.IOError) and getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_SHMSIZE:
+        return StoreFullError(f"there is no room beside the store's file for what its log needs ({error})", cause=error)
     for driver_class, store_class, meaning in _KINDS:
         if isinstance(error, driver_class):
             return store_class(f"{meaning} ({error})", cause=error)
