@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 
+from tests.awake import within
 from tests.conftest import MakeNATSServer
+from tests.faults.longest import ALLOWANCE_S, Longest
 
 from polaris.clock import utc_now
 from polaris.domain import SystemState, TelemetryEvent
@@ -16,10 +19,11 @@ from polaris.messaging import DeduplicationMiddleware, NATSMessageBroker, Polari
 KILLS = 3
 EVENTS = 3_000
 PUBLISHERS = 64
+TIMEOUT_S = 3.0
 
 
 async def test_every_event_is_handled_exactly_once_although_the_server_dies_again_and_again(
-    make_nats_server: MakeNATSServer,
+    make_nats_server: MakeNATSServer, record_property: Callable[[str, object], None]
 ) -> None:
     server = await make_nats_server()
     handled: list[str] = []
@@ -30,12 +34,13 @@ async def test_every_event_is_handled_exactly_once_although_the_server_dies_agai
     async def handle(event: TelemetryEvent) -> None:
         handled.append(event.event_id)
 
-    async def publish(bus: PolarisMessageBus) -> None:
+    async def publish() -> None:
         while todo:
             event = todo.pop()
             while True:
                 try:
-                    await bus.publish_telemetry(event, timeout_s=3.0)
+                    with longest.act():
+                        await bus.publish_telemetry(event, timeout_s=TIMEOUT_S)
                 except MessageBusError as error:
                     assert error.retryable
                     await asyncio.sleep(0.01)
@@ -53,15 +58,19 @@ async def test_every_event_is_handled_exactly_once_although_the_server_dies_agai
             await server.restart()
 
     broker = NATSMessageBroker(server.client_config("bus"))
-    async with asyncio.timeout(90), PolarisMessageBus(broker, [DeduplicationMiddleware()], grace_s=2.0) as bus:
+    bus = PolarisMessageBus(broker, [DeduplicationMiddleware()], grace_s=2.0)
+    async with within(90.0) as clock, bus:
+        longest = Longest(clock)
         subscription = await bus.subscribe("polaris.telemetry.*", handle, durable="w", ack_wait_s=2.0)
         async with asyncio.TaskGroup() as group:
             group.create_task(kill_now_and_then())
             for _ in range(PUBLISHERS):
-                group.create_task(publish(bus))
+                group.create_task(publish())
         while len(handled) < EVENTS or subscription.in_flight:
             await asyncio.sleep(0.02)
         await asyncio.sleep(2.5)
         assert await bus.dead_letters.list() == []
     assert sorted(confirmed) == sorted(event.event_id for event in waiting)
     assert sorted(handled) == sorted(confirmed)
+    record_property("longest_s", longest.seconds)
+    assert longest.seconds <= TIMEOUT_S + ALLOWANCE_S

@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 from tests.awake import PATIENCE_S, Awake, awake, until, within
 from tests.conftest import MakeNATSServer
+from tests.faults.longest import ALLOWANCE_S, Longest
 from tests.faults.sizes import size
 from tests.nats_cluster import RELAY_TASK, NATSCluster, nats_cluster
 
@@ -76,11 +77,11 @@ class Traffic:
     """Events that are published all the time, each until it is confirmed, and what became of them."""
 
     def __init__(self, clock: Awake) -> None:
-        self._clock = clock
+        self.longest = Longest(clock)
+        """Of all publishes."""
         self.confirmed: Counter[str] = Counter()
         self.handled: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
-        self.longest_s = 0.0
         self._over = False
 
     async def handle(self, event: TelemetryEvent) -> None:
@@ -90,14 +91,13 @@ class Traffic:
         while not self._over:
             event = TelemetryEvent(SystemState(f"system-{number % SYSTEMS}", utc_now()))
             while event.event_id not in self.confirmed:
-                began_s = self._clock.seconds
                 try:
-                    await bus.publish(topic_of(event), event, timeout_s=TIMEOUT_S)
+                    with self.longest.act():
+                        await bus.publish(topic_of(event), event, timeout_s=TIMEOUT_S)
                     self.confirmed[event.event_id] += 1
                 except MessageBusError as error:
                     assert error.retryable
                     self.raised[type(error).__name__] += 1
-                self.longest_s = max(self.longest_s, self._clock.seconds - began_s)
                 await asyncio.sleep(PAUSE_S)
 
     async def carries_on(self, events: int = 100, *, within_s: float = 15.0) -> float:
@@ -149,7 +149,7 @@ async def traffic(
     assert Counter(await cluster.stored_ids(STREAM)) == traffic.confirmed == traffic.handled
     assert set(traffic.handled.values()) == {1}
     assert await dead_letters_of(consuming) == []
-    assert traffic.longest_s <= TIMEOUT_S + SLACK_S
+    assert traffic.longest.seconds <= TIMEOUT_S + ALLOWANCE_S
     assert {bus.state for bus in (consuming, *publishing)} == {ConnectionState.CONNECTED}
 
 

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from tests import awake, frozen
 from tests.conftest import ConnectNATS, MakeNATSServer
+from tests.faults.longest import Longest
 from tests.faults.sizes import size
 
 from polaris.exceptions import BusConnectionError, UnconfirmedPublishError
@@ -104,23 +105,21 @@ async def test_a_server_that_stops_reading_holds_publishers_up_and_hangs_nobody(
 ) -> None:
     broker = await connect_nats(server, ping_interval_s=PING_S, send_buffer_bytes_max=256 * 1024)
     freeze(server)
-    sent, longest_s, payload = 0, 0.0, b"x" * 100_000
+    sent, payload = 0, b"x" * 100_000
 
     async with awake.within(2 * PING_S + SLACK_S + 2.0) as clock:
+        longest = Longest(clock)
 
         async def flood() -> None:
-            nonlocal sent, longest_s
+            nonlocal sent
             while True:
-                began_s = clock.seconds
-                try:
+                with longest.act():
                     await broker.publish(OutgoingMessage("core.a", payload), timeout_s=0.2)
-                finally:
-                    longest_s = max(longest_s, clock.seconds - began_s)
                 sent += 1
 
         with pytest.raises(BusConnectionError):
             await flood()
-    assert longest_s < 0.5
+    assert longest.seconds < 0.5
     # Far less than memory: the socket's buffers and the bound of our own.
     assert sent * len(payload) < 32 << 20
     # A full socket does not delay giving the connection up.
@@ -140,9 +139,11 @@ async def test_waits_end_in_time_while_the_server_is_frozen(
     # So impatient only from here on: what was done before may take its time.
     broker.config = broker._connection.config = replace(broker.config, api_timeout_s=0.5)
     freeze(server)
-    async with awake.within(3.0):
-        with pytest.raises(UnconfirmedPublishError):
+    async with awake.within(3.0) as clock:
+        longest = Longest(clock)
+        with longest.act(), pytest.raises(UnconfirmedPublishError):
             await broker.publish(OutgoingMessage("frozen.a", b"2", "id-2"), delivery=STORED, timeout_s=0.2)
+        assert longest.seconds < 0.5
         with pytest.raises(BusConnectionError):
             await broker.ensure_stream(StreamSpec(name="OTHER", subjects=("other.>",)))
         with pytest.raises(BusConnectionError):
@@ -178,13 +179,17 @@ async def test_a_server_that_does_not_read_is_disconnected_from_in_time(
 ) -> None:
     broker = await connect_nats(server, drain_timeout_s=0.3, send_buffer_bytes_max=256 * 1024)
     freeze(server)
+    async with awake.awake() as clock:
+        longest = Longest(clock)
 
-    async def flood() -> None:
-        while True:
-            await broker.publish(OutgoingMessage("core.a", b"x" * 100_000), timeout_s=0.1)
+        async def flood() -> None:
+            while True:
+                with longest.act():
+                    await broker.publish(OutgoingMessage("core.a", b"x" * 100_000), timeout_s=0.1)
 
-    with pytest.raises(BusConnectionError, match="takes no more data"):
-        await flood()
+        with pytest.raises(BusConnectionError, match="takes no more data"):
+            await flood()
+    assert longest.seconds < 0.4
     async with awake.within(3.0):
         await broker.disconnect()
     assert broker.state is ConnectionState.CLOSED

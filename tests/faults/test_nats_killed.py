@@ -7,10 +7,12 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 from tests.awake import until, within
 from tests.conftest import ConnectNATS, MakeNATSServer
+from tests.faults.longest import ALLOWANCE_S, Longest
 from tests.faults.sizes import size
 
 from polaris.exceptions import BusConnectionError, PublishError, UnconfirmedPublishError
@@ -29,8 +31,8 @@ from polaris.messaging.brokers._nats import NATSMessageBroker
 MESSAGES = size(10_000, 100_000)
 KILLS = 3
 PUBLISHERS = 256
+TIMEOUT_S = 3.0
 STREAM = StreamSpec(name="FAULTS", subjects=("faults.>",))
-RESUME_S_MAX = 0.25
 START = {True: Start.NEW, False: Start.ALL}
 
 
@@ -42,15 +44,15 @@ async def kill(server: EmbeddedNATSServer) -> None:
     assert (end.code, end.expected) == (128 + signal.SIGKILL, False)
 
 
-async def published(broker: NATSMessageBroker, message_id: str) -> int:
-    """Publish until there is a receipt, always with the same id; returns the sequence."""
+async def published(
+    broker: NATSMessageBroker, message_id: str, act: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> int:
+    """Publish until there is a receipt, always with the same id; returns the sequence. `act` stands round each try."""
+    message = OutgoingMessage("faults.a", message_id.encode(), message_id)
     while True:
         try:
-            receipt = await broker.publish(
-                OutgoingMessage("faults.a", message_id.encode(), message_id),
-                delivery=DeliveryClass.AT_LEAST_ONCE,
-                timeout_s=10.0,
-            )
+            with act():
+                receipt = await broker.publish(message, delivery=DeliveryClass.AT_LEAST_ONCE, timeout_s=TIMEOUT_S)
         except (BusConnectionError, UnconfirmedPublishError, PublishError):
             await asyncio.sleep(0.01)
         else:
@@ -77,7 +79,7 @@ async def test_what_was_confirmed_survives_three_kills_of_the_server_exactly_onc
 
     async def publish() -> None:
         for message_id in ids:
-            confirmed[message_id] = await published(publisher, message_id)
+            confirmed[message_id] = await published(publisher, message_id, longest.act)
 
     async def read() -> None:
         while len(received) < MESSAGES:
@@ -100,7 +102,8 @@ async def test_what_was_confirmed_survives_three_kills_of_the_server_exactly_onc
             resumed_s.append(await until(lambda: len(confirmed) > before, "publishers go on"))  # noqa: B023
         return resumed_s
 
-    async with within(size(90.0, 600.0)), asyncio.TaskGroup() as tasks:
+    async with within(size(90.0, 600.0)) as clock, asyncio.TaskGroup() as tasks:
+        longest = Longest(clock)
         disturbance = tasks.create_task(disturb())
         reading = tasks.create_task(read())
         for _ in range(PUBLISHERS):
@@ -116,9 +119,10 @@ async def test_what_was_confirmed_survives_three_kills_of_the_server_exactly_onc
     assert stored == confirmed
     assert set(received) == set(confirmed)
     assert publisher.reconnects == KILLS
-    resumed_s = disturbance.result()
-    record_property("resumed_s", resumed_s)
-    assert max(resumed_s) <= 4 * RESUME_S_MAX, resumed_s  # on a busy machine; measured 0.03 to 0.08 on a quiet one
+    # How soon they go on after a kill is measured by benchmarks/bus.py.
+    record_property("resumed_s", disturbance.result())
+    record_property("longest_s", longest.seconds)
+    assert longest.seconds <= TIMEOUT_S + ALLOWANCE_S
 
 
 async def test_a_consumer_waiting_during_a_kill_says_so_and_then_goes_on(
