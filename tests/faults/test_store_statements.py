@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import apsw
 import pytest
 
 from polaris.domain import AdaptationAction, HealthEvent, HealthStatus, MetricValue, SystemState
-from polaris.exceptions import DataStoreError
+from polaris.exceptions import ConflictError, DataStoreError
 from polaris.storage import GraphEdge, PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
@@ -72,6 +74,10 @@ async def delete_points(store: PolarisDataStore) -> None:
     await store.time_series.delete_range("m", TimeRange(T0 + timedelta(seconds=2), T0 + timedelta(seconds=99)))
 
 
+async def delete_series(store: PolarisDataStore) -> None:
+    await store.time_series.delete_series("m", {"h": "1"})
+
+
 async def write_documents(store: PolarisDataStore) -> None:
     await store.documents.insert_documents("fresh", [{"_id": str(n), "n": n} for n in range(3)])
 
@@ -105,6 +111,43 @@ async def work(store: PolarisDataStore) -> None:
         await unit.commit()
 
 
+async def part_of_a_unit(store: PolarisDataStore) -> None:
+    """Of two savepoints one is kept, and one is taken back."""
+    async with store.unit_of_work() as unit:
+        await unit.graph.add_node("kept")
+        async with unit.savepoint():
+            await unit.graph.add_edge("kept", "a", "needs")
+        with suppress(ConflictError):
+            async with unit.savepoint():
+                await unit.graph.add_node("not kept")
+                await unit.documents.insert_document("d", {"_id": "0"})
+        await unit.time_series.store_many("m", points(70, 3, extra=2))
+        await unit.commit()
+
+
+async def forgiving_unit(store: PolarisDataStore) -> tuple[bool, bool]:
+    """Goes on when its savepoint fails, whatever the failure; whether the unit and the savepoint are done."""
+    is_whole = False
+    with suppress(DataStoreError):
+        async with store.unit_of_work() as unit:
+            await unit.graph.add_node("before")
+            with suppress(DataStoreError):
+                async with unit.savepoint():
+                    await unit.graph.add_node("within")
+                    await unit.documents.insert_document("d", {"_id": "within"})
+                is_whole = True
+            await unit.graph.add_node("after")
+            await unit.commit()
+    return unit.is_committed, is_whole
+
+
+async def seen_of_unit(store: PolarisDataStore) -> list[bool]:
+    """Whether there are the parts of the unit: before its savepoint, twice within it, after it."""
+    nodes = [await store.graph.get_node(name) is not None for name in ("before", "within", "after")]
+    document = await store.documents.get_document("d", "within")
+    return [nodes[0], nodes[1], document is not None, nodes[2]]
+
+
 async def content(store: PolarisDataStore) -> dict[str, Any]:
     """Everything the store holds, read by readers of its own."""
     return {
@@ -115,7 +158,8 @@ async def content(store: PolarisDataStore) -> dict[str, Any]:
         "documents": [await store.documents.find_documents(name) for name in ("d", "fresh", "adaptation_actions")],
         "edges": await store.graph.get_edges(),
         "hub": await store.graph.get_node("hub"),
-        "nodes": await store.graph.count_nodes(),
+        "nodes": await store.graph.find_nodes(),
+        "series": await store.time_series.list_series("m"),
         "outbox": await store.outbox.count(),
     }
 
@@ -132,12 +176,14 @@ ACTS: list[Act] = [
     store_points,
     save_states,
     delete_points,
+    delete_series,
     write_documents,
     index_documents,
     update_document,
     remove_node,
     load_graph,
     work,
+    part_of_a_unit,
 ]
 
 
@@ -181,6 +227,24 @@ def _comparable(found: dict[str, Any]) -> dict[str, Any]:
         for part in found["documents"]
     ]
     return {**found, "documents": documents}
+
+
+async def test_a_savepoint_that_fails_leaves_the_rest_of_its_unit(tmp_path: Path, saboteur: Saboteur) -> None:
+    outcomes: set[tuple[bool, bool]] = set()
+    async with PolarisDataStore.sqlite(tmp_path / "store.db") as store:
+        await store.documents.insert_document("d", {"_id": "0"})
+        for nth in itertools.count(1):
+            saboteur.arm(nth)
+            done, is_whole = await forgiving_unit(store)
+            fired, saboteur.left = saboteur.fired, 0
+            assert await seen_of_unit(store) == [done, done and is_whole, done and is_whole, done]
+            outcomes.add((done, is_whole))
+            if not fired:
+                break
+            for name in ("before", "within", "after"):
+                await store.graph.remove_node(name)
+            await store.documents.delete_document("d", "within")
+    assert outcomes >= {(False, True), (True, False), (True, True)}
 
 
 async def test_a_failure_of_one_writer_does_not_reach_the_others(tmp_path: Path, saboteur: Saboteur) -> None:
