@@ -97,7 +97,8 @@ def test_a_backup_is_made_verified_and_put_back(polaris: Polaris, store: Path) -
     restored = polaris("store", "restore", "copy.db")
     assert (restored.code, restored.complaint, len(restored.lines)) == (0, "", 1)
     assert polaris("store", "restore", "copy.db", "--force", "--json").json["store"]["path"] == str(store)
-    assert polaris("store", "verify", "--json").json == {"path": str(store), "whole": True, "findings": []}
+    whole = {"engine": "sqlite", "path": str(store), "whole": True, "findings": []}
+    assert polaris("store", "verify", "--json").json == whole
 
 
 def test_a_backup_into_a_folder_is_named_by_the_time(polaris: Polaris, store: Path) -> None:

@@ -29,7 +29,7 @@ UNAVAILABLE = 69
 TIMED_OUT = 75
 """No answer in time; the outcome is open (EX_TEMPFAIL)."""
 MISCONFIGURED = 78
-"""The configuration is refused; nothing was started (EX_CONFIG)."""
+"""The configuration is refused, or rules out what was asked for; nothing was started (EX_CONFIG)."""
 INTERRUPTED = 130
 """Ctrl-C before the work was done."""
 

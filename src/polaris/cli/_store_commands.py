@@ -47,7 +47,7 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """What is in the store, and how much room it takes, whether the node runs or not."""
-    from polaris.cli._store_upkeep import show_stats
+    from polaris.cli._store_figures import show_stats
 
     raise SystemExit(show_stats(settings_of(config, data_dir), count_points=count, as_json=as_json))
 
@@ -64,7 +64,10 @@ def compact(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the store into its densest form. The node must not run: it compacts by itself, but gives no room back."""
+    """Bring the store's file into its densest form. The node, which compacts without giving room back, must not run.
+
+    A store on PostgreSQL is refused (exit code 78): its server has VACUUM.
+    """
     from polaris.cli._store_upkeep import compact_store
 
     raise SystemExit(compact_store(settings_of(config, data_dir), rewrite_file=rewrite, as_json=as_json))
@@ -83,7 +86,10 @@ def backup(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Copy the store as it is now, also while the node runs. The copy is checked before it gets its name."""
+    """Copy the store's file as it is now, also while the node runs. The copy is checked before it gets its name.
+
+    A store on PostgreSQL is refused (exit code 78): use pg_dump.
+    """
     from polaris.cli._store_upkeep import back_up_store
 
     raise SystemExit(back_up_store(settings_of(config, data_dir), destination, force=force, as_json=as_json))
@@ -97,7 +103,10 @@ def restore(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a backup the store of the node, which must not run. The backup is checked before, and stays."""
+    """Make a backup the store of the node, which must not run. The backup is checked before, and stays.
+
+    A store on PostgreSQL is refused (exit code 78): use pg_restore.
+    """
     from polaris.cli._store_upkeep import restore_backup
 
     raise SystemExit(restore_backup(settings_of(config, data_dir), backup_file, force=force, as_json=as_json))
@@ -113,10 +122,13 @@ def verify(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Check the store, or a backup, from its first byte to its last, also while the node runs. Changes nothing."""
-    from polaris.cli._store_upkeep import verify_file
+    """Check the store, or a backup, from its first byte to its last, also while the node runs. Changes nothing.
 
-    raise SystemExit(verify_file(settings_of(config, data_dir), file, as_json=as_json))
+    Of a store on PostgreSQL all that its tables hold is checked, and nothing below them: pg_amcheck does that.
+    """
+    from polaris.cli._store_upkeep import verify_store
+
+    raise SystemExit(verify_store(settings_of(config, data_dir), file, as_json=as_json))
 
 
 @store_app.add(short_help="The servers that systems are spread over, and how they do.")

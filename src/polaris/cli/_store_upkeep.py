@@ -1,75 +1,39 @@
-"""`polaris store`: figures, compaction, backups and checks of the embedded store."""
+"""`polaris store compact`, `backup`, `restore` and `verify`: what is done about a store as a whole."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polaris.cli import _exit
 from polaris.cli._deliver import refuse_existing
-from polaris.cli._output import ago, coloured, print_json, print_table, say_next, value_text
-from polaris.cli._store import store_file
+from polaris.cli._output import coloured, print_json, say_next, value_text
+from polaris.cli._store import existing_file, require_file, store_on_server, whereabouts
 from polaris.cli._waiting import Doing
 from polaris.exceptions import InvalidValueError, StoreConnectionError, StoreLockedError
 from polaris.runtime import DataFolder
 
 if TYPE_CHECKING:
     from polaris.runtime import Settings
-    from polaris.storage.backends.sqlite import CompactProgress, CopyProgress, StoreCopy, StoreFigures
+    from polaris.storage.backends.sqlite import CompactProgress, CopyProgress, StoreCopy
 
-KNOWN_SINCE = 1971
-"""A year before which nothing was measured."""
-
-
-def show_stats(settings: Settings, *, count_points: bool, as_json: bool) -> int:
-    """The figures of the store."""
-    from polaris.storage import SqliteEngine
-
-    path = _existing(settings)
-
-    async def read() -> StoreFigures:
-        engine = SqliteEngine(path, read_only=True)
-        async with engine:
-            return await engine.figures(count_points=count_points)
-
-    figures = Doing("counting").run(read())
-    if as_json:
-        print_json({"path": str(path), "figures": figures})
-        return _exit.OK
-    used, free, log = (_bytes(size) for size in (figures.bytes_used, figures.bytes_free, figures.log_bytes))
-    print(f"{path}  schema version {figures.schema_version}")
-    print(f"{used} used, {free} free, {log} of log, {figures.hot_rows} rows not yet compacted")
-    print(f"graph: {figures.nodes} nodes, {figures.edges} edges; outbox: {figures.outbox} events wait")
-    if figures.time_series:
-        print()
-        counted = ("POINTS",) if count_points else ()
-        rows = [
-            (one.name, str(one.series), *((str(one.points),) if count_points else ()), _newest(one.newest))
-            for one in figures.time_series
-        ]
-        print_table(("TIME SERIES", "SERIES", *counted, "NEWEST"), rows)
-    if figures.documents:
-        print()
-        print_table(
-            ("DOCUMENTS", "COUNT", "INDEXES"),
-            [(one.name, str(one.documents), str(one.indexes)) for one in figures.documents],
-        )
-    return _exit.OK
-
-
-def _newest(moment: datetime | None) -> str:
-    """What is no measurement stands at the beginning of time."""
-    return "-" if moment is None or moment.year < KNOWN_SINCE else ago(moment)
+BACK_UP = "back up its database with pg_dump --schema={schema}"
+RESTORE = "restore with pg_restore what pg_dump made"
+COMPACT = (
+    "its server gives room back by autovacuum; VACUUM FULL gives it back to the disk, and stops everybody meanwhile"
+)
 
 
 def compact_store(settings: Settings, *, rewrite_file: bool | None, as_json: bool) -> int:
     """Give back the room that the store does not use."""
     from polaris.storage import SqliteEngine
 
+    require_file(settings, "compact", COMPACT)
     _refuse_beside_a_node(settings, "it compacts the store by itself; to give room back to the disk, stop it first")
-    path = _existing(settings)
+    path = existing_file(settings)
     doing = Doing("opening the store")
 
     def told(progress: CompactProgress) -> None:
@@ -97,7 +61,8 @@ def back_up_store(settings: Settings, destination: Path, *, force: bool, as_json
     """Copy the store to a file of its own."""
     from polaris.storage import SqliteEngine
 
-    path = _existing(settings)
+    require_file(settings, "backup", BACK_UP)
+    path = existing_file(settings)
     if destination.is_dir():
         destination = destination / f"{path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{path.suffix}"
     refuse_existing(destination, force=force)
@@ -121,6 +86,7 @@ def restore_backup(settings: Settings, backup: Path, *, force: bool, as_json: bo
     """Make the backup the store of the node."""
     from polaris.storage.backends.sqlite import restore_store
 
+    require_file(settings, "restore", RESTORE)
     _refuse_beside_a_node(settings, "stop it before its store is replaced")
     target = settings.store_path
     if not backup.is_file():
@@ -141,11 +107,13 @@ def restore_backup(settings: Settings, backup: Path, *, force: bool, as_json: bo
     return _exit.OK
 
 
-def verify_file(settings: Settings, file: Path | None, *, as_json: bool) -> int:
+def verify_store(settings: Settings, file: Path | None, *, as_json: bool) -> int:
     """Check the store or a backup; the exit code says whether it is whole."""
-    from polaris.storage.backends.sqlite import verify_store
+    if file is None and settings.store.engine == "postgresql":
+        return _verify_server(settings, as_json=as_json)
+    from polaris.storage.backends import sqlite
 
-    path = _existing(settings) if file is None else file
+    path = existing_file(settings) if file is None else file
     if not path.is_file():
         raise InvalidValueError("FILE", "a file that exists", str(path))
     doing = Doing("opening the file")
@@ -153,24 +121,46 @@ def verify_file(settings: Settings, file: Path | None, *, as_json: bool) -> int:
     def told(check: str) -> None:
         doing.text = f"checking: {check}"
 
-    found = doing.run(verify_store(path, on_check=told))
+    found = doing.run(sqlite.verify_store(path, on_check=told))
     if as_json:
-        print_json({"path": str(path), "whole": not found, "findings": found})
+        print_json({"engine": "sqlite", "path": str(path), "whole": not found, "findings": found})
     elif not found:
         print(f"{path}: {coloured('whole', 'green')}, {_bytes(path.stat().st_size)} checked")
     else:
-        print(f"{path}: {coloured('damaged', 'red')}")
-        for finding in found:
-            print(f"  {finding}")
+        _show_damage(str(path), found)
         _advise("polaris store restore BACKUP --force, with a backup that polaris store verify BACKUP finds whole")
     return _exit.FAILED if found else _exit.OK
 
 
-def _existing(settings: Settings) -> Path:
-    path = store_file(settings)
-    if not path.exists():
-        raise StoreConnectionError(f"there is no store at {path} yet; start a node with: polaris run")
-    return path
+def _verify_server(settings: Settings, *, as_json: bool) -> int:
+    checks: list[str] = []
+    doing = Doing("asking the server")
+
+    def told(check: str) -> None:
+        checks.append(check)
+        doing.text = f"checking: {check}"
+
+    async def work() -> list[str]:
+        async with store_on_server(settings) as engine:
+            return await engine.verify(told)
+
+    found = doing.run(work())
+    schema = settings.store.schema
+    if as_json:
+        print_json({"engine": "postgresql", "schema": schema, "whole": not found, "findings": found})
+    elif not found:
+        print(f"{whereabouts(settings)}: {coloured('whole', 'green')}, {len(checks)} checks")
+        say_next(f"pg_amcheck --schema={schema}, which checks what is below the tables")
+    else:
+        _show_damage(whereabouts(settings), found)
+        _advise("pg_amcheck tells whether the server's disk is at fault; then restore what pg_dump made before")
+    return _exit.FAILED if found else _exit.OK
+
+
+def _show_damage(where: str, found: Sequence[str]) -> None:
+    print(f"{where}: {coloured('damaged', 'red')}")
+    for finding in found:
+        print(f"  {finding}")
 
 
 def _refuse_beside_a_node(settings: Settings, what_then: str) -> None:

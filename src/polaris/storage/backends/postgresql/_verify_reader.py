@@ -1,4 +1,4 @@
-"""What a check reads with: one snapshot of a part of the store, for longer than an operation may take."""
+"""What checks and figures are read with: one snapshot of a part of the store, for longer than an operation may take."""
 
 from __future__ import annotations
 

@@ -1,14 +1,9 @@
 """The embedded engine: one SQLite file, one writer thread with group commit, readers beside it."""
 
+from polaris.storage.backends.shared._figures import DocumentFigures, SeriesFigures
 from polaris.storage.backends.sqlite._backup import CopyProgress, StoreCopy, restore_store, verify_store
 from polaris.storage.backends.sqlite._engine import SqliteEngine
-from polaris.storage.backends.sqlite._upkeep import (
-    CompactProgress,
-    CompactReport,
-    DocumentFigures,
-    SeriesFigures,
-    StoreFigures,
-)
+from polaris.storage.backends.sqlite._upkeep import CompactProgress, CompactReport, StoreFigures
 
 __all__ = [
     "SqliteEngine",

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 import apsw
 import msgspec
 
 from polaris.storage._ranges import from_micros
+from polaris.storage.backends.shared._figures import DocumentFigures, SeriesFigures
 from polaris.storage.backends.sqlite._sql import rows, scalar
 
 FREE_SHARE_MIN = 0.2
 """From this share of free pages on, rewriting the file is worth it."""
-
-
-class SeriesFigures(msgspec.Struct, frozen=True):
-    """A collection of time series. `points` is None unless they were counted."""
-
-    name: str
-    series: int
-    newest: datetime | None
-    points: int | None = None
-
-
-class DocumentFigures(msgspec.Struct, frozen=True):
-    """A collection of documents."""
-
-    name: str
-    documents: int
-    indexes: int
 
 
 class StoreFigures(msgspec.Struct, frozen=True, kw_only=True):
