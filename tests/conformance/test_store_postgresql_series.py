@@ -31,6 +31,21 @@ async def test_one_of_many_new_series_is_looked_up(quick_postgres: QuickPostgres
         assert {point.fields["x"] for point in found} == {77, 78, 79}
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_writers_look_up_the_series_of_a_batch_among_many_new_ones(
+    quick_postgres: QuickPostgres, version: int
+) -> None:
+    dsn, schema = quick_postgres(version).dsn, f"series_{next(schema_numbers)}"
+    points = [TimeSeriesPoint(T0, {"system": f"s{number}"}, {"x": number}) for number in range(COUNT)]
+    async with PolarisDataStore.postgresql(dsn, schema=schema, pool_max=2) as store:
+        await store.time_series.store_many("c", points)
+    async with PolarisDataStore.postgresql(dsn, schema=schema, pool_max=2) as newcomer:
+        told = await plans(newcomer, partial(newcomer.time_series.store_many, "c", points[:50]))
+    plan = "\n".join(one for one in told if "on ts_series" in one)
+    assert "Index Scan using ts_series_collection_digest_key on ts_series" in plan, told
+    assert "Rows Removed by Filter" not in plan
+
+
 @pytest.mark.parametrize("step", ["_create", "_grow"])
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_series_that_another_node_deletes_while_it_grows_or_is_made_is_made_anew(
