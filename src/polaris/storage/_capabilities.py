@@ -37,6 +37,18 @@ class StorageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What retention policies say is done beside the writes; elsewhere by `apply_retention`, which a node calls."""
     backup: bool
     """The store makes backups by itself; otherwise the server's own means are used."""
+    restore: bool
+    """A backup is put back by `restore_store`; otherwise the server's own means are used."""
+    verify: bool
+    """The store can be checked as a whole; elsewhere `verify` raises, and nothing is said of it."""
+    compact: bool
+    """Room that the store does not use is given back by `compact`; a server does so by itself or by its own means."""
+    bounds_size: bool
+    """The store takes a `size_bytes_max`, beyond which it is full; otherwise what it is in has to be bounded."""
+    summarises_windows: bool
+    """Summaries of points that are there make aggregates of long ranges quick; elsewhere all points are read."""
+    indexes_node_properties: bool
+    """Nodes are found by what their properties equal without all of them being looked at."""
 
 
 MEMORY = StorageCapabilities(
@@ -52,8 +64,25 @@ MEMORY = StorageCapabilities(
     drops_partitions=False,
     retires_by_itself=False,
     backup=False,
+    restore=False,
+    verify=False,
+    compact=False,
+    bounds_size=False,
+    summarises_windows=False,
+    indexes_node_properties=False,
 )
-SQLITE = msgspec.structs.replace(MEMORY, durable=True, reads_beside_writer=True, retires_by_itself=True, backup=True)
+SQLITE = msgspec.structs.replace(
+    MEMORY,
+    durable=True,
+    reads_beside_writer=True,
+    retires_by_itself=True,
+    backup=True,
+    restore=True,
+    verify=True,
+    compact=True,
+    bounds_size=True,
+    summarises_windows=True,
+)
 POSTGRESQL = StorageCapabilities(
     durable=True,
     multi_process=True,
@@ -67,6 +96,12 @@ POSTGRESQL = StorageCapabilities(
     drops_partitions=True,
     retires_by_itself=False,
     backup=False,
+    restore=False,
+    verify=True,
+    compact=False,
+    bounds_size=False,
+    summarises_windows=True,
+    indexes_node_properties=True,
 )
 
 CAPABILITIES: Mapping[str, StorageCapabilities] = {"memory": MEMORY, "sqlite": SQLITE, "postgresql": POSTGRESQL}
