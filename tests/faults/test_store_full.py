@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
+from tests.faults import full_disk_child
+from tests.faults.small_disk import run_on_small_disk
 
 from polaris.domain import HealthStatus
 from polaris.exceptions import StoreFullError
@@ -60,6 +64,8 @@ class FullDisk(apsw.VFS):
 
     def __init__(self) -> None:
         self.is_full = False
+        self.overwrites = False
+        """Whether a full disk lets files be written where they have room already."""
         self._before = apsw.vfs_names()[0]
         super().__init__("full-disk", self._before, makedefault=True)
 
@@ -75,7 +81,7 @@ class FullDiskFile(apsw.VFSFile):
         super().__init__(base, name, flags)  # type: ignore[arg-type] # SQLite's own name object is handed on
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - SQLite's name
-        if self._disk.is_full:
+        if self._disk.is_full and not (self._disk.overwrites and offset + len(data) <= self.xFileSize()):
             raise apsw.FullError("no space left on device")
         super().xWrite(data, offset)
 
@@ -103,6 +109,27 @@ async def test_a_full_disk_fails_every_writer_and_lets_them_go_on_when_there_is_
             disk.is_full = False
             assert await stored(store) == [0, *range(1, attempt + 1)]
             await store.time_series.store_many("m", batch(attempt + 1))
+        assert await engine.verify() == []
+
+
+async def test_the_room_of_the_log_is_used_again_when_there_is_no_other(tmp_path: Path, disk: FullDisk) -> None:
+    disk.overwrites = True
+    engine = SqliteEngine(tmp_path / "store.db")
+    async with PolarisDataStore(engine) as store:
+        for number in range(20):
+            await store.time_series.store_many("m", batch(number))
+        await engine.compact(rewrite_file=True)
+        await store.time_series.delete_range("m", TimeRange.all())  # the file has free pages from here on
+        disk.is_full = True
+        written: list[int] = []
+        for number in range(200):
+            with contextlib.suppress(StoreFullError):
+                await store.time_series.store_many("m", batch(number))
+                written.append(number)
+            if len(written) == 10:
+                break
+        assert len(written) == 10, written
+        assert await stored(store) == written
         assert await engine.verify() == []
 
 
@@ -164,3 +191,10 @@ async def test_a_compaction_on_a_full_disk_changes_nothing_and_the_store_goes_on
         assert await stored(store) == list(range(7))
         assert await engine.verify() == []
         assert (await store.health()).status is HealthStatus.HEALTHY
+
+
+def test_a_store_on_a_small_disk_that_is_really_full_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """Everything is checked on the disk itself, by a process that has it as a file system of its own."""
+    told = msgspec.json.decode(run_on_small_disk(tmp_path, 24 << 20, full_disk_child.__file__, timeout_s=100))
+    assert told["works"] >= 30
+    assert told["refused"] >= 3 * full_disk_child.AT_ONCE
