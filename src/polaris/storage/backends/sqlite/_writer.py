@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 
 from polaris.clock import SYSTEM_CLOCK, Clock
-from polaris.exceptions import DataStoreError, StoreConnectionError, StoreCorruptError
+from polaris.exceptions import DataStoreError, StoreConnectionError, StoreCorruptError, StoreFullError
 from polaris.storage.backends.sqlite._checkpoint import Checkpointer
 from polaris.storage.backends.sqlite._compaction import Compaction
 from polaris.storage.backends.sqlite._connection import open_writer
@@ -300,6 +300,8 @@ class GroupWriter:
         failed = [job.error for job in jobs if job.error is not None]
         self.counts["jobs"] += len(jobs)
         self.counts["jobs_failed"] += len(failed)
+        if any(isinstance(error, StoreFullError) for error in failed):
+            self._checkpointer.make_room()
         broken = [error for error in failed if isinstance(error, DataStoreError) and error.retryable is not False]
         for error in failed:
             if isinstance(error, StoreCorruptError):
