@@ -31,6 +31,7 @@ from polaris.storage.backends.postgresql._driver import driver_errors
 from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._verify import StoreCheck
 from polaris.storage.backends.postgresql._verify_reader import SnapshotReader, snapshot
+from polaris.storage.backends.postgresql._verify_rules import SERIES_RULES, limited
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
@@ -243,9 +244,12 @@ def any_point(chance: random.Random, turn: int) -> TimeSeriesPoint:
     return TimeSeriesPoint(time, {"host": f"h{chance.randrange(4)}"}, fields)
 
 
-async def test_in_slices_the_same_is_found(whole: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_verify_points, "SERIES_A_SLICE", 1)
-    monkeypatch.setattr(_verify_points, "POINTS_A_SLICE", 7)
+@pytest.mark.parametrize(("series", "points"), [(1, 7), (256, 60)])
+async def test_in_slices_the_same_is_found(
+    series: int, points: int, whole: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_verify_points, "SERIES_A_SLICE", series)
+    monkeypatch.setattr(_verify_points, "POINTS_A_SLICE", points)
     last = WINDOW.replace("ORDER BY 1, 2, 3", "ORDER BY 1 DESC, 2 DESC, 3 DESC")
     async with PostgresEngine(whole[0], schema=whole[1], read_only=True) as engine:
         assert await engine.verify() == []
@@ -318,6 +322,20 @@ async def test_partitions_stay_while_their_points_are_looked_at(quick_postgres: 
             assert await store.time_series.apply_retention("m", keep_since=T0 + 2 * HOUR) == 2
             assert await link.value("SELECT count(*) FROM ts_partitions") == 4
             assert [row[0] for row in await reader.rows("SELECT count(*) FROM ts_1")] == [4]
+
+
+async def test_a_partition_that_is_dropped_meanwhile_is_no_finding(quick_postgres: QuickPostgres) -> None:
+    schema = f"test_{next(schema_numbers)}"
+    engine = PostgresEngine(quick_postgres(15).dsn, schema=schema, clock=MovedClock(), partition_hours=1)
+    async with PolarisDataStore(engine) as store, engine._pool.link() as link:
+        points = [TimeSeriesPoint(T0 + n * HOUR, {}, {"v": n}) for n in range(4)]
+        await store.time_series.store_many("m", points)
+        async with snapshot(engine._pool, 30.0) as reader:
+            assert len(await reader.rows("SELECT FROM ts_partitions")) == 4
+            await store.time_series.apply_retention("m", keep_since=T0 + 2 * HOUR)
+            assert await link.value("SELECT count(*) FROM ts_partitions") == 2
+            for rule in SERIES_RULES:
+                assert await reader.rows(limited(rule)) == [], rule.name
 
 
 async def test_damage_that_the_server_meets_is_found_beside_the_rest(

@@ -87,16 +87,16 @@ class PointsCheck:
     async def _slices(self, width_us: int) -> AsyncIterator[_Slice]:
         """All series from their first point to their last, cut between windows where they have many points."""
         sql = _NEXT.format(table=self._home.table)
-        first, low_us = 0, TS_MIN
+        first, low_us, limit = 0, TS_MIN, 1
         while True:
-            rows = await self._reader.rows(
-                sql, self._home.number, first, SERIES_A_SLICE, low_us, TS_MIN, POINTS_A_SLICE
-            )
+            rows = await self._reader.rows(sql, self._home.number, first, limit, low_us, TS_MIN, POINTS_A_SLICE)
             layouts = await readable_layouts(self._reader, {row[1] for row in rows})
             slices: dict[int, _Slice] = {}
             left = POINTS_A_SLICE
-            is_last = len(rows) < SERIES_A_SLICE
-            for number, shape, count, last_us in rows:
+            is_last = len(rows) < limit
+            # As many as make a slice: the points of those that are too many would be counted for nothing.
+            limit = min(4 * limit, SERIES_A_SLICE)
+            for place, (number, shape, count, last_us) in enumerate(rows, 1):
                 low = low_us if number == first else TS_MIN
                 high = TS_MAX
                 if count >= POINTS_A_SLICE:
@@ -109,7 +109,7 @@ class PointsCheck:
                 first, low_us = (number + 1, TS_MIN) if high == TS_MAX else (number, high)
                 left -= count
                 if left <= 0:
-                    is_last = False
+                    is_last, limit = False, place
                     break
             for one in slices.values():
                 yield one

@@ -9,6 +9,8 @@ from polaris.storage.backends.shared._verify_rule import FINDINGS_MAX, Rule
 
 _OWN = "c.relnamespace = current_schema()::regnamespace"
 _NAMED = "'ts_' || p.collection || CASE WHEN p.start_us < 0 THEN '_m' ELSE '_p' END || abs(p.start_us)"
+# Of a partition that was dropped since the snapshot the server still has the bounds, but no name: it is given none.
+_BOUNDS = "pg_get_expr(c.relpartbound, 0)"
 # A text of tags ends with the mark, so its last part is empty.
 _TAGS_OF_SERIES = (
     "SELECT s.id AS series, s.collection, told.parts[n] AS key, told.parts[n + 1] AS value FROM ts_series s"
@@ -35,7 +37,7 @@ SERIES_RULES = (
         f"WITH noted AS (SELECT {_NAMED} AS name, 'ts_' || p.collection AS home, 'FOR VALUES FROM (''' || p.start_us"
         " || ''') TO (''' || p.end_us || ''')' AS bounds FROM ts_partitions p),"
         " there AS (SELECT c.relname::text AS name, h.relname::text AS home,"
-        " pg_get_expr(c.relpartbound, c.oid) AS bounds FROM pg_class h JOIN pg_inherits i ON i.inhparent = h.oid"
+        f" {_BOUNDS} AS bounds FROM pg_class h JOIN pg_inherits i ON i.inhparent = h.oid"
         " JOIN pg_class c ON c.oid = i.inhrelid"
         f" WHERE {_OWN} AND h.relkind = 'p' AND h.relname ~ '^ts_[0-9]+$')"
         " SELECT coalesce(n.name, t.name), coalesce(n.home, t.home) FROM noted n"
