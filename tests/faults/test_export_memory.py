@@ -15,7 +15,7 @@ GROWTH_BYTES_MAX = 120 << 20
 """What the export of all may need more than one of a thousand points: pages, a row group, what allocators keep."""
 
 PROGRAM = """
-import asyncio, resource, sys
+import asyncio, psutil, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from polaris.storage import PolarisDataStore, TimeRange, TimeSeriesPoint, export_time_series
@@ -30,8 +30,14 @@ def points(start, count):
         found.append(TimeSeriesPoint(T0 + timedelta(milliseconds=n), {"host": f"h{n % 50}"}, fields))
     return found
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+class Memory:
+    # The largest resident size at any look: what the system keeps as the peak may be that of the parent process.
+    def __init__(self):
+        self.peak = 0
+
+    def look(self, _=None):
+        self.peak = max(self.peak, psutil.Process().memory_info().rss)
+        return self.peak
 
 async def main():
     path = Path("store.db")
@@ -43,9 +49,12 @@ async def main():
     async with PolarisDataStore.sqlite(path, read_only=True) as store:
         few = TimeRange(T0, T0 + timedelta(seconds=1))
         await export_time_series(store.time_series, "m", few, f"few.{FORMAT}", format=FORMAT, force=True)
-        before = peak()
-        done = await export_time_series(store.time_series, "m", TimeRange.all(), f"all.{FORMAT}", format=FORMAT)
-        print(done.rows, peak() - before)
+        memory = Memory()
+        before = memory.look()
+        done = await export_time_series(
+            store.time_series, "m", TimeRange.all(), f"all.{FORMAT}", format=FORMAT, on_progress=memory.look
+        )
+        print(done.rows, memory.look() - before)
 
 asyncio.run(main())
 """
