@@ -168,6 +168,22 @@ def test_without_a_server_or_a_store_on_it_the_codes_say_so(server: PostgresServ
         assert "memory" in ended.complaint
 
 
+def test_the_doctor_speaks_of_the_server(polaris: Polaris, server: PostgresServer) -> None:
+    def of_the_store() -> dict[str, str]:
+        findings = polaris("doctor", "--json").json["findings"]
+        (found,) = [finding for finding in findings if "store" in finding["subject"]]
+        return dict(found)
+
+    whole = of_the_store()
+    assert (whole["subject"], whole["what"]) == ("store on the server", "can be read, 1 systems")
+    config = polaris.folder / "polaris.toml"
+    config.write_text(config.read_text().replace(f":{server.port}/", ":1/"))
+    away = of_the_store()
+    assert (away["subject"], away["grade"]) == ("store on the server", "problem")
+    assert "polaris store verify, once its server answers" in away["do"]
+    assert "restore" not in away["do"]
+
+
 def test_the_file_beside_a_node_on_a_server_is_not_taken_for_its_store(tmp_path: Path) -> None:
     polaris = Polaris(tmp_path)
     path = tmp_path / "polaris-data" / "polaris.db"

@@ -84,19 +84,22 @@ def _machine(settings: Settings, node: NodeFile | None, newest: datetime | None)
 
 async def _store(settings: Settings) -> tuple[Finding, datetime | None]:
     """Whether the store can be read, and the time of the newest sample in it."""
-    if settings.store.engine == "sqlite" and not await asyncio.to_thread(store_file(settings).exists):
-        return fine("store file", "is made at the first start"), None
+    is_file = settings.store.engine == "sqlite"
+    what = "store file" if is_file else "store on the server"
+    if is_file and not await asyncio.to_thread(store_file(settings).exists):
+        return fine(what, "is made at the first start"), None
     try:
         async with asyncio.timeout(STORE_ANSWER_S_MAX), opened_store(settings) as store:
             states = await store.states.get_current_states()
     except TimeoutError:
-        what = f"does not answer within {STORE_ANSWER_S_MAX:g} s"
-        return problem("store file", what, "see whether its disk or database is overloaded"), None
+        slow = f"does not answer within {STORE_ANSWER_S_MAX:g} s"
+        return problem(what, slow, "see whether its disk or database is overloaded"), None
     except PolarisException as error:
-        do = "check it from end to end: polaris store verify; a backup: polaris store restore"
-        return problem("store file", error.message, do), None
+        do = "check it from end to end: polaris store verify"
+        do += "; a backup: polaris store restore" if is_file else ", once its server answers"
+        return problem(what, error.message, do), None
     newest = max((state.timestamp for state in states), default=None)
-    return fine("store file", f"can be read, {len(states)} systems"), newest
+    return fine(what, f"can be read, {len(states)} systems"), newest
 
 
 def _tell(findings: list[Finding], *, as_json: bool) -> None:
