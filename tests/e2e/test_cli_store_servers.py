@@ -157,9 +157,10 @@ def test_wrong_questions_get_the_exit_code_that_is_documented(polaris: Polaris, 
         ended = bare("store", *verb)
         assert ended.code == 78
         assert "store.routing.servers" in ended.complaint
-    run = polaris("run")
-    assert run.code == 78
-    assert "a node keeps its store on one server" in run.complaint
+    for of_one in (["run"], ["store", "stats"], ["store", "verify"]):
+        refused = polaris(*of_one)
+        assert refused.code == 78
+        assert "a node keeps its store on one server" in refused.complaint
 
 
 def test_a_server_that_is_away_is_told_of(polaris: Polaris) -> None:
