@@ -19,6 +19,8 @@ FLIPS = 200
 TOLD = (StoreCorruptError, MigrationError)
 """What a damaged file may be called; the latter when it is the version or the list of migrations that is damaged."""
 
+OF_STATES = ("the form ", "the health of a stored state ", "the rest of a stored state ")
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[str, Any]]:
@@ -49,7 +51,7 @@ async def outcome_of(path: Path, expected: dict[str, Any]) -> str:
             found = await content_of(store)
         except TOLD as error:
             # What only a repository can tell is whole for the engine.
-            assert wrong or "the form" in error.message, "a read met damage that verify does not know"
+            assert wrong or error.message.startswith(OF_STATES), "a read met damage that verify does not know"
             return "told by reads"
         if wrong:
             return "told by verify"

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from polaris.clock import SYSTEM_CLOCK, Clock
-from polaris.domain import HealthStatus, SystemState
+from polaris.domain import SystemState
 from polaris.domain._checks import check_id
 from polaris.exceptions import ConfigurationError, ConflictError, StoreConnectionError, TransactionConflictError
 from polaris.resilience import Backoff
@@ -31,7 +31,7 @@ from polaris.storage._timeseries import Order, TagQuery
 from polaris.storage._turns import in_turns
 from polaris.storage.backends.shared._timeseries_arguments import checked_aggregations, checked_fill
 from polaris.storage.repositories import SystemSummary
-from polaris.storage.repositories._state_codec import HEALTH, SYSTEM_TAG
+from polaris.storage.repositories._state_codec import HEALTH, SYSTEM_TAG, health_of
 from polaris.storage.repositories._states import STATES
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ class RoutedDataStore(RoutedStores):
                 lambda name, store: store.time_series.latest(STATES, view.tags_at(name, None), fields=[HEALTH])
             )
             found = [
-                SystemSummary(point.tags[SYSTEM_TAG], point.timestamp, HealthStatus(str(point.fields[HEALTH])))
+                SystemSummary(point.tags[SYSTEM_TAG], point.timestamp, health_of(point.fields))
                 for points in answers.values()
                 async for point in in_turns(points)
             ]

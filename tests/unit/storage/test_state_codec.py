@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from polaris.domain import HealthStatus, MetricValue, Quality, SystemState
-from polaris.exceptions import InvalidValueError
+from polaris.exceptions import InvalidValueError, StoreCorruptError
 from polaris.storage import TimeSeriesPoint
 from polaris.storage._limits import TEXT_CHARS_MAX
-from polaris.storage.repositories._state_codec import FORM, StateCodec
+from polaris.storage.repositories._state_codec import FORM, HEALTH, REST, SYSTEM_TAG, StateCodec, health_of
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -52,3 +52,16 @@ def test_the_point_of_a_state_is_one_that_the_checks_would_let_pass(one: SystemS
 def test_a_text_that_no_point_can_hold_is_refused_by_its_field(one: SystemState, field: str) -> None:
     with pytest.raises(InvalidValueError, match=field):
         StateCodec().encode(one)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(HEALTH, "111"), (HEALTH, 7), (REST, "{"), (REST, '{"stale":1}')], ids=str
+)
+def test_a_damaged_field_of_a_stored_state_is_told_as_damage(field: str, value: str | int) -> None:
+    damaged = TimeSeriesPoint(T0, {SYSTEM_TAG: "web"}, {HEALTH: "healthy", field: value})
+    with pytest.raises(StoreCorruptError):
+        StateCodec().decode(damaged, {})
+
+
+def test_a_stored_state_without_a_health_is_unknown() -> None:
+    assert health_of({"cpu": 1.0}) is HealthStatus.UNKNOWN

@@ -18,6 +18,7 @@ import msgspec
 
 from polaris.domain import HealthStatus, MetricValue, Quality, SystemState
 from polaris.domain._frozen import EMPTY
+from polaris.exceptions import StoreCorruptError
 from polaris.storage._points import check_value, valid_point
 from polaris.storage._ranges import EPOCH
 from polaris.storage._timeseries import FieldValue, TimeSeriesPoint
@@ -140,7 +141,7 @@ class StateCodec:
         digest = fields.get(FORM)
         form = forms[digest] if isinstance(digest, str) else {}
         text = fields.get(REST)
-        rest = _decode_rest(text) if isinstance(text, str) else _NO_REST
+        rest = _rest_of(text) if isinstance(text, str) else _NO_REST
         stamps, stale = rest.stamps, rest.stale
         metrics: dict[str, MetricValue] = {}
         for field, value in fields.items():
@@ -156,14 +157,25 @@ class StateCodec:
                 noted.tags or EMPTY,
                 _STALE if key in stale else _OK,
             )
-        health = fields.get(HEALTH, HealthStatus.UNKNOWN.value)
-        return SystemState(
-            point.tags[SYSTEM_TAG],
-            point.timestamp,
-            metrics,
-            _HEALTH_OF.get(health) or HealthStatus(str(health)),
-            rest.metadata or EMPTY,
-        )
+        return SystemState(point.tags[SYSTEM_TAG], point.timestamp, metrics, health_of(fields), rest.metadata or EMPTY)
+
+
+def health_of(fields: Mapping[str, FieldValue]) -> HealthStatus:
+    """The health in the fields of a state's point, unknown when there is none.
+
+    Raises `StoreCorruptError` for what is no health.
+    """
+    health = _HEALTH_OF.get(fields.get(HEALTH, HealthStatus.UNKNOWN.value))
+    if health is None:
+        raise StoreCorruptError("the health of a stored state is damaged")
+    return health
+
+
+def _rest_of(text: str) -> _Rest:
+    try:
+        return _decode_rest(text)
+    except msgspec.MsgspecError as error:
+        raise StoreCorruptError("the rest of a stored state is damaged") from error
 
 
 def form_point(digest: str, text: str) -> TimeSeriesPoint:

@@ -27,12 +27,12 @@ from polaris.storage._turns import TURN_ITEMS, in_turns
 from polaris.storage.repositories._state_codec import (
     FORM,
     FORM_TAG,
-    HEALTH,
     SYSTEM_TAG,
     Form,
     StateCodec,
     field_of,
     form_point,
+    health_of,
 )
 
 STATES = "system_states"
@@ -154,7 +154,7 @@ class SystemStateRepository(Repository[SystemState]):
     async def systems(self) -> list[SystemSummary]:
         """Every system that ever reported, in order of their ids, with its latest timestamp and health."""
         return [
-            SystemSummary(point.tags[SYSTEM_TAG], point.timestamp, HealthStatus(str(point.fields[HEALTH])))
+            SystemSummary(point.tags[SYSTEM_TAG], point.timestamp, health_of(point.fields))
             for point in await self.time_series.latest(STATES)
         ]
 
