@@ -10,6 +10,14 @@ from pathlib import Path
 
 import pytest
 from tests.awake import until, within
+from tests.faults.cancelled_acts import (
+    ACTS,
+    Act,
+    Cancelling,
+    When,
+    cancel_a_unit_at_every_await,
+    cancel_at_every_await,
+)
 
 from polaris.domain import MetricValue, SystemState
 from polaris.exceptions import QueryError, StoreConnectionError
@@ -181,3 +189,38 @@ async def test_a_connect_that_is_cancelled_leaves_nothing_open(tmp_path: Path) -
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("polaris-store")]
     async with PolarisDataStore.sqlite(path) as store:
         await store.graph.add_node("n")
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+async def test_an_act_cancelled_at_any_of_its_awaits_is_done_or_not_at_all(act: Act, tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", writes_queued_max=4, readers=2)
+
+    async def check_leaks() -> None:
+        assert engine._places is not None
+        assert engine._places.free == 4
+        assert (await engine.stats())["writes_queued"] == 0
+
+    async with PolarisDataStore(engine) as store:
+        assert await cancel_at_every_await(store, act, check_leaks) == {False, True}
+        assert await engine.verify() == []
+
+
+async def test_a_unit_of_work_tells_of_its_commit_wherever_it_was_cancelled(tmp_path: Path) -> None:
+    async with PolarisDataStore.sqlite(tmp_path / "store.db") as store:
+        assert await cancel_a_unit_at_every_await(store) == {False, True}
+
+
+@pytest.mark.parametrize("when", [When.AT_ONCE, When.AS_IT_WAKES])
+async def test_a_write_cancelled_while_it_waits_for_a_place_takes_none(when: When, tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "store.db", writes_queued_max=1)
+    async with PolarisDataStore(engine) as store:
+        for name in ("one", "two"):
+            first = asyncio.create_task(store.graph.add_node(name))
+            await asyncio.sleep(0)
+            assert engine._places is not None
+            assert engine._places.free == 0
+            cancelling = Cancelling(1, when)
+            assert not await cancelling.run(store.graph.add_node("cancelled"))
+            await first
+            assert engine._places.free == 1
+        assert [node.node_id for node in await store.graph.find_nodes()] == ["one", "two"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from polaris.storage.backends.postgresql._driver import asyncpg
 from polaris.storage.backends.postgresql._errors import lost_connection
 
 Row = Any
+T = TypeVar("T")
 CLEANUP_S = 5.0
 """How long a rollback may take before the connection is thrown away instead."""
 
@@ -59,6 +60,7 @@ class Link:
 
     __slots__ = (
         "_in_transaction",
+        "_is_cut_off",
         "_schema_timeout_s",
         "connection",
         "is_committed",
@@ -72,6 +74,11 @@ class Link:
         self.connection = connection
         self._schema_timeout_s = schema_timeout_s
         self._in_transaction = False
+        self._is_cut_off = False
+        """Whether a statement outside a transaction was cancelled, perhaps between its preparation and its execution.
+
+        The driver leaves the server there, and it refuses a transaction that is begun next, until it is told to go on.
+        """
         self.is_committed = False
         """Whether its transaction was committed."""
         self.is_serializable = False
@@ -100,18 +107,18 @@ class Link:
             self.connection.terminate()
 
     async def rows(self, sql: str, *values: Any) -> list[Row]:
-        return await self.connection.fetch(sql, *values)  # type: ignore[no-any-return]
+        return await self._sent(self.connection.fetch(sql, *values))
 
     async def row(self, sql: str, *values: Any) -> Row | None:
-        return await self.connection.fetchrow(sql, *values)
+        return await self._sent(self.connection.fetchrow(sql, *values))
 
     async def value(self, sql: str, *values: Any) -> Any:
-        return await self.connection.fetchval(sql, *values)
+        return await self._sent(self.connection.fetchval(sql, *values))
 
     async def run(self, sql: str, *values: Any, timeout_s: float | None = None) -> int:
         """Run a statement; gives how many rows it touched. `timeout_s` instead of what all statements have."""
         self._touch()
-        status: str = await self.connection.execute(sql, *values, timeout=timeout_s)
+        status: str = await self._sent(self.connection.execute(sql, *values, timeout=timeout_s))
         last = status.rpartition(" ")[2]
         return int(last) if last.isdigit() else 0
 
@@ -125,12 +132,19 @@ class Link:
     async def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each set of values, all or none, in one go."""
         self._touch()
-        await self.connection.executemany(sql, values)
+        await self._sent(self.connection.executemany(sql, values))
 
     async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> None:
         """Put records into a table by COPY."""
         self._touch()
-        await self.connection.copy_records_to_table(table, records=records, columns=columns)
+        await self._sent(self.connection.copy_records_to_table(table, records=records, columns=columns))
+
+    async def _sent(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._is_cut_off |= not self._in_transaction
+            raise
 
     def _touch(self) -> None:
         if not self._in_transaction:
@@ -175,7 +189,7 @@ class Link:
 
         A connection that does not answer is thrown away, and the server then undoes by itself.
         """
-        if not self._in_transaction or self.is_gone:
+        if not (self._in_transaction or self._is_cut_off) or self.is_gone:
             self._in_transaction = False
             return
         ending = asyncio.ensure_future(self._rollback())
@@ -185,14 +199,14 @@ class Link:
                 await asyncio.wait([ending])
             except asyncio.CancelledError as error:
                 cancelled = error
-        self._in_transaction = False
+        self._in_transaction = self._is_cut_off = False
         if cancelled is not None:
             raise cancelled
 
     async def _rollback(self) -> None:
         try:
             async with asyncio.timeout(CLEANUP_S):
-                await self.connection.execute("ROLLBACK")
+                await self.connection.execute("ROLLBACK" if self._in_transaction else "SELECT")
         except Exception:  # boundary: whatever it is, a connection that cannot roll back is of no use any more
             self.throw_away()
 
