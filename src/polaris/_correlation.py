@@ -12,13 +12,34 @@ CORRELATION_ID_CHARS_MAX = 128
 
 # Identifiers are not secrets, and the system's own source costs a call of the kernel for each.
 _random = Random()  # noqa: S311
-os.register_at_fork(after_in_child=_random.seed)
+_drawn: list[str] = []
+"""Ids that nobody has had yet; drawn many at once, which costs half."""
+_DRAWN_AT_ONCE = 64
+
+
+def _renew_after_fork() -> None:
+    # Two processes must not draw the same ids.
+    _random.seed()
+    _drawn.clear()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def new_correlation_id() -> str:
-    """A fresh id: 128 random bits as 32 hexadecimal digits."""
-    # Half the cost of formatting the number.
-    return _random.getrandbits(128).to_bytes(16, "big").hex()
+    """A fresh id: 128 random bits as 32 hexadecimal digits. Safe from any thread and after a fork."""
+    try:
+        return _drawn.pop()
+    except IndexError:
+        return _draw()
+
+
+def _draw() -> str:
+    """Draw many ids: one for the caller, as other threads may take all that lie about, and the others for all."""
+    text = _random.randbytes(16 * _DRAWN_AT_ONCE).hex()
+    mine, *others = [text[at : at + 32] for at in range(0, len(text), 32)]
+    _drawn.extend(others)
+    return mine
 
 
 def current_correlation_id() -> str | None:

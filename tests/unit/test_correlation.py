@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import multiprocessing
 import threading
 
 import pytest
 
-from polaris._correlation import CORRELATION_ID_CHARS_MAX, correlation_scope, current_correlation_id
+from polaris import _correlation
+from polaris._correlation import (
+    CORRELATION_ID_CHARS_MAX,
+    correlation_scope,
+    current_correlation_id,
+    new_correlation_id,
+)
 
 
 def test_outside_a_scope_there_is_no_id() -> None:
@@ -105,3 +112,31 @@ def test_a_thread_starts_without_an_id_unless_it_is_given_the_context() -> None:
 def test_an_id_from_outside_cannot_break_a_header_or_a_line(given: str, kept: str) -> None:
     with correlation_scope(given) as chosen:
         assert chosen == current_correlation_id() == kept
+
+
+def _some_ids(_: int) -> list[str]:
+    return [new_correlation_id() for _ in range(100)]
+
+
+def test_every_new_id_is_another_one_of_32_hexadecimal_digits() -> None:
+    made = _some_ids(0)
+    assert len(set(made)) == 100
+    assert all(len(text) == 32 and set(text) <= set("0123456789abcdef") for text in made)
+
+
+def test_an_id_is_made_though_other_threads_take_all_that_were_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taken(list[str]):
+        """Somebody else is always quicker."""
+
+        def pop(self, *_: object) -> str:
+            raise IndexError
+
+    monkeypatch.setattr(_correlation, "_drawn", Taken())
+    assert len(set(_some_ids(0))) == 100
+
+
+def test_forked_children_draw_ids_of_their_own() -> None:
+    new_correlation_id()
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        children = [text for series in pool.map(_some_ids, range(40), chunksize=1) for text in series]
+    assert len({*children, *_some_ids(0)}) == 4_100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import repeat
 from math import isfinite
 from typing import Annotated, Any
@@ -11,8 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec.structs import force_setattr
 
-from polaris._correlation import current_correlation_id
-from polaris.clock import utc_now
+from polaris._correlation import _correlation_id as correlation_variable
 from polaris.domain._actions import AdaptationAction, ExecutionResult
 from polaris.domain._checks import METRICS_MAX, check_id, check_text, check_tree, utc
 from polaris.domain._frozen import EMPTY, FrozenDict, frozen
@@ -28,6 +28,8 @@ BATCH_SAMPLES_MAX = 10_000
 _SAMPLES = msgspec.Meta(extra_json_schema={"maxItems": BATCH_SAMPLES_MAX})
 _COLUMNS = msgspec.Meta(extra_json_schema={"maxProperties": METRICS_MAX})
 _STALE = Quality.STALE
+# `utc_now`, without a call in Python: every event that is made asks it.
+_now = partial(datetime.now, UTC)
 
 
 class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,8 +42,8 @@ class PolarisEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """
 
     event_id: Id = msgspec.field(default_factory=new_id)
-    timestamp: Timestamp = msgspec.field(default_factory=utc_now)
-    correlation_id: str | None = msgspec.field(default_factory=current_correlation_id)
+    timestamp: Timestamp = msgspec.field(default_factory=_now)
+    correlation_id: str | None = msgspec.field(default_factory=correlation_variable.get)
     source: Id = SOURCE_DEFAULT
 
     def __post_init__(self) -> None:

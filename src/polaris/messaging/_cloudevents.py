@@ -97,7 +97,6 @@ class EventCodec:
     def encode(
         self,
         event: PolarisEvent,
-        *,
         correlation_id: str | None = None,
         traceparent: str | None = None,
         tracestate: str | None = None,

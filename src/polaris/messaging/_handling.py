@@ -67,6 +67,7 @@ class Handling:
         self._repeats = repeats
         self._gaps = gaps
         self._durable = settlement.settles
+        self._looks_closer = self._durable or gaps is not None
         self._partial: dict[Hashable, set[int]] = {}
 
     def decode(self, item: Accepted) -> Found:
@@ -90,11 +91,19 @@ class Handling:
 
         Of any other message what it holds, which is to be given to `handle`; so it must be where calls are guarded.
         """
-        found = self.decode(item)
+        invoker, delivery = self._invoker, item.delivery
+        if self._looks_closer:
+            found = self.decode(item)
+        else:
+            # What is left of `decode` then.
+            try:
+                found = invoker.decode(delivery)
+            except MessageDecodeError as error:
+                return Failure.of_decoding(error)
         if len(found) == 1:
             member = found[0]
-            if type(member) is DecodedEvent and isinstance(member.event, self._invoker.types):
-                return self._invoker.context(item.delivery, member, item.delivery.attempt)
+            if type(member) is DecodedEvent and isinstance(member.event, invoker.types):
+                return invoker.context(delivery, member, delivery.attempt)
         return found
 
     async def succeeded(self, item: Accepted, result: Any) -> None:

@@ -92,9 +92,13 @@ class SingleEvents:
                 dict(headers) if headers else {},
                 event.correlation_id or correlation_variable.get(),
                 entry.name,
-                delivery=delivery,
-                trace=trace_variable.get(),
-                timeout_s=timeout_s,
+                None,
+                None,
+                1,
+                None,
+                delivery,
+                trace_variable.get(),
+                timeout_s,
             )
             if numbered:
                 number = context.sequence = self._number(topic, event.event_id)
@@ -145,13 +149,10 @@ class SingleEvents:
     def message(self, context: MessageContext) -> OutgoingMessage:
         """The event of a context as it travels."""
         event, trace = context.event, context.trace
-        payload = self._encode(
-            event,
-            correlation_id=context.correlation_id,
-            traceparent=None if trace is None else trace.traceparent,
-            tracestate=None if trace is None else trace.tracestate,
-            sequence=context.sequence,
-        )
+        if trace is None:
+            payload = self._encode(event, context.correlation_id, None, None, context.sequence)
+        else:
+            payload = self._encode(event, context.correlation_id, trace.traceparent, trace.tracestate, context.sequence)
         if self._marks:
             self.mark(context, batch=False)
         if context.encoding is not None:

@@ -261,27 +261,30 @@ async def test_what_is_offered_goes_out_between_what_is_sent_before_and_after(me
     end = End()
     peer = await meet(end)
     end.wire.write(b"first\r\n")
-    assert end.wire.offer(b"PUB a  2\r\n", b"ok", MIB)
+    assert end.wire.offer(b"PUB a  ", b"ok", MIB)
     assert end.wire.waiting_bytes == 21
     end.wire.write(b"last\r\n")
     expected = b"first\r\nPUB a  2\r\nok\r\nlast\r\n"
     assert await peer.hear(len(expected)) == expected
-    assert end.wire.offer(b"PUB a  0\r\n", b"", MIB)
+    assert end.wire.offer(b"PUB a  ", b"", MIB)
     assert await peer.hear(12) == b"PUB a  0\r\n\r\n"
+    # Longer than those whose length is at hand.
+    assert end.wire.offer(b"PUB a  ", b"x" * 2_048, MIB)
+    assert await peer.hear(2_063) == b"PUB a  2048\r\n" + b"x" * 2_048 + b"\r\n"
 
 
 async def test_nothing_is_taken_that_is_offered_behind_more_than_may_wait(meet: Meet) -> None:
     end = End()
     peer = await meet(end)
     end.wire.write(b"x" * 100)
-    assert not end.wire.offer(b"PUB a  2\r\n", b"ok", 99)
-    assert end.wire.offer(b"PUB a  2\r\n", b"ok", 100)
+    assert not end.wire.offer(b"PUB a  ", b"ok", 99)
+    assert end.wire.offer(b"PUB a  ", b"ok", 100)
     assert await peer.hear(114) == b"x" * 100 + b"PUB a  2\r\nok\r\n"
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
     sent = await fill(end)
     # All of it is in the transport's own buffer, or on its way there.
     end.wire.write_out()
-    assert not end.wire.offer(b"PUB a  2\r\n", b"ok", end.wire.waiting_bytes - 1)
+    assert not end.wire.offer(b"PUB a  ", b"ok", end.wire.waiting_bytes - 1)
     peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
     assert await peer.hear(sent) == b"x" * sent
 

@@ -163,10 +163,9 @@ class HardenedClient(Client):
 
         `head` is the line before the payload up to its length, which the caller has checked as for `send`.
         """
-        size = len(payload)
-        if size > self._max_payload:
+        if len(payload) > self._max_payload:
             return False
-        return self._wire.offer(b"%b%d\r\n" % (head, size), payload, self._config.send_buffer_bytes_max)
+        return self._wire.offer(head, payload, self._config.send_buffer_bytes_max)
 
     async def flush(self, timeout: float = 10.0) -> None:
         """Wait until the server has handled all that was sent. nats-py's does not when one of its tasks has ended."""
@@ -206,7 +205,10 @@ class HardenedClient(Client):
             return
         try:
             receive(
-                subject.decode("utf-8", "backslashreplace"), reply.decode("utf-8", "backslashreplace"), payload, headers
+                subject.decode("utf-8", "backslashreplace"),
+                reply.decode("utf-8", "backslashreplace") if reply else "",
+                payload,
+                headers,
             )
         except Exception:  # boundary: one receiver's failure must not cost the others their messages
             _log.exception("a message on %s could not be taken", subject)

@@ -20,6 +20,8 @@ from nats.errors import Error, UnexpectedEOF
 _log = logging.getLogger(__name__)
 
 _CRLF = b"\r\n"
+_LENGTHS = tuple(b"%d\r\n" % size for size in range(2_048))
+"""How the line before a payload of usual size ends: writing a number costs more than looking it up."""
 
 Parse = Callable[[bytes], Coroutine[Any, Any, None]]
 """Handles what has arrived, without ever waiting. What it raises ends the connection."""
@@ -90,15 +92,20 @@ class Wire:
             self._due = True
             asyncio.get_running_loop().call_soon(self.write_out)
 
-    def offer(self, line: bytes, payload: bytes, bytes_max: int) -> bool:
-        """`write` the frame of a line and a payload, unless more than `bytes_max` bytes wait: that is what it says."""
+    def offer(self, head: bytes, payload: bytes, bytes_max: int) -> bool:
+        """`write` the frame of a payload, unless more than `bytes_max` bytes wait: that is what it says.
+
+        `head` is the line before the payload up to its length.
+        """
         if self._frames_bytes > bytes_max or (
             self._line is not None and self._line.paused and self.waiting_bytes > bytes_max
         ):
             return False
         # Put together with all others of the turn, once.
-        self._frames += (line, payload, _CRLF)
-        self._frames_bytes += len(line) + len(payload) + 2
+        size = len(payload)
+        length = _LENGTHS[size] if size < len(_LENGTHS) else b"%d\r\n" % size
+        self._frames += (head, length, payload, _CRLF)
+        self._frames_bytes += len(head) + len(length) + size + 2
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self.write_out)
