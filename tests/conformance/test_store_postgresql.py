@@ -21,8 +21,9 @@ from polaris.exceptions import (
     TransactionConflictError,
     UnitOfWorkError,
 )
-from polaris.storage import PolarisDataStore, TimeRange, TimeSeriesPoint
+from polaris.storage import PolarisDataStore, PostgresEngine, TimeRange, TimeSeriesPoint
 from polaris.storage.backends.postgresql._catalog import Partitions
+from polaris.storage.backends.postgresql._link import SNAPSHOT
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -266,3 +267,17 @@ async def test_a_unit_of_work_is_used_by_one_task_at_a_time(server: PostgresServ
         outcomes = await asyncio.gather(*[work.documents.count("d") for _ in range(3)], return_exceptions=True)
         assert outcomes[0] == 0
         assert all(isinstance(outcome, UnitOfWorkError) for outcome in outcomes[1:])
+
+
+async def test_a_statement_that_the_driver_gives_up_leaves_its_connection_as_good_as_new(
+    server: PostgresServer, schema: str
+) -> None:
+    store = store_on(server, schema, pool_max=1)
+    async with store:
+        (engine,) = store.engines
+        assert isinstance(engine, PostgresEngine)
+        with pytest.raises(asyncpg.DataError):
+            async with engine._pool.link() as link:
+                await link.value("SELECT $1::text", "\ud800")
+        async with engine._pool.link() as link, link.atomic(SNAPSHOT):
+            assert await link.value("SELECT 1") == 1

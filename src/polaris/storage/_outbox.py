@@ -62,7 +62,10 @@ class Outbox(ABC):
 
     @abstractmethod
     async def pending(self, *, limit: int = 100, after: int = 0) -> list[OutboxEntry]:
-        """The oldest entries that are not published, in order, behind the sequence `after`."""
+        """The oldest entries that are not published, in order, behind the sequence `after`.
+
+        Raises `QueryError` for a limit that is none, and `InvalidValueError` for an `after` that is no sequence.
+        """
 
     @abstractmethod
     async def mark_published(self, sequences: Sequence[int]) -> int:

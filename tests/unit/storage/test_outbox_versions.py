@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from polaris.domain import EventRegistry, PolarisEvent
-from polaris.exceptions import MessageDecodeError, UnknownEventTypeError
+from polaris.exceptions import InvalidValueError, MessageDecodeError, UnknownEventTypeError
 from polaris.storage import PolarisDataStore
 
 
@@ -82,3 +82,10 @@ async def test_an_upcaster_that_fails_makes_the_entry_unreadable_and_nothing_wor
         (entry,) = await store.outbox.pending()
     with pytest.raises(MessageDecodeError):
         entry.event(registry=now(upcaster=lambda data: data["nothing"]))
+
+
+@pytest.mark.parametrize("after", ["x", None, True, 1.0, -1, 2**63])
+async def test_what_is_no_sequence_is_refused(store: PolarisDataStore, after: Any) -> None:
+    async with store:
+        with pytest.raises(InvalidValueError, match="after"):
+            await store.outbox.pending(after=after)

@@ -75,7 +75,7 @@ class Link:
         self._schema_timeout_s = schema_timeout_s
         self._in_transaction = False
         self._is_cut_off = False
-        """Whether a statement outside a transaction was cancelled, perhaps between its preparation and its execution.
+        """Whether a statement outside a transaction failed or was cancelled, perhaps between preparation and execution.
 
         The driver leaves the server there, and it refuses a transaction that is begun next, until it is told to go on.
         """
@@ -142,7 +142,7 @@ class Link:
     async def _sent(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
-        except asyncio.CancelledError:
+        except BaseException:  # boundary: noted, then raised again
             self._is_cut_off |= not self._in_transaction
             raise
 

@@ -50,6 +50,8 @@ class OutboxPort(Outbox):
 
     async def pending(self, *, limit: int = 100, after: int = 0) -> list[OutboxEntry]:
         count = check_limit(limit)
+        if type(after) is not int or not 0 <= after < 1 << 63:
+            raise InvalidValueError("after", "a sequence of the outbox, or 0", after)
         rows = await self._executor.execute(
             Operation(lambda session: session.outbox.pending(count, after), mutates=False)
         )
