@@ -10,7 +10,8 @@
    points from 64 tasks, and reads of what was written. What is written is made before the clock starts; every commit is
    synced (WAL, synchronous=FULL; fsync=on).
 3. units: units of work, and a second process that reads meanwhile; see `_store_units.py`.
-4. ranges, scans: what page and command line ask for, aggregates over 10^7 values; see `_store_scans.py`.
+4. ranges, served, scans: what page and command line ask for, in the store and of a node, aggregates over 10^7 values;
+   see `_store_scans.py` and `_store_served.py`.
 5. documents, graph: see `documents.py` and `_store_graph.py`.
 6. specialists: servers made for time series alone; see `_store_specialists.py`.
 7. recovery: a server replaced by its standby, an embedded store reopened after a kill; see `_store_recovery.py`.
@@ -45,12 +46,25 @@ from _store_graph import measure_graph
 from _store_growth import PICTURE, measure_growth
 from _store_recovery import measure_recovery
 from _store_scans import measure_ranges, measure_scans
+from _store_served import measure_served
 from _store_specialists import measure_specialists
 from _store_units import measure_units
 from documents import measure_documents
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/nab"
-PARTS = ("replay", "store", "units", "ranges", "scans", "documents", "graph", "specialists", "recovery", "growth")
+PARTS = (
+    "replay",
+    "store",
+    "units",
+    "ranges",
+    "served",
+    "scans",
+    "documents",
+    "graph",
+    "specialists",
+    "recovery",
+    "growth",
+)
 TASKS = 64
 READS = 500
 MIB = 1 << 20
@@ -351,6 +365,7 @@ def measure_all(options: argparse.Namespace) -> bool:
         "documents": lambda: measure_documents(rounds, max(20_000, 20_000 // share)),
         "graph": lambda: measure_graph(100_000 // share, 500_000 // share),
         "specialists": lambda: measure_specialists(rounds, 400 // share),
+        "served": lambda: measure_served(1_000_000 // share, 3 if options.quick else 15),
         "recovery": lambda: measure_recovery(1 if options.quick else 10),
         "growth": lambda: asyncio.run(measure_growth(values, 100_000 // share, picture)),
     }
