@@ -1,4 +1,4 @@
-"""Ranges over a million points of one system, as whoever asks a running node gets them: by HTTP, and by `polaris query`.
+"""Ranges over a million points of one system, as a running node gives them: by HTTP, and by `polaris query`.
 
     python benchmarks/_store_served.py [--points 1000000] [--times 15]
 
@@ -109,6 +109,7 @@ def measure_served(points: int = 1_000_000, times: int = 15) -> None:
                     begun = time.perf_counter()
                     assert ask() > 1
                     taken.setdefault(label, []).append(time.perf_counter() - begun)
+            for _ in range(times):
                 for label, command in asked_by_command(folder, points).items():
                     begun = time.perf_counter()
                     subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=folder, env=environment)
