@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +14,13 @@ import msgspec
 import pytest
 from tests.faults import full_disk_child
 from tests.faults.small_disk import run_on_small_disk
+from tests.foreign_reader import a_foreign_reader
 
 from polaris.domain import HealthStatus
-from polaris.exceptions import StoreFullError
+from polaris.exceptions import DataStoreError, StoreFullError
 from polaris.storage import PolarisDataStore, SqliteEngine, TimeRange, TimeSeriesPoint
 from polaris.storage.backends.sqlite import restore_store
+from polaris.storage.backends.sqlite._session import SqliteSession
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -112,25 +115,104 @@ async def test_a_full_disk_fails_every_writer_and_lets_them_go_on_when_there_is_
         assert await engine.verify() == []
 
 
+async def leave_room_in_the_file(engine: SqliteEngine, store: PolarisDataStore) -> None:
+    """Have a long log, and a file with free pages for some batches."""
+    for number in range(20):
+        await store.time_series.store_many("m", batch(number))
+    await engine.compact(rewrite_file=True)
+    await store.time_series.delete_range("m", TimeRange.all())
+
+
+async def check_that_the_log_has_room(engine: SqliteEngine, store: PolarisDataStore) -> None:
+    """Nearly all writes are done, though no file can grow."""
+    written: list[int] = []
+    for number in range(12):
+        with contextlib.suppress(StoreFullError):
+            await store.time_series.store_many("m", batch(number))
+            written.append(number)
+    assert len(written) >= 10, written
+    assert await stored(store) == written
+    assert await engine.verify() == []
+
+
 async def test_the_room_of_the_log_is_used_again_when_there_is_no_other(tmp_path: Path, disk: FullDisk) -> None:
     disk.overwrites = True
     engine = SqliteEngine(tmp_path / "store.db")
     async with PolarisDataStore(engine) as store:
-        for number in range(20):
-            await store.time_series.store_many("m", batch(number))
-        await engine.compact(rewrite_file=True)
-        await store.time_series.delete_range("m", TimeRange.all())  # the file has free pages from here on
+        await leave_room_in_the_file(engine, store)
         disk.is_full = True
-        written: list[int] = []
-        for number in range(200):
-            with contextlib.suppress(StoreFullError):
-                await store.time_series.store_many("m", batch(number))
-                written.append(number)
-            if len(written) == 10:
-                break
-        assert len(written) == 10, written
-        assert await stored(store) == written
-        assert await engine.verify() == []
+        await check_that_the_log_has_room(engine, store)
+
+
+async def test_a_store_killed_on_a_full_disk_goes_on_there_by_the_room_of_its_log(
+    tmp_path: Path, disk: FullDisk
+) -> None:
+    disk.overwrites = True
+    engine = SqliteEngine(tmp_path / "store.db")
+    left = tmp_path / "left"
+    left.mkdir()
+    async with PolarisDataStore(engine) as store:
+        await leave_room_in_the_file(engine, store)
+        for path in tmp_path.glob("store.db*"):
+            shutil.copy(path, left)
+    disk.is_full = True
+    engine = SqliteEngine(left / "store.db")
+    async with PolarisDataStore(engine) as store:
+        await check_that_the_log_has_room(engine, store)
+
+
+async def test_a_connection_replaced_on_a_full_disk_goes_on_by_the_room_of_the_log(
+    tmp_path: Path, disk: FullDisk
+) -> None:
+    disk.overwrites = True
+    engine = SqliteEngine(tmp_path / "store.db")
+    async with PolarisDataStore(engine) as store:
+        await leave_room_in_the_file(engine, store)
+        disk.is_full = True
+        await engine._do_chore(lambda session: session.connection.close())
+        with pytest.raises(DataStoreError, match="ConnectionClosed"):
+            await store.time_series.store_many("m", batch(0))
+        await check_that_the_log_has_room(engine, store)
+
+
+async def test_a_chore_that_finds_no_room_makes_some_for_the_next_write(tmp_path: Path, disk: FullDisk) -> None:
+    def delete_everything(session: SqliteSession) -> None:
+        session.connection.execute("DELETE FROM ts_hot")
+
+    disk.overwrites = True
+    engine = SqliteEngine(tmp_path / "store.db")
+    async with PolarisDataStore(engine) as store:
+        await leave_room_in_the_file(engine, store)
+        await store.time_series.store_many("m", batch(0))
+        disk.is_full = True
+        with pytest.raises(StoreFullError):
+            await engine._do_chore(delete_everything)
+        await store.time_series.store_many("m", batch(1))
+        assert await stored(store) == [0, 1]
+
+
+async def test_a_reader_that_keeps_the_room_of_the_log_on_a_full_disk_is_told_of(
+    tmp_path: Path, disk: FullDisk
+) -> None:
+    disk.overwrites = True
+    path = tmp_path / "store.db"
+    engine = SqliteEngine(path)
+    async with PolarisDataStore(engine) as store:
+        await leave_room_in_the_file(engine, store)
+        with a_foreign_reader(path):
+            disk.is_full = True
+            for _ in range(3):  # the second is refused after a checkpoint that the first one asked for
+                with pytest.raises(StoreFullError):
+                    await store.time_series.store_many("m", batch(0))
+            health = await store.health()
+            assert health.status is HealthStatus.UNHEALTHY
+            assert "full" in health.message
+            assert "for a program keeps a read open; end that program" in health.message
+            assert health.message.endswith("store.db")
+            assert (await engine.stats())["checkpoints_blocked"] >= 2
+        await store.time_series.store_many("m", batch(0))
+        assert (await store.health()).status is HealthStatus.HEALTHY
+        assert await stored(store) == [0]
 
 
 async def test_a_backup_onto_a_full_disk_leaves_nothing_and_the_next_one_is_whole(

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
+from tests.foreign_reader import a_foreign_reader
 
 from polaris.domain import HealthStatus
 from polaris.storage import PolarisDataStore
 
 MIB = 1 << 20
 TEXTS = ("x" * 500_000, "y" * 500_000)
-
-
-@contextmanager
-def a_foreign_reader(path: Path) -> Iterator[None]:
-    """A forgotten shell: it has begun to read and does not end."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-        yield
-    finally:
-        connection.close()
 
 
 async def write(store: PolarisDataStore, mib: int) -> None:

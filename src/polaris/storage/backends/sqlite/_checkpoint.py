@@ -23,41 +23,56 @@ class Checkpointer:
         self._connection = connection
         self._next_pages = PAGES_SOFT
         self._insist_pages = PAGES_HARD
+        self._lacks_room = False
+        """Whether the last commit was refused for want of room, and the log not begun anew since."""
         self.wal_pages = 0
+        """Length of the log at the last commit of this connection; what others left there is not known before."""
         self.done = 0
         self.insisted = 0
         self.blocked = 0
         self.is_held_up = False
-        """Whether readers kept the last checkpoint from moving the whole log."""
+        """Whether readers kept the last checkpoint from its end: the log is not moved, or its room cannot be reused."""
         connection.set_wal_hook(self._on_commit)
 
     def _on_commit(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages
+        self._lacks_room = False
         return apsw.SQLITE_OK
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the log is twice as long as it should be: other housekeeping went first too often."""
-        return self.wal_pages >= 2 * self._next_pages
+        """Whether this goes before other housekeeping, which went first too often or has no room to be done in."""
+        return self._lacks_room or self.wal_pages >= 2 * self._next_pages
 
     def make_room(self) -> None:
-        """Be due whatever the length of the log: emptied, it is written from its beginning, which takes no room."""
-        self._next_pages = 1
+        """Be due whatever the length of the log: begun anew, it is written where it has its room already.
+
+        Due until that is done or a commit succeeds.
+        """
+        self._lacks_room = True
 
     def run_if_due(self) -> None:
-        """Checkpoint when the log is long. Outside of a transaction."""
-        if self.wal_pages < self._next_pages:
-            return
+        """Checkpoint when the log is long, or there is no room for more of it. Outside of a transaction."""
+        if self._lacks_room:
+            self._begin_anew()
+        elif self.wal_pages >= self._next_pages:
+            self._shorten()
+
+    def _begin_anew(self) -> None:
+        """Let the next commit write the log from its beginning, unless readers need what is there. Waits for nobody."""
+        # Not truncated: on a full disk, the room that the log gives back may be somebody else's at once.
+        found = self._checkpoint(apsw.SQLITE_CHECKPOINT_RESTART, wait_ms=0)
+        self.done += 1
+        if found is None:
+            self.is_held_up = True
+            self.blocked += 1
+        else:
+            self._reset()
+
+    def _shorten(self) -> None:
         insist = self.wal_pages >= self._insist_pages
         mode = apsw.SQLITE_CHECKPOINT_RESTART if insist else apsw.SQLITE_CHECKPOINT_PASSIVE
-        busy_timeout_ms = int(self._connection.pragma("busy_timeout"))
-        self._connection.set_busy_timeout(WAIT_MS)
-        try:
-            pages, moved = self._connection.wal_checkpoint(mode=mode)
-        except apsw.BusyError:
-            pages, moved = self.wal_pages, 0
-        finally:
-            self._connection.set_busy_timeout(busy_timeout_ms)
+        pages, moved = self._checkpoint(mode, wait_ms=WAIT_MS) or (self.wal_pages, 0)
         self.done += 1
         self.insisted += insist
         self.is_held_up = moved < pages
@@ -71,16 +86,21 @@ class Checkpointer:
 
     def look_again(self) -> None:
         """Empty a log that was held up, if those who did so are gone. Waits for nobody; outside of a transaction."""
-        if not self.is_held_up:
-            return
-        busy_timeout_ms = int(self._connection.pragma("busy_timeout"))
-        self._connection.set_busy_timeout(0)
-        try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.BusyError:
-            return
-        finally:
-            self._connection.set_busy_timeout(busy_timeout_ms)
-        self.is_held_up = False
+        if self.is_held_up and self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE, wait_ms=0) is not None:
+            self._reset()
+
+    def _reset(self) -> None:
+        self._lacks_room = self.is_held_up = False
         self.wal_pages = 0
         self._next_pages, self._insist_pages = PAGES_SOFT, PAGES_HARD
+
+    def _checkpoint(self, mode: int, *, wait_ms: int) -> tuple[int, int] | None:
+        """The pages of the log, and how many of them are moved; None when others kept that from what the mode asks."""
+        busy_timeout_ms = int(self._connection.pragma("busy_timeout"))
+        self._connection.set_busy_timeout(wait_ms)
+        try:
+            return self._connection.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            return None
+        finally:
+            self._connection.set_busy_timeout(busy_timeout_ms)

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.domain import HealthStatus
-from polaris.exceptions import DataStoreError, MigrationError, StoreConnectionError, StoreCorruptError
+from polaris.exceptions import DataStoreError, MigrationError, StoreConnectionError, StoreCorruptError, StoreFullError
 from polaris.storage._backend import StoreHealth
 from polaris.storage._operation import Operation
 from polaris.storage.backends.shared import RecordingEngine, Step, replay
@@ -42,7 +42,9 @@ VERIFY = "polaris store verify"
 """The command that tells what is damaged."""
 LOG_BYTES_MAX = 64 << 20
 """A log that readers keep longer than this is told of, or together with the file longer than `size_bytes_max`."""
-LOG_HELD_UP = "the log grows, for a program keeps a read open; end that program, which fuser or lsof finds by the file"
+HELD_UP = "for a program keeps a read open; end that program, which fuser or lsof finds by the file"
+LOG_HELD_UP = f"the log grows, {HELD_UP}"
+ROOM_HELD_UP = f"the room of the log cannot be used again, {HELD_UP}"
 
 
 class SqliteEngine(RecordingEngine):
@@ -210,7 +212,10 @@ class SqliteEngine(RecordingEngine):
             return StoreHealth(HealthStatus.UNHEALTHY, self.name, "the writer has ended", details)
         failure = self._writer.last_error
         if failure is not None:
-            return StoreHealth(HealthStatus.UNHEALTHY, self.name, str(failure), details)
+            message = str(failure)
+            if isinstance(failure, StoreFullError) and self._writer.log_is_held_up:
+                message += f"; {ROOM_HELD_UP} {self.path.name}"
+            return StoreHealth(HealthStatus.UNHEALTHY, self.name, message, details)
         if await self._has_long_log(self._writer):
             return StoreHealth(HealthStatus.WARNING, self.name, f"{LOG_HELD_UP} {self.path.name}", details)
         return StoreHealth(HealthStatus.HEALTHY, self.name, "", details)

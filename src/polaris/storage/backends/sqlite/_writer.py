@@ -26,8 +26,6 @@ from polaris.storage.backends.sqlite._session import SqliteSession
 GROUP_JOBS_MAX = 512
 GROUP_S_MAX = 0.010
 IDLE_S = 1.0
-
-
 GUARDED_GROUPS = 64
 """Groups whose jobs get savepoints, after one that had to be begun anew for want of them."""
 
@@ -70,13 +68,7 @@ class GroupWriter:
         self._ended: asyncio.Future[None] | None = None
         self._guarded = 0
         """Groups to come whose jobs get savepoints."""
-        self.counts: dict[str, int] = {
-            "groups": 0,
-            "jobs": 0,
-            "jobs_failed": 0,
-            "groups_guarded": 0,
-            "groups_retried": 0,
-        }
+        self.counts = dict.fromkeys(("groups", "jobs", "jobs_failed", "groups_guarded", "groups_retried"), 0)
         self.last_error: Exception | None = None
         self.damage: str | None = None
         """What was found damaged last; it does not pass."""
@@ -130,7 +122,7 @@ class GroupWriter:
 
     @property
     def log_is_held_up(self) -> bool:
-        """Whether a reader keeps the log from being emptied, as far as the last checkpoint could tell."""
+        """Whether a reader keeps the log from being emptied or begun anew, as far as the last checkpoint could tell."""
         return self.is_running and self._checkpointer.is_held_up
 
     # What follows runs in the writer's thread.
@@ -300,12 +292,9 @@ class GroupWriter:
         failed = [job.error for job in jobs if job.error is not None]
         self.counts["jobs"] += len(jobs)
         self.counts["jobs_failed"] += len(failed)
-        if any(isinstance(error, StoreFullError) for error in failed):
-            self._checkpointer.make_room()
-        broken = [error for error in failed if isinstance(error, DataStoreError) and error.retryable is not False]
         for error in failed:
-            if isinstance(error, StoreCorruptError):
-                self.damage = error.message
+            self._heed(error)
+        broken = [error for error in failed if isinstance(error, DataStoreError) and error.retryable is not False]
         if broken:
             self.last_error = broken[-1]
         elif len(failed) < len(jobs):
@@ -323,8 +312,7 @@ class GroupWriter:
             let_go(error)
             self._abandon()
             chore.error = translated(error)
-            if isinstance(chore.error, StoreCorruptError):
-                self.damage = chore.error.message
+            self._heed(chore.error)
         self._on_settled([chore], False)
 
     def move_slice(self, is_awaited: Callable[[], bool] = lambda: False) -> int:
@@ -343,20 +331,26 @@ class GroupWriter:
         table nor the log grows without bound. All can wait when they fail.
         """
         try:
-            if self._checkpointer.is_overdue:
+            if overdue := self._checkpointer.is_overdue:
                 self._checkpointer.run_if_due()
             if self._compaction.is_due and self.move_slice(lambda: len(self.queue) > 0):
                 while self._compaction.is_behind and self.move_slice():
                     pass
             elif self._rollups.is_due(busy=wrote or len(self.queue) > 0):
                 self._run_slice()
-            else:
+            elif not overdue:
                 self._checkpointer.run_if_due()
         except Exception as error:  # boundary: housekeeping must not end the writer; health shows it
             self._abandon()
             self.last_error = failure = translated(error)
-            if isinstance(failure, StoreCorruptError):
-                self.damage = failure.message
+            self._heed(failure)
+
+    def _heed(self, error: Exception) -> None:
+        """Remember damage, and want room where it lacks. After what failed was rolled back."""
+        if isinstance(error, StoreCorruptError):
+            self.damage = error.message
+        elif isinstance(error, StoreFullError):
+            self._checkpointer.make_room()
 
     def _run_slice(self) -> None:
         """One slice of rollups, whose commit is not synced: nobody was told of it.
