@@ -230,7 +230,8 @@ OnDelivery = Callable[[Delivery], Awaitable[None]]
 """Takes what comes, one after the other.
 
 An object that has a method `at_once(delivery) -> bool` may be asked by that instead while nothing waits for it: it has
-taken the delivery, or says False and has done nothing.
+taken the delivery, or says False and has done nothing. One that has a method `dropped(delivery)` is told by that, which
+must not block, of every message that the broker dropped because too many waited for it.
 """
 
 

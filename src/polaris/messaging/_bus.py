@@ -329,6 +329,9 @@ class PolarisMessageBus:
         `start` says where a new position begins instead (see `Start`). `in_flight_max`: None takes 256, or two batches
         of a batch handler if that is more. See `SubscriptionOptions` for the other arguments.
 
+        Without a stream only what is published from now on comes, and has no age: `stale_after_s`, and to `start`
+        earlier, are refused. Messages that find no room, as too many wait, are lost, and counted as above.
+
         Raises `InvalidTopicError`, `SubscriptionError`, `InvalidValueError`, `BusConnectionError`.
         """
         self._life.require_going_on()

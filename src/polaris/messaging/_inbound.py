@@ -41,7 +41,12 @@ from polaris.messaging._sequences import GapDetector
 from polaris.messaging._settlement import Settlement
 from polaris.messaging._sources import PulledSource, PushedSource, Source
 from polaris.messaging._subjects import DEAD_LETTER_PREFIX, covers, overlap, topic_pattern
-from polaris.messaging._subscription import Subscription, SubscriptionOptions, SubscriptionStats
+from polaris.messaging._subscription import (
+    Subscription,
+    SubscriptionOptions,
+    SubscriptionStats,
+    check_without_stream,
+)
 
 if TYPE_CHECKING:
     from polaris.observability import MetricsCollector, StructuredLogger
@@ -153,6 +158,8 @@ class Inbound:
         wish: AckWish,
     ) -> Subscription:
         stream = self._stream_for(pattern, position)
+        if stream is None:
+            check_without_stream(options, position.start)
         name = position.name(pattern, handler, core=stream is None)
         ack = wish.granted(options, core=stream is None, group=position.group, delivery=position.delivery)
         stats = SubscriptionStats()
@@ -175,7 +182,6 @@ class Inbound:
             self._settlement(name, options, stats, stream, ack, source),
             options,
             stats,
-            codec=self._codec,
             clock=self._clock,
             logger=self._logger,
             grace_s=self._grace_s,
@@ -257,7 +263,10 @@ class Inbound:
     ) -> Source:
         if stream is None:
             group = None if position.group is None else _legal_name(position.group)
-            return PushedSource(self._broker, pattern, group, logger=self._logger)
+            observe_drop = self._drop_observer(name)
+            return PushedSource(
+                self._broker, pattern, group, logger=self._logger, stats=stats, observe_drop=observe_drop
+            )
         spec = ConsumerSpec(
             stream=stream,
             durable=name,

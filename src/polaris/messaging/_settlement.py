@@ -32,7 +32,7 @@ Observe = Callable[[Delivery, str | None], None]
 """Told of every settled delivery, and of the reason when it became a dead letter."""
 
 ObserveDrop = Callable[[Delivery, str], None]
-"""Told of every delivery that was settled without being handled, and of the reason."""
+"""Told of every delivery that nobody will handle, and of the reason."""
 
 
 def is_being_cancelled() -> bool:

@@ -18,7 +18,7 @@ from polaris.messaging._broker import (
     MessageBroker,
     PullConsumer,
 )
-from polaris.messaging._settlement import is_being_cancelled
+from polaris.messaging._settlement import ObserveDrop, is_being_cancelled
 from polaris.messaging._subscription import SubscriptionStats
 from polaris.resilience import Backoff
 
@@ -34,6 +34,8 @@ FETCH_OVERDUE_S = 10.0
 OBSERVE_EVERY_S = 5.0
 OBSERVE_RARE_EVERY_S = 120.0
 DEAF_CHECKS = 3
+OVERFLOW = "overflow"
+"""Why a message of a core subscription was dropped: too many waited for the handler."""
 AWAY = Backoff(0.05, 5.0, jitter="equal")
 
 ObserveConsumer = Callable[[ConsumerInfo], None]
@@ -99,6 +101,7 @@ class PulledSource:
         self._stats = stats
         self._observe = observe
         self._consumer: PullConsumer | None = None
+        self._resumptions = 0
         self._task: asyncio.Task[None] | None = None
         self._back = asyncio.Event()
         self._forget: Callable[[], None] | None = None
@@ -198,6 +201,9 @@ class PulledSource:
                 deliveries = await consumer.fetch(max(1, min(sink.room, FETCH_MAX)), wait_s=self._fetch_wait_s)
         finally:
             self._fetching = False
+        resumptions = getattr(consumer, "resumptions", 0)
+        self._stats.reattached += resumptions > self._resumptions
+        self._resumptions = resumptions
         for delivery in deliveries:
             sink.accept(delivery)
         if self._clock.monotonic() - self._observed_s >= self._observe_every_s:
@@ -237,13 +243,15 @@ class PulledSource:
 
 
 class _Intake:
-    """Hands what is pushed to a sink: at once while there is room for it."""
+    """Hands what is pushed to a sink: at once while there is room for it. Keeps account of what the broker drops."""
 
-    __slots__ = ("_accept", "_room", "_sink")
+    __slots__ = ("_accept", "_observe_drop", "_room", "_sink", "_stats")
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, stats: SubscriptionStats, observe_drop: ObserveDrop | None) -> None:
         self._sink = sink
         self._accept = sink.accept
+        self._stats = stats
+        self._observe_drop = observe_drop
         self._room = True
 
     def at_once(self, delivery: Delivery) -> bool:
@@ -257,19 +265,40 @@ class _Intake:
             await self._sink.wait_for_room()
         self._room = self._accept(delivery)
 
+    def dropped(self, delivery: Delivery) -> None:
+        self._stats.lost += 1
+        self._stats.overflowed += 1
+        if self._observe_drop is not None:
+            self._observe_drop(delivery, OVERFLOW)
+
 
 class PushedSource:
-    """A core subscription. A full sink holds the broker's callback up; the broker's own bound then applies."""
+    """A core subscription. A full sink holds the broker's callback up; the broker's own bound then applies.
 
-    def __init__(self, broker: MessageBroker, pattern: str, group: str | None, *, logger: StructuredLogger) -> None:
+    What the broker drops at that bound counts as lost, and `observe_drop` is told of it.
+    """
+
+    def __init__(
+        self,
+        broker: MessageBroker,
+        pattern: str,
+        group: str | None,
+        *,
+        logger: StructuredLogger,
+        stats: SubscriptionStats,
+        observe_drop: ObserveDrop | None = None,
+    ) -> None:
         self._broker = broker
         self._pattern = pattern
         self._group = group
         self._logger = logger
+        self._stats = stats
+        self._observe_drop = observe_drop
         self._subscription: BrokerSubscription | None = None
 
     async def start(self, sink: Sink) -> None:
-        self._subscription = await self._broker.subscribe(self._pattern, _Intake(sink), group=self._group)
+        intake = _Intake(sink, self._stats, self._observe_drop)
+        self._subscription = await self._broker.subscribe(self._pattern, intake, group=self._group)
 
     async def halt(self) -> None:
         await self._end(drain=True)

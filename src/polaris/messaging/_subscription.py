@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 
 from polaris.exceptions import InvalidValueError, SubscriptionError
-from polaris.messaging._broker import ConsumerInfo, DeliveryClass
+from polaris.messaging._broker import ConsumerInfo, DeliveryClass, Start
 from polaris.messaging._handlers import BoundHandler
 from polaris.messaging._redelivery import RedeliveryPolicy
 from polaris.resilience import CircuitBreaker
@@ -41,7 +41,7 @@ class SubscriptionOptions(msgspec.Struct, frozen=True, kw_only=True):
     conflate: bool = False
     """Of the messages of one topic that wait here, handle the newest only; the others count as conflated."""
     stale_after_s: float | None = None
-    """Pass over messages that were stored longer ago; they count as stale."""
+    """Pass over messages that were stored longer ago; they count as stale. Not for a core subscription."""
     detect_gaps: bool = False
     """Count the telemetry events that were published and did not come, by their numbers."""
     breaker: CircuitBreaker | None = None
@@ -85,6 +85,14 @@ def options_for(
     return options
 
 
+def check_without_stream(options: SubscriptionOptions, start: Start | None) -> None:
+    """Raises `SubscriptionError` when a core subscription is asked for what only a stream can tell or give."""
+    if start is not None and not start.new:
+        raise SubscriptionError("a core subscription begins now: nothing is stored that it could start at")
+    if options.stale_after_s is not None:
+        raise SubscriptionError("stale_after_s needs a stream: only what is stored has an age")
+
+
 class SubscriptionStats(msgspec.Struct):
     """Counts since the subscription began; events unless it says messages."""
 
@@ -109,8 +117,10 @@ class SubscriptionStats(msgspec.Struct):
     late: int = 0
     """Missed events that came after all; `missed - late` are missing now."""
     lost: int = 0
-    """Messages of a core subscription, or with `AckPolicy.NONE`, that failed or could not be finished; nobody delivers
-    them again."""
+    """Messages of a core subscription, or with `AckPolicy.NONE`, that failed, could not be finished or found no room;
+    nobody delivers them again."""
+    overflowed: int = 0
+    """Messages among them that found no room: the broker dropped them because too many waited for the handler."""
     unsettled: int = 0
     """Messages whose settlement could not be sent; they come again."""
     reattached: int = 0

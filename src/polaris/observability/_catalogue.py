@@ -146,7 +146,7 @@ DEAD_LETTERS = MetricSpec(
 MESSAGES_DROPPED = MetricSpec(
     "counter",
     "polaris_messages_dropped_total",
-    "Messages settled without being handled, by reason: conflated, stale, gone, unreadable, abandoned.",
+    "Messages that nobody will handle, by reason: conflated, stale, overflow, gone, unreadable, abandoned.",
     ("topic", "subscription", "reason"),
     ("reason",),
 )

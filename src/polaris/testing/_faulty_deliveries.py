@@ -139,6 +139,7 @@ class FaultyCallback:
 
     def __init__(self, on_delivery: OnDelivery, line: Line, dice: FaultDice, clock: Clock) -> None:
         self._on_delivery = on_delivery
+        self.dropped: Callable[[Delivery], None] | None = getattr(on_delivery, "dropped", None)
         self._line = line
         self._dice = dice
         self._clock = clock

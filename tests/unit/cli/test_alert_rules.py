@@ -124,6 +124,7 @@ CASES: dict[str, tuple[Case, ...]] = {
     "PolarisDeadLetters": counter("polaris_dead_letters_total", 'topic="polaris.telemetry.*",reason="undecodable"'),
     "PolarisMessagesDropped": (
         *counter("polaris_messages_dropped_total", 'topic="polaris.telemetry.*",subscription="s",reason="unreadable"'),
+        Case({f'polaris_messages_dropped_total{{{NODE},reason="overflow"}}': steps(9)}, True),
         # Whoever asks for conflation loses nothing by it.
         Case({f'polaris_messages_dropped_total{{{NODE},reason="conflated"}}': steps(9)}, False),
     ),

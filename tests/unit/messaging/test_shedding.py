@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from tests.unit.messaging.doubles import eventually, health, number_of, publish_raw, running_bus, telemetry
 
-from polaris.domain import HealthEvent, TelemetryEvent
-from polaris.exceptions import InvalidValueError
-from polaris.messaging import RedeliveryPolicy
+from polaris.domain import HealthEvent, PolarisEvent, TelemetryEvent
+from polaris.exceptions import InvalidValueError, SubscriptionError
+from polaris.messaging import DeliveryClass, RedeliveryPolicy, Start
 from polaris.observability import MetricsCollector
+from polaris.testing import running_clock
 
 
 def slow(seen: list[tuple[str, float]], seconds: float = 1.0) -> Any:
@@ -133,3 +134,20 @@ async def test_a_senseless_age_is_refused() -> None:
     async with running_bus() as bus:
         with pytest.raises(InvalidValueError, match="stale_after_s"):
             await bus.subscribe("polaris.telemetry.*", slow([]), stale_after_s=0.0)
+
+
+async def test_a_core_subscription_knows_no_age_and_no_past() -> None:
+    clock = running_clock()
+    core = DeliveryClass.AT_MOST_ONCE
+
+    async def handle(_: PolarisEvent) -> None: ...
+
+    async with running_bus() as bus:
+        for topic, delivery in (("polaris.health.*", None), ("polaris.>", None), ("polaris.telemetry.*", core)):
+            with pytest.raises(SubscriptionError, match="stale_after_s"):
+                await bus.subscribe(topic, handle, stale_after_s=5.0, delivery=delivery)
+            for start in (Start.ALL, Start.at_sequence(1), Start.at_time(clock.now())):
+                with pytest.raises(SubscriptionError, match="begins now"):
+                    await bus.subscribe(topic, handle, start=start, delivery=delivery)
+        assert bus.subscriptions == []
+        assert await bus.subscribe("polaris.health.*", handle, start=Start.NEW)

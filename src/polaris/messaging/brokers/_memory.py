@@ -147,7 +147,7 @@ class InMemoryMessageBroker:
         if group is not None:
             check_name("group", group)
         self._require_connection()
-        subscription = MemorySubscription(pattern, on_delivery, group)
+        subscription = MemorySubscription(pattern, on_delivery, group, clock=self._clock)
         self._subscriptions.append(subscription)
         self.hub.add(subscription)
         return MemoryCoreSubscription(self._forget, subscription)

@@ -7,7 +7,9 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from polaris.clock import SYSTEM_CLOCK, Clock
 from polaris.messaging._broker import Delivery, OnDelivery
+from polaris.messaging.brokers._overflow import Overflow
 
 _log = logging.getLogger(__name__)
 
@@ -17,21 +19,28 @@ PENDING_MAX = 65_536
 class MemorySubscription:
     """One core subscription: a bounded queue and the task that hands its messages to the callback, in order.
 
-    At `PENDING_MAX` waiting messages the newest is dropped, counted in `dropped` and reported once, as a NATS client
-    does with a slow consumer.
+    At `PENDING_MAX` waiting messages the newest is dropped and counted in `dropped`, as on NATS, see `Overflow`.
     """
 
-    def __init__(self, pattern: str, on_delivery: OnDelivery, group: str | None) -> None:
+    def __init__(
+        self, pattern: str, on_delivery: OnDelivery, group: str | None, *, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self.pattern = pattern
         self.group = group
-        self.dropped = 0
         self._on_delivery = on_delivery
         self._at_once: Callable[[Delivery], bool] | None = getattr(on_delivery, "at_once", None)
         self._pending: deque[Delivery] = deque()
+        self._overflow = Overflow(pattern, on_delivery, clock=clock)
         self._arrived = asyncio.Event()
         self._ended = False
         self._busy = False
         self._task = asyncio.create_task(self._run(), name=f"memory-subscription {pattern}")
+        self._task.add_done_callback(self._overflow.end)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that found no room."""
+        return self._overflow.count
 
     @property
     def idle(self) -> bool:
@@ -54,9 +63,7 @@ class MemorySubscription:
             # Whoever takes from it goes on until it is empty, and only then waits to be told.
             self._arrived.set()
         elif len(pending) >= PENDING_MAX:
-            if not self.dropped:
-                _log.warning("subscription %s is too slow: dropping messages", self.pattern)
-            self.dropped += 1
+            self._overflow.drop(delivery)
             return
         pending.append(delivery)
 

@@ -14,6 +14,7 @@ from nats.aio.subscription import Subscription
 from polaris.messaging._broker import Delivery, OnDelivery
 from polaris.messaging.brokers._nats_client import HardenedClient
 from polaris.messaging.brokers._nats_delivery import CoreDelivery
+from polaris.messaging.brokers._overflow import Overflow
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +25,8 @@ YIELD_EVERY = 128
 class NATSSubscription:
     """One core subscription. It survives reconnects; what is published while the connection is away is not received.
 
-    At `messages_max` messages or `bytes_max` bytes waiting for the callback the newest are dropped, counted in
-    `dropped` and reported when it begins.
+    At `messages_max` messages or `bytes_max` bytes waiting for the callback the newest are dropped and
+    counted in `dropped`, see `Overflow`.
     """
 
     def __init__(
@@ -39,7 +40,6 @@ class NATSSubscription:
         on_end: Callable[[NATSSubscription], None],
     ) -> None:
         self.pattern = pattern
-        self.dropped = 0
         self._client = client
         self._on_delivery = on_delivery
         self._at_once: Callable[[Delivery], bool] | None = getattr(on_delivery, "at_once", None)
@@ -49,12 +49,18 @@ class NATSSubscription:
         self._subscription: Subscription | None = None
         self._pending: deque[CoreDelivery] = deque()
         self._pending_bytes = 0
-        self._dropping = False
+        self._overflow = Overflow(pattern, on_delivery)
         self._arrived = asyncio.Event()
         self._ended = False
         self._task = asyncio.create_task(self._run(), name=f"nats-subscription {pattern}")
         # Ended is it when its callback is, not before: until then the broker must be able to cancel that.
         self._task.add_done_callback(lambda _: on_end(self))
+        self._task.add_done_callback(self._overflow.end)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that found no room."""
+        return self._overflow.count
 
     async def open(self, group: str | None) -> None:
         """Ask the server for messages; of effect after the next flush."""
@@ -105,14 +111,8 @@ class NATSSubscription:
             return
         size = len(payload)
         if len(self._pending) >= self._messages_max or self._pending_bytes + size > self._bytes_max:
-            self.dropped += 1
-            if not self._dropping:
-                self._dropping = True
-                _log.warning(
-                    "subscription %s is too slow: messages are dropped (%d so far)", self.pattern, self.dropped
-                )
+            self._overflow.drop(delivery)
             return
-        self._dropping = False
         self._pending_bytes += size
         self._pending.append(delivery)
         self._arrived.set()
