@@ -264,8 +264,9 @@ class PostgresEngine(SharedEngine):
         looked at, retention deletes from it row by row instead of dropping partitions. What is below the tables (pages,
         checksums, whether an index holds every row) is not looked at: `pg_amcheck` does that.
 
-        `on_check` is called with the name of each check before it begins. Raises `StoreConnectionError` when the server
-        cannot be asked, or a statement takes longer than `schema_timeout_s`.
+        Where a statement takes longer than `schema_timeout_s`, that the rest of its part was not checked is among what
+        is wrong. `on_check` is called with the name of each check before it begins. Raises `StoreConnectionError` when
+        the server cannot be asked, or the user may not read something.
         """
         self._require_connected()
         check = StoreCheck(self._pool, self.schema, timeout_s=self.options.schema_timeout_s, on_check=on_check)

@@ -11,7 +11,7 @@ from polaris.exceptions import MigrationError, StoreCorruptError
 from polaris.storage.backends.postgresql import _verify_texts as texts
 from polaris.storage.backends.postgresql._catalog import Partitions
 from polaris.storage.backends.postgresql._driver import driver_errors
-from polaris.storage.backends.postgresql._errors import translated
+from polaris.storage.backends.postgresql._errors import SERIALIZATION, sqlstate, translated
 from polaris.storage.backends.postgresql._link import Row
 from polaris.storage.backends.postgresql._migrate import check_schema, known_migrations
 from polaris.storage.backends.postgresql._pool import ConnectionPool
@@ -28,6 +28,8 @@ from polaris.storage.backends.postgresql._verify_rules import (
 from polaris.storage.backends.shared._verify_rule import FINDINGS_MAX, Rule
 
 OnCheck = Callable[[str], None]
+_STOPPED = frozenset({"57014", "55P03"}) | SERIALIZATION
+"""The server ended one statement: it took too long, or was in the way of others, or they in its."""
 Check = tuple[str, Callable[[SnapshotReader], AsyncIterator[str]]]
 """The name of a check, and what finds what is wrong."""
 
@@ -45,13 +47,15 @@ class StoreCheck:
         self._schema = schema
         self._timeout_s = timeout_s
         self._say = on_check or _silent
+        self._current = ""
         self._found: list[str] = []
 
     async def findings(self) -> list[str]:
         """What is wrong with the store, an empty list when nothing is; of each check at most 20.
 
-        Where the server itself meets damage, that is found, and the other parts are looked at all the same. Raises the
-        errors of the store and of the driver where the server cannot be asked.
+        Where the server itself meets damage, or stops a statement, that is found as well: the rest of the part is not
+        looked at, the other parts are. Raises the errors of the store and of the driver where the server cannot be
+        asked, or a privilege is missing.
         """
         self._say("schema")
         try:
@@ -88,20 +92,31 @@ class StoreCheck:
 
     @asynccontextmanager
     async def _part(self, part: str, *, tables: Sequence[str] = ()) -> AsyncIterator[SnapshotReader]:
-        """One moment of a part of the store; where the server meets damage in it, that is found and the part ends."""
+        """One moment of a part of the store. Damage the server meets, or a statement it stops, is found and ends it."""
+        self._current = part
         try:
             async with snapshot(self._pool, self._timeout_s, tables) as reader:
                 yield reader
         except driver_errors.PostgresError as error:
             known = translated(error)
-            if not isinstance(known, StoreCorruptError):
+            if sqlstate(error) in _STOPPED:
+                limit = f"a statement may take {self._timeout_s:g} s"
+                self._found.append(f"{part}: not checked from {self._current!r} on ({limit}): {known.message}")
+            elif isinstance(known, StoreCorruptError):
+                self._found.append(f"{part}: {known.message}")
+            else:
                 raise
-            self._found.append(f"{part}: {known.message}")
 
     async def _run(self, reader: SnapshotReader, checks: Iterable[Check]) -> None:
         for name, check in checks:
             self._say(name)
-            self._found += await _first(check(reader))
+            self._current = name
+            told = 0
+            async for finding in check(reader):
+                self._found.append(finding)
+                told += 1
+                if told == FINDINGS_MAX:
+                    break
 
 
 _SERIES_TEXTS: list[Check] = [
@@ -133,16 +148,6 @@ def _by_rule(rule: Rule) -> Callable[[SnapshotReader], AsyncIterator[str]]:
 
 def _points_of(home: Partitions, name: str) -> Check:
     return f"points and summaries of {name}", lambda reader: PointsCheck(reader, home).findings()
-
-
-async def _first(found: AsyncIterator[str]) -> list[str]:
-    """What is told of one check; it is not gone on with then."""
-    told: list[str] = []
-    async for finding in found:
-        told.append(finding)
-        if len(told) == FINDINGS_MAX:
-            break
-    return told
 
 
 def _silent(_: str) -> None:

@@ -9,7 +9,9 @@ from polaris.storage.backends.postgresql._link import SNAPSHOT, Link, Row
 from polaris.storage.backends.postgresql._pool import ConnectionPool
 
 ROWS_A_TIME = 500
-"""Rows of a long answer that are in memory together, beside as many on their way."""
+"""Rows of a long answer that are in memory together."""
+LARGE_ROWS_A_TIME = 16
+"""The same of rows that may have megabytes: documents, events, and what nodes and edges have."""
 
 
 class SnapshotReader:
@@ -22,9 +24,9 @@ class SnapshotReader:
     async def rows(self, sql: str, *values: object) -> list[Row]:
         return await self.link.connection.fetch(sql, *values, timeout=self._client_timeout_s)  # type: ignore[no-any-return]
 
-    async def streamed(self, sql: str, *values: object) -> AsyncIterator[Row]:
-        """The rows of a long answer, a bounded number of them in memory."""
-        asked = self.link.connection.cursor(sql, *values, prefetch=ROWS_A_TIME, timeout=self._client_timeout_s)
+    async def streamed(self, sql: str, *, rows_a_time: int = ROWS_A_TIME) -> AsyncIterator[Row]:
+        """The rows of a long answer, `rows_a_time` of them in memory."""
+        asked = self.link.connection.cursor(sql, prefetch=rows_a_time, timeout=self._client_timeout_s)
         async for row in asked:
             yield row
 

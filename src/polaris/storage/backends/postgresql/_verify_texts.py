@@ -18,7 +18,7 @@ from polaris.storage.backends.postgresql._layout import Layout
 from polaris.storage.backends.postgresql._rollups import decode_summary
 from polaris.storage.backends.postgresql._series import digest
 from polaris.storage.backends.postgresql._series_sql import canonical, tags_of
-from polaris.storage.backends.postgresql._verify_reader import SnapshotReader
+from polaris.storage.backends.postgresql._verify_reader import LARGE_ROWS_A_TIME, SnapshotReader
 
 Found = AsyncIterator[str]
 
@@ -97,7 +97,8 @@ def documents(number: int, name: str) -> Callable[[SnapshotReader], Found]:
 
     async def check(reader: SnapshotReader) -> Found:
         async for document_id, version, body, exact in reader.streamed(
-            f"SELECT id, version, body::text, exact FROM doc_{int(number)}"  # noqa: S608 - an integer of our own making
+            f"SELECT id, version, body::text, exact FROM doc_{int(number)}",  # noqa: S608 - an integer of our own making
+            rows_a_time=LARGE_ROWS_A_TIME,
         ):
             if version < 1 or not _is(_is_object, body, exact):
                 yield f"the document {document_id} of {name} is no JSON object, has no version or is searched otherwise"
@@ -107,7 +108,9 @@ def documents(number: int, name: str) -> Callable[[SnapshotReader], Found]:
 
 async def nodes(reader: SnapshotReader) -> Found:
     """Properties of nodes are JSON objects, searched as they are read."""
-    async for node_id, properties, exact in reader.streamed("SELECT id, properties::text, exact FROM graph_nodes"):
+    async for node_id, properties, exact in reader.streamed(
+        "SELECT id, properties::text, exact FROM graph_nodes", rows_a_time=LARGE_ROWS_A_TIME
+    ):
         if not _is(_is_object, properties, exact):
             yield f"the properties of the node {node_id} are no JSON object, or are searched otherwise"
 
@@ -115,7 +118,7 @@ async def nodes(reader: SnapshotReader) -> Found:
 async def edges(reader: SnapshotReader) -> Found:
     """Properties of edges are JSON objects, and an edge is found by its type."""
     async for source, target, kind, key, properties, exact in reader.streamed(
-        "SELECT source, target, type, type_key, properties::text, exact FROM graph_edges"
+        "SELECT source, target, type, type_key, properties::text, exact FROM graph_edges", rows_a_time=LARGE_ROWS_A_TIME
     ):
         if type_key(kind) != key or not _is(_is_object, properties, exact):
             yield f"the edge from {source} to {target} ({kind}) has no JSON object, or is not found by its type"
@@ -124,7 +127,7 @@ async def edges(reader: SnapshotReader) -> Found:
 async def events(reader: SnapshotReader) -> Found:
     """Events in the outbox can be published."""
     async for sequence, topic, event_type, payload in reader.streamed(
-        "SELECT sequence, topic, event_type, payload FROM outbox"
+        "SELECT sequence, topic, event_type, payload FROM outbox", rows_a_time=LARGE_ROWS_A_TIME
     ):
         if not topic or not event_type or not _is(lambda one: isinstance(_decode(one), dict), payload):
             yield f"the event {sequence} of the outbox has no topic, no type or no JSON object"
