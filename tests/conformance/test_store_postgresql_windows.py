@@ -13,11 +13,13 @@ from tests.conformance.conftest import QuickPostgres, schema_numbers
 from tests.faults.retention_acts import MovedClock
 from tests.postgres_servers import VERSIONS
 
+from polaris.clock import SYSTEM_CLOCK
 from polaris.storage import AggregationType, FieldValue, PolarisDataStore, TimeRange, TimeSeriesPoint
 from polaris.storage._operation import Operation
 from polaris.storage._ranges import to_micros
 from polaris.storage._rollups import RetentionPolicy, RollupPolicy
 from polaris.storage.backends.postgresql import _point_writes, _rollup_reads, _window_reads, _windows
+from polaris.storage.backends.postgresql._drop_pauses import DropPauses
 from polaris.storage.backends.postgresql._link import READ_COMMITTED, SERIALIZABLE
 from polaris.storage.backends.postgresql._piece_reads import PieceRead
 from polaris.storage.backends.postgresql._retention import Retention
@@ -190,7 +192,7 @@ async def test_retention_that_has_not_heard_of_windows_marks_those_that_there_ar
     async with server.engines[0]._pool.link() as link:  # type: ignore[attr-defined] # of its engine
         home = await server.engines[0]._catalog.find_series_home(link, "m")  # type: ignore[attr-defined] # of its engine
         async with link.atomic(how):
-            assert await Retention(link, home).apply(to_micros(T0 + 2 * HOUR), 10) == 2
+            assert await Retention(link, home, DropPauses(), SYSTEM_CLOCK).apply(to_micros(T0 + 2 * HOUR), 10) == 2
         marks = await link.rows("SELECT start_us, end_us FROM ts_marks")
         assert [tuple(mark) for mark in marks] == [(to_micros(T0), to_micros(T0 + MINUTE) + 1)]
 

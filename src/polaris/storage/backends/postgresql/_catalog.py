@@ -10,6 +10,7 @@ import msgspec
 
 from polaris.exceptions import InvalidValueError, StoreConnectionError
 from polaris.storage._limits import COLLECTIONS_MAX
+from polaris.storage.backends.postgresql._drop_pauses import DropPauses
 from polaris.storage.backends.postgresql._link import Link, UnknownOutcomeError
 from polaris.storage.backends.postgresql._memory import Memory
 from polaris.storage.backends.postgresql._migrate import SCHEMA_LOCK, lock_number
@@ -85,6 +86,7 @@ class Catalog:
         self._width_us = width_us
         self._read_only = read_only
         self.memory = Memory()
+        self.drop_pauses = DropPauses()
 
     def forget_partitions(self) -> None:
         """Another process has changed them."""

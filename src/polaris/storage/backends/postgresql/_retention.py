@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from polaris.clock import Clock
 from polaris.storage.backends.postgresql._catalog import Partitions, partition_name
 from polaris.storage.backends.postgresql._driver import driver_errors
+from polaris.storage.backends.postgresql._drop_pauses import DropPauses
 from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._marks import mark_all, mark_gone_sql
 
@@ -19,32 +21,44 @@ class Retention:
     Of what goes the windows are marked, also where no summaries are known: another policy may just be coming.
     """
 
-    def __init__(self, link: Link, home: Partitions, window_us: int = 1) -> None:
+    def __init__(self, link: Link, home: Partitions, pauses: DropPauses, clock: Clock, window_us: int = 1) -> None:
         """`window_us`: points go in whole windows of this width, and that of the newest point of each series stays."""
         self._link = link
         self._home = home
+        self._pauses = pauses
+        self._clock = clock
         self._window_us = window_us
 
     async def apply(self, since_us: int, rows_max: int) -> int:
         """Remove a partition that is old as a whole, or up to `rows_max` old rows; gives how many rows went.
 
-        The newest point of every series stays: a partition with one of them is emptied of the others.
+        The newest point of every series stays: a partition with one of them is emptied of the others. While others
+        use the collection for long, all goes row by row.
         """
-        if not self._link.is_serializable:  # what has come after its snapshot must not be dropped unseen
+        if self._may_drop():
             for start_us, end_us in await self._old_partitions(since_us):
                 dropped = await self._drop_partition(start_us, end_us)
                 if dropped:
                     return dropped
+                if dropped is None:
+                    break
         return await self._delete_rows(since_us, rows_max)
 
     async def drop_empty(self, since_us: int) -> None:
-        """Drop the old partitions whose points have all gone into rollups."""
-        if self._link.is_serializable:
+        """Drop the old partitions whose points have all gone into rollups, as far as nobody is in the way."""
+        if not self._may_drop():
             return
         for start_us, end_us in await self._old_partitions(since_us):
             name = partition_name(self._home.number, start_us)
-            if not await self._link.value(f"SELECT EXISTS (SELECT 1 FROM {name})"):  # noqa: S608
-                await self._drop_partition(start_us, end_us, only_empty=True)
+            if await self._link.value(f"SELECT EXISTS (SELECT 1 FROM {name})"):  # noqa: S608
+                continue
+            if await self._drop_partition(start_us, end_us, only_empty=True) is None:
+                return
+
+    def _may_drop(self) -> bool:
+        if self._link.is_serializable:  # what has come after its snapshot must not be dropped unseen
+            return False
+        return not self._pauses.lasts(self._home.number, self._clock.monotonic())
 
     async def _old_partitions(self, since_us: int) -> list[tuple[int, int]]:
         """The spans of partitions that are old as a whole and without the newest point of any series."""
@@ -58,8 +72,11 @@ class Retention:
         )
         return [(row[0], row[1]) for row in rows]
 
-    async def _drop_partition(self, start_us: int, end_us: int, *, only_empty: bool = False) -> int:
-        """Drop one partition; gives how many rows were in it, 0 also when others are in the way."""
+    async def _drop_partition(self, start_us: int, end_us: int, *, only_empty: bool = False) -> int | None:
+        """Drop one partition, unless it must stay; gives how many rows went, None when others were in the way.
+
+        Then no partition of the collection is asked for in a while.
+        """
         name = partition_name(self._home.number, start_us)
         await self._link.run("SAVEPOINT dropping")
         try:
@@ -84,7 +101,8 @@ class Retention:
             await self._link.run("RELEASE SAVEPOINT dropping")
         except (driver_errors.LockNotAvailableError, driver_errors.DeadlockDetectedError):
             await self._link.run("ROLLBACK TO SAVEPOINT dropping")
-            return 0
+            self._pauses.begin(self._home.number, self._clock.monotonic())
+            return None
         return count
 
     async def _has_newest(self, start_us: int, end_us: int) -> bool:

@@ -19,6 +19,8 @@ from polaris.storage.backends.postgresql._link import Link
 from polaris.storage.backends.postgresql._marks import mark_spans
 from polaris.storage.backends.postgresql._series import SeriesRegistry
 
+RETENTION_LOCK = 0x504F4C53
+"""The first half of the numbers of the locks for retention; the second one is of the collection's table."""
 RollupKey = tuple[int, int, int, str]
 """Series, width, start and field."""
 
@@ -37,6 +39,7 @@ _PUT = (
     " SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[])"
     " ON CONFLICT (series, width_us, start_us, field) DO UPDATE SET summary = excluded.summary"
 )
+_ALONE = "SELECT pg_advisory_xact_lock($1, hashtext(current_schema() || '.' || $2))"
 _GIVEN = "unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS n (series, width_us, start_us)"
 _SAME = "r.series = n.series AND r.width_us = n.width_us AND r.start_us = n.start_us"
 _FLOOR = "start_us - ((start_us % $3::bigint) + $3::bigint) % $3::bigint"
@@ -59,7 +62,25 @@ class PostgresRollups:
         text = await self._link.value("SELECT policy FROM ts_policies WHERE collection = $1", self._home.number)
         return None if text is None else decode_policy(text)
 
+    async def settled_policy(self) -> RetentionPolicy | None:
+        """The policy, which nobody replaces before the transaction ends: for whoever takes away what it says.
+
+        One transaction at a time: whoever sets a policy waits for the slice of retention that is under way, so when it
+        is set nothing more goes by the one before. In a unit of work a policy that was replaced since its snapshot is
+        an error of the server, SQLSTATE 40001.
+        """
+        await self._alone()
+        text = await self._link.value(
+            "SELECT policy FROM ts_policies WHERE collection = $1 FOR SHARE", self._home.number
+        )
+        return None if text is None else decode_policy(text)
+
     async def set_policy(self, policy: RetentionPolicy) -> None:
+        """Replace the policy when the slice of retention that is under way has ended.
+
+        It waits for that as long as a statement may wait for a lock; then it is an error, and the former one stays.
+        """
+        await self._alone()
         await self._link.run(
             "INSERT INTO ts_policies VALUES ($1, $2, $3)"
             " ON CONFLICT (collection) DO UPDATE SET policy = excluded.policy, window_us = excluded.window_us",
@@ -101,8 +122,10 @@ class PostgresRollups:
         )
 
     async def retire(self, since_us: int, width_us: int, rows_max: int) -> int:
-        """Put the oldest points into the rollups of their windows and drop them; gives how many points that were."""
-        await self._alone()
+        """Put the oldest points into the rollups of their windows and drop them; gives how many points that were.
+
+        In a transaction that has asked for `settled_policy`, and so does `thin`.
+        """
         sql = _OLD_ROWS.format(table=self._home.table)
         rows = await self._link.rows(sql, self._home.number, floor(since_us, width_us), width_us, rows_max)
         layouts = await self._registry.layouts_of({row[0] for row in rows})
@@ -122,7 +145,6 @@ class PostgresRollups:
 
     async def thin(self, since_us: int, into_us: int | None, rows_max: int) -> int:
         """Unite summaries into windows of `into_us` that end by then, or drop those that do; gives their number."""
-        await self._alone()
         due = "start_us + width_us <= $2"
         if into_us is not None:
             due = f"width_us < $3 AND $3 % width_us = 0 AND {_FLOOR} + $3 <= $2"
@@ -150,8 +172,11 @@ class PostgresRollups:
         return len(windows)
 
     async def _alone(self) -> None:
-        """One node at a time: two would put the same summaries together from different halves."""
-        await self._link.rows("SELECT 1 FROM ts_collections WHERE id = $1 FOR UPDATE", self._home.number)
+        """One transaction at a time: two would put the same summaries together from different halves.
+
+        In the order in which they come: who waits for a row could be overtaken by each slice of retention.
+        """
+        await self._link.rows(_ALONE, RETENTION_LOCK, self._home.table)
 
     async def _add(self, found: Iterable[tuple[RollupKey, Summary]]) -> None:
         """Keep summaries; each is united with the one that is there of the same field and window."""

@@ -196,17 +196,17 @@ class PostgresTimeSeries:
             home = await self._home(collection)
             if home is None:
                 return 0
-            policy = await self._rollups(home).policy()
+            policy = await self._rollups(home).settled_policy()
             if is_replaced(under, policy):
                 return 0
             window_us = None if policy is None else policy.window_us
             if policy is None or window_us is None:
-                return await Retention(self._link, home).apply(since_us, rows_max)
+                return await self._retention(home).apply(since_us, rows_max)
             if policy.goes_along and since_us <= to_micros(self._clock.now()) - (policy.raw_kept_us or 0):
-                return await Retention(self._link, home, window_us).apply(floor(since_us, window_us), rows_max)
+                return await self._retention(home, window_us).apply(floor(since_us, window_us), rows_max)
             retired = await self._rollups(home).retire(since_us, window_us, rows_max)
             if not retired:
-                await Retention(self._link, home).drop_empty(since_us)
+                await self._retention(home).drop_empty(since_us)
             return retired
 
     async def thin(
@@ -219,7 +219,7 @@ class PostgresTimeSeries:
     ) -> int:
         async with self._link.atomic():
             home = await self._home(collection)
-            if home is None or is_replaced(under, await self._rollups(home).policy()):
+            if home is None or is_replaced(under, await self._rollups(home).settled_policy()):
                 return 0
             return await self._rollups(home).thin(since_us, into_us, rows_max)
 
@@ -250,6 +250,9 @@ class PostgresTimeSeries:
 
     def _rollups(self, home: Partitions) -> PostgresRollups:
         return PostgresRollups(self._link, home, self._registry)
+
+    def _retention(self, home: Partitions, window_us: int = 1) -> Retention:
+        return Retention(self._link, home, self._catalog.drop_pauses, self._clock, window_us)
 
     def _windows(self, home: Partitions) -> PostgresWindows:
         return PostgresWindows(self._link, home, self._registry)
