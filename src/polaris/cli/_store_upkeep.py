@@ -133,6 +133,8 @@ def verify_store(settings: Settings, file: Path | None, *, as_json: bool) -> int
 
 
 def _verify_server(settings: Settings, *, as_json: bool) -> int:
+    from polaris.storage.backends.shared._verify_rule import NOT_CHECKED
+
     checks: list[str] = []
     doing = Doing("asking the server")
 
@@ -151,6 +153,9 @@ def _verify_server(settings: Settings, *, as_json: bool) -> int:
     elif not found:
         print(f"{whereabouts(settings)}: {coloured('whole', 'green')}, {len(checks)} checks")
         say_next(f"pg_amcheck --schema={schema}, which checks what is below the tables")
+    elif all(NOT_CHECKED in finding for finding in found):
+        _show_findings(whereabouts(settings), coloured("not checked as a whole", "yellow"), found)
+        _advise("polaris store verify again, when the server has less to do")
     else:
         _show_damage(whereabouts(settings), found)
         _advise("pg_amcheck tells whether the server's disk is at fault; then restore what pg_dump made before")
@@ -158,7 +163,11 @@ def _verify_server(settings: Settings, *, as_json: bool) -> int:
 
 
 def _show_damage(where: str, found: Sequence[str]) -> None:
-    print(f"{where}: {coloured('damaged', 'red')}")
+    _show_findings(where, coloured("damaged", "red"), found)
+
+
+def _show_findings(where: str, state: str, found: Sequence[str]) -> None:
+    print(f"{where}: {state}")
     for finding in found:
         print(f"  {finding}")
 

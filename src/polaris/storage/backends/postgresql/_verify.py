@@ -25,7 +25,7 @@ from polaris.storage.backends.postgresql._verify_rules import (
     limited,
     rules_of_points,
 )
-from polaris.storage.backends.shared._verify_rule import FINDINGS_MAX, Rule
+from polaris.storage.backends.shared._verify_rule import FINDINGS_MAX, NOT_CHECKED, Rule
 
 OnCheck = Callable[[str], None]
 _STOPPED = frozenset({"57014", "55P03"}) | SERIALIZATION
@@ -101,7 +101,7 @@ class StoreCheck:
             known = translated(error)
             if sqlstate(error) in _STOPPED:
                 limit = f"a statement may take {self._timeout_s:g} s"
-                self._found.append(f"{part}: not checked from {self._current!r} on ({limit}): {known.message}")
+                self._found.append(f"{part}: {NOT_CHECKED} {self._current!r} on ({limit}): {known.message}")
             elif isinstance(known, StoreCorruptError):
                 self._found.append(f"{part}: {known.message}")
             else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+NOT_CHECKED = "not checked from"
+"""What is in a finding that tells of no damage, but of what was not looked at to its end."""
 FINDINGS_MAX = 20
 """Of each rule, at most so many findings are told."""
 
