@@ -53,7 +53,7 @@ def draining_the_broker_drops(patch: pytest.MonkeyPatch) -> None:
 def a_failure_ends_the_subscription(patch: pytest.MonkeyPatch) -> None:
     original = MemorySubscription.__init__
 
-    def init(self: MemorySubscription, pattern: str, on_delivery: Any, group: str | None) -> None:
+    def init(self: MemorySubscription, pattern: str, on_delivery: Any, group: str | None, **more: Any) -> None:
         async def fragile(delivery: Any) -> None:
             try:
                 await on_delivery(delivery)
@@ -61,7 +61,7 @@ def a_failure_ends_the_subscription(patch: pytest.MonkeyPatch) -> None:
                 self._pending.clear()
                 self._ended = True
 
-        original(self, pattern, fragile, group)
+        original(self, pattern, fragile, group, **more)
 
     patch.setattr(MemorySubscription, "__init__", init)
 
@@ -72,7 +72,7 @@ def groups_are_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         MemorySubscription,
         "__init__",
-        lambda self, pattern, on_delivery, group: original(self, pattern, on_delivery, None),
+        lambda self, pattern, on_delivery, group, **more: original(self, pattern, on_delivery, None, **more),
     )
 
 
@@ -422,14 +422,14 @@ def callbacks_run_one_after_the_other(patch: pytest.MonkeyPatch) -> None:
     original = MemorySubscription.__init__
     turns: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
 
-    def init(self: MemorySubscription, pattern: str, on_delivery: Any, group: str | None) -> None:
+    def init(self: MemorySubscription, pattern: str, on_delivery: Any, group: str | None, **more: Any) -> None:
         turn = turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
         async def in_turn(delivery: Any) -> None:
             async with turn:
                 await on_delivery(delivery)
 
-        original(self, pattern, in_turn, group)
+        original(self, pattern, in_turn, group, **more)
 
     patch.setattr(MemorySubscription, "__init__", init)
 

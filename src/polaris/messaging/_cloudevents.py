@@ -221,10 +221,13 @@ class EventCodec:
                 return decoded
         except Exception:  # noqa: S110 # boundary: foreign bytes; taken apart below to tell the good from the bad
             pass
-        return [self._decode_member(bytes(member), stamp) for member in self._split(payload)]
+        return [self._decode_member(bytes(member), stamp) for member in self.split(payload)]
 
-    def _split(self, payload: bytes) -> list[msgspec.Raw]:
-        """The members as they are, of a message whose count was found good if it is a long one."""
+    def split(self, payload: bytes) -> list[msgspec.Raw]:
+        """The members of a batch as they came, byte for byte, in order; views of the payload, which they keep.
+
+        Raises as `decode_batch`. Of a long message the count must have been found good before.
+        """
         try:
             members = (self._raw_packed if is_msgpack(payload) else self._raw).decode(payload)
         except Exception as error:  # boundary: foreign bytes

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
+
 from polaris.exceptions import MessageBusError, MessageDecodeError, PolarisException
 from polaris.messaging._accepted import Accepted
 from polaris.messaging._broker import Delivery
-from polaris.messaging._cloudevents import EventCodec, Undecodable
+from polaris.messaging._cloudevents import Undecodable
 from polaris.messaging._context import MessageContext
 from polaris.messaging._dead_letter_entry import DeadLetterReason
 from polaris.messaging._dead_letters import Failure
@@ -32,6 +34,22 @@ Failed: TypeAlias = tuple[Accepted, BaseException]
 """A message that must come again, and why."""
 
 
+class MembersAsTheyCame:
+    """The bytes of each member of a batch message, cut out of it when the first of them is asked for."""
+
+    __slots__ = ("_delivery", "_invoker", "_members")
+
+    def __init__(self, invoker: Invoker, delivery: Delivery) -> None:
+        self._invoker = invoker
+        self._delivery = delivery
+        self._members: Sequence[msgspec.Raw] | None = None
+
+    def __getitem__(self, index: int) -> bytes:
+        if self._members is None:
+            self._members = self._invoker.split(self._delivery)
+        return bytes(self._members[index])
+
+
 class Handling:
     """Takes messages of one subscription to their handler.
 
@@ -50,7 +68,6 @@ class Handling:
         options: SubscriptionOptions,
         stats: SubscriptionStats,
         *,
-        codec: EventCodec,
         guard: Guard | None,
         answer: Answer,
         repeats: Callable[[Accepted], int],
@@ -61,7 +78,6 @@ class Handling:
         self._settlement = settlement
         self._options = options
         self._stats = stats
-        self._codec = codec
         self._guard = guard
         self._answer = answer
         self._repeats = repeats
@@ -112,20 +128,20 @@ class Handling:
             await self._answer(item.delivery, result, None)
 
     async def failed(
-        self, item: Accepted, error: Exception, member: DecodedEvent | None = None, index: int | None = None
+        self, item: Accepted, error: Exception, index: int | None = None, members: MembersAsTheyCame | None = None
     ) -> BaseException | None:
         """The handler raised: None if the event is put aside, otherwise why it must come again.
 
-        `member` and its place are given if there are others in the message.
+        Its place, and the members, are given if there are others in the message: it is put aside without them.
         """
         self._stats.failed += 1
         if item.delivery.reply_to is not None:
             await self._answer(item.delivery, None, error)
         if not self._is_final(item, error):
             return error
-        payload = item.delivery.payload if member is None else self._codec.encode(member.event)
-        part = "" if index is None else f"{index}"
-        return await self._settlement.store(item, self._failure(item, error), payload, part)
+        if index is None or members is None:
+            return await self._settlement.store(item, self._failure(item, error), item.delivery.payload, "")
+        return await self._settlement.store(item, self._failure(item, error), members[index], f"{index}")
 
     def handle(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> Awaitable[BaseException | None]:
         """Handle the events of one message. None when all are done with; otherwise why it must come again."""
@@ -136,10 +152,11 @@ class Handling:
     async def _try_members(self, item: Accepted, members: Sequence[DecodedEvent | Undecodable]) -> BaseException | None:
         """Handle the events of a batch message one by one; what has succeeded is not repeated when it comes again."""
         done = self._done_of(item)
+        as_they_came = MembersAsTheyCame(self._invoker, item.delivery)
         worst: BaseException | None = None
         for index, member in enumerate(members):
             if index not in done:
-                error = await self._try_member(item, member, index)
+                error = await self._try_member(item, member, index, as_they_came)
                 if error is None:
                     done.add(index)
                 else:
@@ -161,7 +178,11 @@ class Handling:
             self._partial[item.identity] = done
 
     async def _try_member(
-        self, item: Accepted, member: DecodedEvent | Undecodable, index: int | None
+        self,
+        item: Accepted,
+        member: DecodedEvent | Undecodable,
+        index: int | None,
+        members: MembersAsTheyCame | None = None,
     ) -> BaseException | None:
         """Handle one event. None when it is done with, be it as a dead letter; otherwise why it must come again."""
         if isinstance(member, Undecodable):
@@ -176,7 +197,7 @@ class Handling:
             else:
                 result = await self._call(delivery, [member], attempt)
         except Exception as error:  # boundary: handlers are foreign code; what they raise decides about the message
-            return await self.failed(item, error, None if index is None else member, index)
+            return await self.failed(item, error, index, members)
         await self.succeeded(item, result)
         return None
 
@@ -270,6 +291,7 @@ class Handling:
         """The events of a message with no further chance, each alone: a bad one takes no good one with it."""
         if len(members) == 1:
             return await self._settlement.put_aside(item, self._failure(item, error))
+        as_they_came = MembersAsTheyCame(self._invoker, item.delivery)
         unsettled: BaseException | None = None
         for index, member in members:
             try:
@@ -279,8 +301,9 @@ class Handling:
                 if self._says_nothing(item, alone):
                     unsettled = alone
                     continue
-                payload = self._codec.encode(member.event)
-                unstored = await self._settlement.store(item, self._failure(item, alone), payload, f"{index}")
+                unstored = await self._settlement.store(
+                    item, self._failure(item, alone), as_they_came[index], f"{index}"
+                )
                 unsettled = unstored or unsettled
         if unsettled is None:
             await self._settlement.settle(item, None)

@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from types import CoroutineType
 from typing import Any, TypeGuard
 
+import msgspec
+
 from polaris.exceptions import DeadlineExceededError, MessageBusError
 from polaris.messaging._broker import Delivery, DeliveryClass
 from polaris.messaging._call_deadline import CallDeadline
@@ -76,6 +78,10 @@ class Invoker:
             if self._codec.is_batch(payload):
                 return self._codec.decode_batch(payload, received_at=delivery.stored_at)
         return (self._decode_one(payload, received_at=delivery.stored_at),)
+
+    def split(self, delivery: Delivery) -> Sequence[msgspec.Raw]:
+        """The members of a message in the batch format that was decoded, as they came. Raises as `decode`."""
+        return self._codec.split(unpacked(delivery.payload, delivery.headers, bytes_max=self._bytes_max))
 
     def wants_all(self, members: Sequence[DecodedEvent | Undecodable]) -> TypeGuard[Sequence[DecodedEvent]]:
         """Whether there are any, and all of them events of the handler's types. Nothing is counted."""

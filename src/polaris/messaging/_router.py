@@ -12,7 +12,6 @@ from polaris.messaging._accepted import Accepted
 from polaris.messaging._backlog import Backlog
 from polaris.messaging._broker import ConsumerInfo, Delivery
 from polaris.messaging._call_deadline import CallDeadline
-from polaris.messaging._cloudevents import EventCodec
 from polaris.messaging._context import MessageContext
 from polaris.messaging._dead_letters import Failure
 from polaris.messaging._guard import Guard, ProbeFailed
@@ -52,7 +51,6 @@ class Route:
         options: SubscriptionOptions,
         stats: SubscriptionStats,
         *,
-        codec: EventCodec,
         clock: Clock,
         logger: StructuredLogger,
         grace_s: float,
@@ -83,7 +81,6 @@ class Route:
             settlement,
             options,
             stats,
-            codec=codec,
             guard=self._guard,
             answer=answer,
             repeats=attrgetter("repeats") if self._ordering is None else self._ordering.repeats,

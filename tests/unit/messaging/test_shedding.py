@@ -150,4 +150,5 @@ async def test_a_core_subscription_knows_no_age_and_no_past() -> None:
                 with pytest.raises(SubscriptionError, match="begins now"):
                     await bus.subscribe(topic, handle, start=start, delivery=delivery)
         assert bus.subscriptions == []
-        assert await bus.subscribe("polaris.health.*", handle, start=Start.NEW)
+        subscription = await bus.subscribe("polaris.health.*", handle, start=Start.NEW)
+        assert subscription.active
