@@ -168,7 +168,10 @@ class DocumentStorageBackend(StorageBackend):
         after: str | Mapping[str, Any] | None = None,
         fields: str | Sequence[str] | None = None,
     ) -> list[Document]:
-        """The documents that match, in order. `limit` is 1 000 000 unless given."""
+        """The documents that match, in order; with a `limit`, of 1 000 000 at most, the first ones.
+
+        Without it more than 1 000 000 matches are a `QueryError`: read so many in pages, by `limit` and `after`.
+        """
 
     @abstractmethod
     async def count(self, collection: str, query: Query | None = None) -> int:

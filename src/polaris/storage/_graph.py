@@ -53,6 +53,9 @@ class GraphStorageBackend(StorageBackend):
     - `edge_query` and `node_query` are operator dictionaries over the properties, as in queries for documents. Edges
       that do not match are not there. Nodes that do not match are not entered; where a walk begins need not match.
 
+    Nodes, edges and neighbours are listed up to 1 000 000. A `limit` gives the first ones, and `after` goes on behind
+    the last of them; without a limit more than 1 000 000 are a `QueryError`: no list is cut unasked.
+
     A walk visits at most 1 000 000 nodes and meets at most 5 000 000 edges, then `QueryError`; the event loop goes on
     meanwhile. Of several results that are equally good, the one given depends only on the content, not on the engine.
     """

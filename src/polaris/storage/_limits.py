@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from polaris.domain._checks import INTEGER_MAX, check_id, check_tree
 from polaris.exceptions import InvalidValueError, QueryError
+
+T = TypeVar("T")
 
 COLLECTION_CHARS_MAX = 128
 COLLECTIONS_MAX = 1_000
@@ -23,7 +25,7 @@ TEXT_CHARS_MAX = 262_144
 BATCH_POINTS_MAX = 100_000
 BATCH_DOCUMENTS_MAX = 100_000
 LIMIT_MAX = 1_000_000
-"""The most results one query may ask for, and what it gets when it does not ask."""
+"""The most rows of one answer. What would be more, where no limit was given, is refused and not cut."""
 DOCUMENT_BYTES_MAX = 1 << 20
 FILTER_DEPTH_MAX = 16
 FILTER_TERMS_MAX = 256
@@ -94,13 +96,27 @@ def check_path(path: object) -> tuple[str, ...]:
     return segments
 
 
-def check_limit(limit: object, *, field: str = "limit") -> int:
-    """`limit` itself, or the greatest one for None; from 0 to 1 000 000. Raises `QueryError`."""
-    if limit is None:
-        return LIMIT_MAX
+def check_limit(limit: object) -> int:
+    """`limit` itself, an integer from 0 to 1 000 000. Raises `QueryError`."""
     if type(limit) is not int or not 0 <= limit <= LIMIT_MAX:
-        raise QueryError(f"{field}: an integer from 0 to {LIMIT_MAX} or None, got {limit!r}")
+        raise QueryError(f"limit: an integer from 0 to {LIMIT_MAX}, got {limit!r}")
     return limit
+
+
+def rows_wanted(limit: object) -> int:
+    """How many rows a read looks for: `limit`, or for None one more than an answer may have. Raises `QueryError`."""
+    return LIMIT_MAX + 1 if limit is None else check_limit(limit)
+
+
+def whole_answer(rows: list[T], kind: str, instead: str = "give a limit, and go on with `after`") -> list[T]:
+    """The rows that were found where `rows_wanted` were looked for.
+
+    Raises `QueryError` that says what to do `instead` when they are more than 1 000 000: there was no limit then, and
+    the answer would be cut without anybody knowing.
+    """
+    if len(rows) > LIMIT_MAX:
+        raise QueryError(f"the answer has more than {LIMIT_MAX} {kind}: {instead}")
+    return rows
 
 
 def check_depth(max_depth: object, *, field: str = "max_depth") -> int:

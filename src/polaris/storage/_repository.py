@@ -55,7 +55,10 @@ class Repository(ABC, Generic[T]):
 
     @abstractmethod
     async def find_all(self, *, limit: int | None = None) -> list[T]:
-        """All values, at most `limit` (1 000 000 unless given)."""
+        """All values; with a `limit`, of 1 000 000 at most, the first ones.
+
+        Raises `QueryError` for more than 1 000 000 without a limit: nothing is left out unasked.
+        """
 
     @abstractmethod
     async def delete(self, entity_id: str) -> bool:
@@ -98,7 +101,7 @@ class DocumentRepository(Repository[S], Generic[S]):
         sort: str | Sequence[str] | None = None,
         after: Document | str | None = None,
     ) -> list[S]:
-        """The values that match an operator dictionary over their attributes."""
+        """The values that match an operator dictionary over their attributes; `limit` as in `find_all`."""
         documents = await self.documents.find_documents(self.collection, query, limit, sort=sort, after=after)
         return [self._entity(document) async for document in in_turns(documents)]
 

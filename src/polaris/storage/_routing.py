@@ -159,7 +159,7 @@ class RoutedDataStore(RoutedStores):
     async def get_state_history(
         self, system_id: str, time_range: TimeRange, *, limit: int | None = None, order: Order = "asc"
     ) -> list[SystemState]:
-        """The states of the system in the range, by time."""
+        """The states of the system in the range, by time; `limit` as `SystemStateRepository` has it."""
         return await self.read(
             system_id, lambda store: store.states.get_state_history(system_id, time_range, limit=limit, order=order)
         )

@@ -85,7 +85,10 @@ class TimeSeriesStorageBackend(StorageBackend):
     ) -> list[TimeSeriesPoint]:
         """The points of every series that passes `tags`, in order of time, ties in order of their tags.
 
-        `fields` leaves the others out, and points that have none of them altogether. `limit` is 1 000 000 unless given.
+        `fields` leaves the others out, and points that have none of them altogether. `limit`, of 1 000 000 at most,
+        gives the first ones. Without it more than 1 000 000 are a `QueryError`: an answer is whole, or it is none. Read
+        many by `iterate_time_series`.
+
         `after`: only points behind this one in the order asked for: the last one of a page begins the next. It is only
         a place and need not be stored any more, so whatever others write meanwhile, no point comes twice, and none is
         left out that was there all the time; what is written behind it is seen, what is written before it is not.
@@ -224,8 +227,8 @@ class TimeSeriesStorageBackend(StorageBackend):
     ) -> list[dict[str, str]]:
         """The tags of every series that passes `tags`, in order; `after`: only those behind this one.
 
-        A series is listed from its first point until `delete_series`, also without points. `limit` is 1 000 000 unless
-        given.
+        A series is listed from its first point until `delete_series`, also without points. `limit`, of 1 000 000 at
+        most, gives the first ones; without it more than 1 000 000 are a `QueryError`.
         """
 
     @abstractmethod

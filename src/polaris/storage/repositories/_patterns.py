@@ -10,7 +10,7 @@ from polaris.exceptions import InvalidValueError, QueryError, StoreCorruptError
 from polaris.storage._documents import Document, DocumentChanges
 from polaris.storage._filter import Filter, parse_query
 from polaris.storage._filter_match import matches
-from polaris.storage._limits import check_limit, checked_tree
+from polaris.storage._limits import checked_tree, rows_wanted, whole_answer
 from polaris.storage._repository import DocumentRepository
 from polaris.storage._turns import in_turns
 
@@ -39,7 +39,7 @@ class LearnedPatternRepository(DocumentRepository[LearnedPattern]):
     async def find_by_type(
         self, pattern_type: str, *, confidence_min: float = 0.0, limit: int | None = None
     ) -> list[LearnedPattern]:
-        """The patterns of a type with at least this confidence, the most certain first."""
+        """The patterns of a type with at least this confidence, the most certain first; `limit` as in `find_all`."""
         return await self.find(_wanted(pattern_type, confidence_min), limit=limit, sort="-confidence")
 
     async def find_matching(
@@ -53,11 +53,12 @@ class LearnedPatternRepository(DocumentRepository[LearnedPattern]):
         """The patterns whose conditions hold in the situation, the most certain first; ties in order of their ids.
 
         Finding counts nothing: whoever acts on a pattern says so with `record_usage`. All patterns of the type and the
-        confidence are looked at, in pages, until there are `limit` matches. Outside a unit of work the pages are read
-        one after the other: a pattern that is saved meanwhile may be met or not.
+        confidence are looked at, in pages, until there are `limit` matches; without a limit more than 1 000 000 are a
+        `QueryError`. Outside a unit of work the pages are read one after the other: a pattern that is saved meanwhile
+        may be met or not.
         """
         checked = checked_tree("situation", situation)
-        wanted, most = _wanted(pattern_type, confidence_min), check_limit(limit)
+        wanted, most = _wanted(pattern_type, confidence_min), rows_wanted(limit)
         found: list[LearnedPattern] = []
         after: Document | None = None
         while len(found) < most:
@@ -72,7 +73,7 @@ class LearnedPatternRepository(DocumentRepository[LearnedPattern]):
             if len(page) < PAGE_PATTERNS:
                 break
             after = page[-1]
-        return found[:most]
+        return whole_answer(found[:most], "patterns", "give a limit, or a greater confidence_min")
 
     async def record_usage(self, pattern_id: str, *, times: int = 1) -> bool:
         """Add to the usage count of the pattern; False when there is none. Counts of many tasks at once all count.

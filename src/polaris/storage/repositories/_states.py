@@ -13,6 +13,7 @@ from polaris.domain import HealthStatus, SystemState
 from polaris.domain._checks import check_id
 from polaris.exceptions import InvalidValueError, StoreCorruptError
 from polaris.storage._backend import StorageBackend
+from polaris.storage._limits import check_limit
 from polaris.storage._ranges import TimeRange
 from polaris.storage._repository import Repository
 from polaris.storage._timeseries import (
@@ -112,7 +113,10 @@ class SystemStateRepository(Repository[SystemState]):
     async def get_state_history(
         self, system_id: str, time_range: TimeRange, *, limit: int | None = None, order: Order = "asc"
     ) -> list[SystemState]:
-        """The states of the system in the range, by time."""
+        """The states of the system in the range, by time; with a `limit`, of 1 000 000 at most, the first ones.
+
+        Without it more than 1 000 000 states are a `QueryError`.
+        """
         check_id("system_id", system_id)
         points = await self.time_series.query_time_series(
             STATES, time_range, {SYSTEM_TAG: system_id}, limit=limit, order=order
@@ -128,7 +132,10 @@ class SystemStateRepository(Repository[SystemState]):
         limit: int | None = None,
         order: Order = "asc",
     ) -> list[tuple[datetime, FieldValue]]:
-        """The values of one metric by the timestamps of its states; None where it was reported as missing."""
+        """The values of one metric by the timestamps of its states; None where it was reported as missing.
+
+        `limit` as in `get_state_history`.
+        """
         check_id("system_id", system_id)
         field = field_of(metric)
         points = await self.time_series.query_time_series(
@@ -162,8 +169,9 @@ class SystemStateRepository(Repository[SystemState]):
         return await self.get_current_state(entity_id)
 
     async def find_all(self, *, limit: int | None = None) -> list[SystemState]:
-        """The latest state of every system, in order of their ids."""
-        return (await self.get_current_states())[:limit]
+        """The latest state of every system, in order of their ids; with a `limit` the first ones."""
+        most = None if limit is None else check_limit(limit)
+        return (await self.get_current_states())[:most]
 
     async def delete(self, entity_id: str) -> bool:
         """Delete all states of the system; False when there was none."""

@@ -28,6 +28,8 @@ from polaris.storage._limits import (
     check_document_id,
     check_limit,
     check_path,
+    rows_wanted,
+    whole_answer,
 )
 from polaris.storage._operation import Executor, Operation
 from polaris.storage._projection import parse_fields
@@ -167,9 +169,9 @@ class DocumentPort(DocumentStorageBackend):
         fields: str | Sequence[str] | None = None,
     ) -> list[Document]:
         check_collection(collection)
-        term, count, order = parse_query(query), check_limit(limit), parse_sort(sort)
+        term, count, order = parse_query(query), rows_wanted(limit), parse_sort(sort)
         page, wanted, now_us = parse_after(after, order), parse_fields(fields, order), self._now_us()
-        return await self._executor.execute(
+        documents = await self._executor.execute(
             Operation(
                 lambda session: session.documents.find(
                     collection, term, limit=count, order=order, page=page, fields=wanted, now_us=now_us
@@ -177,6 +179,7 @@ class DocumentPort(DocumentStorageBackend):
                 mutates=False,
             )
         )
+        return whole_answer(documents, "documents")
 
     async def count(self, collection: str, query: Query | None = None) -> int:
         check_collection(collection)

@@ -33,9 +33,10 @@ from polaris.storage._limits import (
     DEPTH_MAX,
     ROUTES_MAX,
     check_depth,
-    check_limit,
     check_path,
     checked_tree,
+    rows_wanted,
+    whole_answer,
 )
 from polaris.storage._operation import Executor, Operation
 from polaris.storage._traversal import neighbors_seen, reach, shortest_path, subgraph
@@ -85,11 +86,12 @@ class GraphPort(GraphStorageBackend):
     async def find_nodes(
         self, query: Query | None = None, *, limit: int | None = None, after: str | GraphNode | None = None
     ) -> list[GraphNode]:
-        term, count = parse_node_query(query), check_limit(limit)
+        term, count = parse_node_query(query), rows_wanted(limit)
         behind = after.node_id if isinstance(after, GraphNode) else _cursor(after)
-        return await self._executor.execute(
+        nodes = await self._executor.execute(
             Operation(lambda session: session.graph.find_nodes(term, count, behind), mutates=False)
         )
+        return whole_answer(nodes, "nodes")
 
     async def count_nodes(self, query: Query | None = None) -> int:
         term = parse_node_query(query)
@@ -140,10 +142,11 @@ class GraphPort(GraphStorageBackend):
         after: GraphEdge | None = None,
     ) -> list[GraphEdge]:
         _check_start(node_id)
-        view, count, behind = parse_view(direction, relationship_type, edge_query), check_limit(limit), _edge_key(after)
-        return await self._executor.execute(
+        view, count, behind = parse_view(direction, relationship_type, edge_query), rows_wanted(limit), _edge_key(after)
+        edges = await self._executor.execute(
             Operation(lambda session: session.graph.edges(node_id, view, count, behind), mutates=False)
         )
+        return whole_answer(edges, "edges")
 
     async def count_edges(
         self,
@@ -172,12 +175,14 @@ class GraphPort(GraphStorageBackend):
     ) -> list[str]:
         check_id("node_id", node_id)
         view = parse_view(direction, relationship_type, edge_query, node_query)
-        count, behind = check_limit(limit), _cursor(after)
-        if not view.sees_all_nodes:
-            return await self._walk(lambda: neighbors_seen(node_id, count, behind, view))
-        return await self._executor.execute(
-            Operation(lambda session: session.graph.neighbors(node_id, view, count, behind), mutates=False)
-        )
+        count, behind = rows_wanted(limit), _cursor(after)
+        if view.sees_all_nodes:
+            neighbors = await self._executor.execute(
+                Operation(lambda session: session.graph.neighbors(node_id, view, count, behind), mutates=False)
+            )
+        else:
+            neighbors = await self._walk(lambda: neighbors_seen(node_id, count, behind, view))
+        return whole_answer(neighbors, "neighbours")
 
     async def find_path(
         self,

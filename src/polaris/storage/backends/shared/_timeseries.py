@@ -13,7 +13,14 @@ from polaris.exceptions import InvalidValueError
 from polaris.storage._aggregation import AggregatedPoint, AggregatedRow, AggregationType, Fill
 from polaris.storage._buckets import CalendarUnit, parse_buckets
 from polaris.storage._gaps import filled
-from polaris.storage._limits import BATCH_POINTS_MAX, TAG_CHARS_MAX, check_collection, check_limit, check_name
+from polaris.storage._limits import (
+    BATCH_POINTS_MAX,
+    TAG_CHARS_MAX,
+    check_collection,
+    check_name,
+    rows_wanted,
+    whole_answer,
+)
 from polaris.storage._operation import Executor, Operation, Session
 from polaris.storage._points import FieldValue, Tags, TimeSeriesPoint, new_point
 from polaris.storage._ranges import TimeRange, to_micros
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
 
 RETENTION_ROWS_MAX = 5_000
 """Points that one transaction of retention, or of the deletion of series, deletes at most."""
+
+INSTEAD_OF_POINTS = "give a limit or a shorter range, go on with `after`, or read them by iterate_time_series"
 
 ROWS_A_TURN = 2_000
 """Rows of a result that are made before others get their turn: about a millisecond."""
@@ -100,15 +109,16 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
         named = checked_fields(fields)
         query = PointQuery(
             checked_micros(time_range),
-            check_limit(limit),
+            rows_wanted(limit),
             parse_tags(tags),
             checked_descending(order),
             None if named is None else frozenset(named),
             checked_cursor(after),
         )
-        return await self._executor.execute(
+        points = await self._executor.execute(
             Operation(lambda session: session.time_series.query(collection, query), mutates=False)
         )
+        return whole_answer(points, "points", INSTEAD_OF_POINTS)
 
     async def iterate_time_series(
         self,
@@ -317,10 +327,11 @@ class TimeSeriesPort(TimeSeriesStorageBackend):
         after: Tags | None = None,
     ) -> list[dict[str, str]]:
         check_collection(collection)
-        chosen, count, key = parse_tags(tags), check_limit(limit), checked_key(after)
-        return await self._executor.execute(
+        chosen, count, key = parse_tags(tags), rows_wanted(limit), checked_key(after)
+        series = await self._executor.execute(
             Operation(lambda session: session.time_series.list_series(collection, chosen, count, key), mutates=False)
         )
+        return whole_answer(series, "series")
 
     async def count_series(self, collection: str | None = None, tags: TagQuery | None = None) -> int:
         chosen = parse_tags(tags)
