@@ -25,6 +25,9 @@ PAGES = [
     "how-to/follow-the-connection.md",
     "how-to/publish.md",
     "how-to/keep-data.md",
+    "how-to/read-time-series.md",
+    "how-to/find-documents.md",
+    "how-to/ask-the-graph.md",
     "how-to/operate-the-store.md",
     "how-to/several-servers.md",
 ]
