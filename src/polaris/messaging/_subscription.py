@@ -124,7 +124,7 @@ class SubscriptionStats(msgspec.Struct):
     unsettled: int = 0
     """Messages whose settlement could not be sent; they come again."""
     reattached: int = 0
-    """Times the consumer was attached anew, because it had failed or gone deaf."""
+    """Times the consumer was attached anew, because it had failed, gone deaf, or been forgotten by the server."""
 
 
 class RunningRoute(Protocol):
@@ -185,8 +185,9 @@ class Subscription:
         """Begin no further message until `resume`; handlers that run finish.
 
         What waits at the broker stays there, what was taken is kept, within `in_flight_max`. Of a core subscription,
-        which nothing waits for, messages are dropped and counted when the broker's own bound is reached. Ending the
-        subscription ends the pause.
+        which nothing waits for, messages are dropped and counted when the broker's own bound is reached. A NATS server
+        forgets a subscription without a name when nothing is fetched or settled for 300 s: it goes on where it was
+        left, with a warning. Ending the subscription ends the pause.
         """
         self._route.pause()
 

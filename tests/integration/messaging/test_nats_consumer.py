@@ -7,12 +7,13 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 from tests.awake import PATIENCE_S, within
 from tests.conftest import ConnectNATS
 
 from polaris.exceptions import InvalidValueError, SubscriptionError
 from polaris.ids import new_id
-from polaris.messaging._broker import ConsumerSpec, DeliveryClass, OutgoingMessage, PullConsumer, StreamSpec
+from polaris.messaging._broker import AckPolicy, ConsumerSpec, DeliveryClass, OutgoingMessage, PullConsumer, StreamSpec
 from polaris.messaging.brokers._embedded import EmbeddedNATSServer
 from polaris.messaging.brokers._nats import NATSMessageBroker
 
@@ -184,6 +185,20 @@ async def test_what_was_left_over_for_too_long_is_not_handed_out_twice(case: Cas
     await delivery.ack(confirm=True)
     assert delivery.attempt == 2
     assert await consumer.fetch(5, wait_s=0.8) == []
+
+
+async def test_what_was_left_over_and_comes_only_once_is_handed_out_however_long_it_lay(case: Case) -> None:
+    consumer = await case.broker.consumer(replace(case.spec(ack_wait_s=0.2), ack=AckPolicy.NONE))
+    waiting = asyncio.create_task(consumer.fetch(5, wait_s=5.0))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    sent = await case.publish(1)
+    async with within(5.0):
+        while not (await consumer.info()).delivered:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
+    assert [delivery.payload for delivery in await consumer.fetch(5, wait_s=0.5)] == sent
 
 
 async def test_closing_a_consumer_ends_its_waiting_fetch(case: Case) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from polaris.exceptions import BusConnectionError, MessageBusError
-from polaris.messaging._broker import AckPolicy, ConsumerSpec, StreamSpec
+from polaris.messaging._broker import AckPolicy, ConsumerSpec, Start, StreamSpec
 
 PREFIX = "$JS.API"
 STREAM_NOT_FOUND = 10059
@@ -107,13 +107,13 @@ class JetStreamAPI:
                 await self.call(f"STREAM.UPDATE.{spec.name}", {**config, **wanted})
             return
 
-    async def ensure_consumer(self, spec: ConsumerSpec, *, since: str | None = None) -> bool:
+    async def ensure_consumer(self, spec: ConsumerSpec, *, begin: Start | None = None) -> bool:
         """Create the consumer, or change what differs from `spec`; True when it was created.
 
-        Where it begins is decided when it is made: `since` (RFC 3339), else as `spec` says. A consumer that exists
-        keeps its position.
+        Where it begins is decided when it is made: with `begin`, else as `spec` says. A consumer that exists keeps its
+        position.
         """
-        start = _start(spec, since)
+        start = _start(begin or spec.start)
         wanted = _consumer_config(spec)
         while True:
             found = await self.consumer_info(spec)
@@ -142,7 +142,11 @@ class JetStreamAPI:
 
     async def has_stream(self, name: str) -> bool:
         """Whether the stream exists."""
-        return await self.call(f"STREAM.INFO.{name}", absent=(STREAM_NOT_FOUND,)) is not None
+        return await self.stream_info(name) is not None
+
+    async def stream_info(self, name: str) -> Json | None:
+        """What the server knows of the stream, None when it is not there."""
+        return await self.call(f"STREAM.INFO.{name}", absent=(STREAM_NOT_FOUND,))
 
     async def next_message(self, stream: str, from_sequence: int) -> Json | None:
         """The first stored message at or after the sequence, None when there is none."""
@@ -196,10 +200,7 @@ def _consumer_config(spec: ConsumerSpec) -> Json:
     return config
 
 
-def _start(spec: ConsumerSpec, since: str | None) -> Json:
-    if since is not None:
-        return {"deliver_policy": "by_start_time", "opt_start_time": since}
-    start = spec.start
+def _start(start: Start) -> Json:
     if start.sequence is not None:
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": start.sequence}
     if start.time is not None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 from polaris.exceptions import (
     BusConnectionError,
     InvalidValueError,
-    MessageBusError,
     PayloadTooLargeError,
     RequestTimeoutError,
     SubscriptionError,
@@ -38,6 +36,7 @@ from polaris.messaging.brokers._nats_connection import NATSConnection
 from polaris.messaging.brokers._nats_consumer import NATSPullConsumer
 from polaris.messaging.brokers._nats_delivery import CoreDelivery
 from polaris.messaging.brokers._nats_direct import StoredReader
+from polaris.messaging.brokers._nats_positions import Positions
 from polaris.messaging.brokers._nats_protocol import encode_headers, encode_id
 from polaris.messaging.brokers._nats_replies import NoReply
 from polaris.messaging.brokers._nats_subscription import NATSSubscription
@@ -74,8 +73,7 @@ class NATSMessageBroker:
         self._slots = asyncio.Semaphore(self.config.publish_in_flight_max)
         self._subscriptions: set[NATSSubscription] = set()
         self._consumers: set[NATSPullConsumer] = set()
-        self._streams: dict[str, StreamSpec] = {}
-        self._attached_at: dict[tuple[str, str], str] = {}
+        self._positions = Positions(self._api)
         self._capabilities = _capabilities(self._connection.payload_bytes_max)
         self._published = 0
         # Of the subjects published on: what their frames begin with.
@@ -109,14 +107,14 @@ class NATSMessageBroker:
     async def connect(self) -> None:
         if await self._connection.open():
             # Those of a former connection that ended by itself.
-            self._consumers.clear()
+            self._leave_consumers()
             for subscription in list(self._subscriptions):
                 await subscription.cancel()
 
     async def disconnect(self) -> None:
         subscriptions = list(self._subscriptions)
         self._lost()
-        self._consumers.clear()
+        self._leave_consumers()
         await self._connection.close()
         for subscription in subscriptions:
             await subscription.cancel()
@@ -206,15 +204,10 @@ class NATSMessageBroker:
         _check_name("stream", spec.stream)
         _check_name("durable", spec.durable)
         self._connection.require_client()
-        context = {"stream": spec.stream, "durable": spec.durable}
-        try:
-            await self._api.ensure_consumer(spec)
-        except BusConnectionError:
-            raise
-        except MessageBusError as error:
-            raise SubscriptionError(f"no consumer {spec.durable!r}: {error.message}", context) from error
-        self._attached_at.setdefault((spec.stream, spec.durable), datetime.now(UTC).isoformat())
-        consumer = NATSPullConsumer(self, self._api, spec, restore=self._restore, on_close=self._consumers.discard)
+        progress = await self._positions.attach(spec)
+        consumer = NATSPullConsumer(
+            self, self._api, spec, progress, restore=self._positions.restore, on_close=self._consumer_closed
+        )
         self._consumers.add(consumer)
         try:
             await consumer.open()
@@ -228,8 +221,7 @@ class NATSMessageBroker:
         _check_name("stream", spec.name)
         for pattern in spec.subjects:
             check_pattern(pattern)
-        await self._api.ensure_stream(spec)
-        self._streams[spec.name] = spec
+        await self._positions.ensure_stream(spec)
 
     async def read_stored(
         self, stream: str, *, from_sequence: int = 1, count_max: int = 100
@@ -332,21 +324,16 @@ class NATSMessageBroker:
         head = self._heads[subject] = f"PUB {subject}  ".encode()
         return head
 
-    async def _restore(self, spec: ConsumerSpec) -> None:
-        """Make again what the server has lost. Raises `SubscriptionError` when that cannot be done."""
-        stream = self._streams.get(spec.stream)
-        try:
-            if stream is not None and not await self._api.has_stream(spec.stream):
-                await self._api.ensure_stream(stream)
-            since = self._attached_at.get((spec.stream, spec.durable)) if spec.start.new else None
-            await self._api.ensure_consumer(spec, since=since)
-        except BusConnectionError:
-            raise
-        except MessageBusError as error:
-            raise SubscriptionError(
-                f"consumer {spec.durable!r} is gone and cannot be made again: {error.message}",
-                {"stream": spec.stream, "durable": spec.durable},
-            ) from error
+    def _consumer_closed(self, consumer: NATSPullConsumer) -> None:
+        self._consumers.discard(consumer)
+        position = consumer.spec.stream, consumer.spec.durable
+        if position not in {(other.spec.stream, other.spec.durable) for other in self._consumers}:
+            self._positions.leave(consumer.spec)
+
+    def _leave_consumers(self) -> None:
+        for consumer in self._consumers:
+            self._positions.leave(consumer.spec)
+        self._consumers.clear()
 
     def _lost(self) -> None:
         for consumer in list(self._consumers):

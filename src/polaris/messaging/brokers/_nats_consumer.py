@@ -19,6 +19,7 @@ from polaris.messaging._broker import AckPolicy, ConsumerInfo, ConsumerSpec, Del
 from polaris.messaging.brokers._jetstream_api import PREFIX, JetStreamAPI
 from polaris.messaging.brokers._nats_client import HardenedClient
 from polaris.messaging.brokers._nats_delivery import ACK_PREFIX, Settler, StoredDelivery
+from polaris.messaging.brokers._nats_progress import Progress, TrackedDelivery
 
 _log = logging.getLogger(__name__)
 
@@ -44,12 +45,13 @@ class _Outcome(enum.Enum):
 class _Pull:
     """One request for messages, and what has come of it."""
 
-    __slots__ = ("count", "detail", "ended", "heard_s", "messages", "reply")
+    __slots__ = ("count", "detail", "ended", "heard_s", "messages", "received", "reply")
 
     def __init__(self, reply: str, count: int, now_s: float) -> None:
         self.reply = reply
         self.count = count
         self.heard_s = now_s
+        self.received = 0
         self.messages: list[StoredDelivery] = []
         self.ended: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         self.detail = ""
@@ -75,8 +77,8 @@ class NATSPullConsumer:
     together with `expires`): the server answers as soon as there is a message, with all there are up to the count, and
     keeps nothing open; so no message sits here unseen while its `ack_wait_s` runs.
 
-    Lost by the server (deleted, or a restart on an empty store), the consumer is made again by `restore`, to begin
-    where this one was attached.
+    Lost by the server (deleted, forgotten as nothing was fetched for `inactive_s`, or a restart on an empty store), the
+    consumer is made again by `restore`. With `progress` it goes on where it was left; see `Positions`.
     """
 
     def __init__(
@@ -84,14 +86,16 @@ class NATSPullConsumer:
         link: ConsumerLink,
         api: JetStreamAPI,
         spec: ConsumerSpec,
+        progress: Progress | None,
         *,
-        restore: Callable[[ConsumerSpec], Awaitable[None]],
+        restore: Callable[[ConsumerSpec], Awaitable[Progress | None]],
         on_close: Callable[[NATSPullConsumer], None],
     ) -> None:
         self.spec = spec
         self._settled = spec.ack is AckPolicy.NONE
         self._link = link
         self._api = api
+        self._progress = progress
         self._restore = restore
         self._on_close = on_close
         self._client = link.require_client()
@@ -104,6 +108,11 @@ class NATSPullConsumer:
         # What came for a fetch that was cancelled, with the time of arrival: the next fetch takes it first.
         self._left: deque[tuple[float, StoredDelivery]] = deque()
         self._closed = False
+
+    @property
+    def resumptions(self) -> int:
+        """How often the server had forgotten the position and it was made anew where it was left."""
+        return 0 if self._progress is None else self._progress.resumptions
 
     async def open(self) -> None:
         """Listen for messages; of effect after the next flush."""
@@ -128,13 +137,19 @@ class NATSPullConsumer:
     async def info(self) -> ConsumerInfo:
         self._require_open()
         found = await self._api.consumer_info(self.spec)
+        if found is None and self._progress is not None:
+            self._progress = await self._restore(self.spec)
+            found = await self._api.consumer_info(self.spec)
         if found is None:
             raise SubscriptionError(f"consumer {self.spec.durable!r} is not there", {"stream": self.spec.stream})
+        ack_floor = found.get("ack_floor", {}).get("stream_seq", 0)
+        if self._progress is not None:
+            self._progress.note_floor(ack_floor)
         return ConsumerInfo(
             pending=found.get("num_pending", 0),
             ack_pending=found.get("num_ack_pending", 0),
             redelivered=found.get("num_redelivered", 0),
-            ack_floor=found.get("ack_floor", {}).get("stream_seq", 0),
+            ack_floor=ack_floor,
             delivered=found.get("delivered", {}).get("stream_seq", 0),
         )
 
@@ -173,6 +188,7 @@ class NATSPullConsumer:
         while (remaining_s := deadline_s - loop.time()) > 0:
             # A plain pull for one message waits its turn behind those of others.
             pull, outcome = await self._ask(1 if contended else count_max, remaining_s, one_shot=not contended)
+            await self._settle_repeated()
             if pull.messages:
                 return pull.messages
             contended = outcome is _Outcome.CONTENDED
@@ -186,11 +202,20 @@ class NATSPullConsumer:
             raise BusConnectionError("the connection was lost while waiting for messages", {"stream": self.spec.stream})
         if outcome in (_Outcome.MISSING, _Outcome.SILENT):
             _log.debug("consumer %s of %s: %s", self.spec.durable, self.spec.stream, outcome.value)
-            await self._restore(self.spec)
+            self._progress = await self._restore(self.spec)
         if outcome is _Outcome.REFUSED:
             _log.debug("consumer %s of %s: the pull was refused: %s", self.spec.durable, self.spec.stream, detail)
         if outcome in (_Outcome.MISSING, _Outcome.REFUSED):
             await asyncio.sleep(REPEAT_WAIT_S * random.uniform(0.5, 1.5))  # noqa: S311
+
+    async def _settle_repeated(self) -> None:
+        """Settle what has come once more although it was settled: a position that was made anew does not know it."""
+        while self._progress is not None and self._progress.repeated:
+            try:
+                await self._progress.repeated[-1].ack()
+            except BusConnectionError:
+                return
+            self._progress.repeated.pop()
 
     async def _ask(self, count: int, wait_s: float, *, one_shot: bool) -> tuple[_Pull, _Outcome]:
         loop = asyncio.get_running_loop()
@@ -235,31 +260,48 @@ class NATSPullConsumer:
         pull = self._pull
         now_s = asyncio.get_running_loop().time()
         if reply.startswith(ACK_PREFIX):
-            delivery = StoredDelivery(self._link, subject, reply, payload, headers, self._settled)
+            delivery = self._delivery(subject, reply, payload, headers)
             if pull is None or pull.ended.done():
-                self._left.append((now_s, delivery))
+                if delivery is not None:
+                    self._left.append((now_s, delivery))
                 return
             pull.heard_s = now_s
-            pull.messages.append(delivery)
-            if len(pull.messages) >= pull.count:
+            pull.received += 1
+            if delivery is not None:
+                pull.messages.append(delivery)
+            if pull.received >= pull.count:
                 pull.end(_Outcome.DONE)
         elif pull is not None and subject == pull.reply and headers is not None:
             pull.heard_s = now_s
             outcome, detail = _outcome_of(headers)
             if outcome is not None:
                 pull.end(outcome, detail)
-            elif pull.messages:
+            elif pull.received:
                 # It has no more for now, and could not say so: others have as many in hand as may be.
                 pull.end(_Outcome.DONE)
 
+    def _delivery(self, subject: str, reply: str, payload: bytes, headers: bytes | None) -> StoredDelivery | None:
+        """What has come, unless it is here already or was settled."""
+        progress = self._progress
+        if progress is None:
+            return StoredDelivery(self._link, subject, reply, payload, headers, self._settled)
+        delivery = TrackedDelivery(self._link, subject, reply, payload, headers, self._settled)
+        delivery.progress = progress
+        return delivery if progress.enter(delivery) else None
+
     def _take_left(self, count_max: int) -> list[StoredDelivery]:
-        """What came too late for its fetch and is still ours: later the server gives it to somebody anyway."""
+        """What came too late for its fetch and is still ours: later the server gives it to somebody anyway.
+
+        With `AckPolicy.NONE` it does not, and everything stays ours.
+        """
         fresh_s = asyncio.get_running_loop().time() - self.spec.ack_wait_s / 2
         taken: list[StoredDelivery] = []
         while self._left and len(taken) < count_max:
             arrived_s, delivery = self._left.popleft()
-            if arrived_s >= fresh_s:
+            if self._settled or arrived_s >= fresh_s:
                 taken.append(delivery)
+            elif isinstance(delivery, TrackedDelivery):
+                delivery.progress.let_go(delivery)
         return taken
 
     def _require_open(self) -> None:

@@ -117,6 +117,11 @@ class StoredDelivery:
         return self._headers
 
     @property
+    def ack_subject(self) -> str:
+        """Where its settlement goes."""
+        return self._ack_subject
+
+    @property
     def attempt(self) -> int:
         return self._number(0)
 
