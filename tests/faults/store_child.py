@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 from polaris.domain import AdaptationAction, HealthEvent, HealthStatus
@@ -12,6 +13,9 @@ from polaris.storage import PolarisDataStore, TimeRange, TimeSeriesPoint
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 BATCH_POINTS = 50
 SERIES = 7
+LATE_MS = 100_000
+PROCESS_BATCHES = 100_000
+"""Numbers of batches for each process that ingests: more than it writes, its points have a time of their own."""
 
 
 def batch(number: int) -> list[TimeSeriesPoint]:
@@ -19,7 +23,7 @@ def batch(number: int) -> list[TimeSeriesPoint]:
     points = []
     for place in range(BATCH_POINTS):
         index = number * BATCH_POINTS + place
-        late = 100_000 if place % 5 == 0 else 0
+        late = LATE_MS if place % 5 == 0 else 0
         stamp = T0 + timedelta(milliseconds=index - late)
         points.append(TimeSeriesPoint(stamp, {"s": str(index % SERIES)}, {"batch": number, "v": index / 2}))
     return points
@@ -72,14 +76,47 @@ async def read(path: str, rounds: int) -> None:
         say(f"done {rounds} {seen}")
 
 
+class Looks:
+    """Looks at what the process that ingests now has written: nothing is half there, and nothing seen goes again."""
+
+    def __init__(self) -> None:
+        self._begin = T0
+        self._seen: set[int] = set()
+
+    async def look(self, store: PolarisDataStore) -> str:
+        """`saw` with the newest batch (-1: none yet), or what is wrong."""
+        latest = await store.time_series.latest("m")
+        if not latest:
+            return "saw -1"
+        newest = max(point.timestamp for point in latest) - T0
+        first = newest // timedelta(milliseconds=BATCH_POINTS) // PROCESS_BATCHES * PROCESS_BATCHES
+        begin = T0 + timedelta(milliseconds=first * BATCH_POINTS - LATE_MS)
+        if begin != self._begin:
+            self._begin, self._seen = begin, set()
+        # An action is written with a batch: asked for first, its batch is there when the points are.
+        works = {int(action.action_id[2:]) for action in await store.actions.newest(limit=5)}
+        points = await store.time_series.query_time_series("m", TimeRange.since(begin))
+        batches = Counter(int(point.fields["batch"] or 0) for point in points)
+        if set(batches.values()) != {BATCH_POINTS}:
+            return f"torn {batches}"
+        missing = (self._seen | {number for number in works if number >= first}) - set(batches)
+        if missing:
+            return f"lost {missing}"
+        self._seen = set(batches)
+        return f"saw {max(batches)}"
+
+
 async def look(path: str) -> None:
-    """Read the store until told to end; say what is not as it should be."""
-    async with PolarisDataStore.sqlite(path, read_only=True) as store:
-        while True:
-            points = await store.time_series.query_time_series("m", TimeRange.all(), limit=20_000)
-            if len(points) < 20_000 and len(points) % BATCH_POINTS:
-                say(f"torn {len(points)}")
-            await store.actions.newest(limit=5)
+    """Look at the store, from one line of standard input to the next; say what each look saw, and when it is closed."""
+    looks, told = Looks(), asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(told), sys.stdin)
+    say("closed")
+    while await told.readline():
+        ending = asyncio.create_task(told.readline())
+        async with PolarisDataStore.sqlite(path, read_only=True) as store:
+            while not ending.done():
+                say(await looks.look(store))
+        say("closed")
 
 
 if __name__ == "__main__":

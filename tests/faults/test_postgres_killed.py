@@ -13,10 +13,12 @@ from tests.faults.sizes import size
 from tests.postgres_servers import VERSIONS, PostgresServer
 
 from polaris.storage import PolarisDataStore
+from polaris.storage._capabilities import CAPABILITIES
 
 ROUNDS = size(3, 20)
 STANDBY_ROUNDS = size(2, 10)
 BACK_S_MAX = 10.0
+"""How long a test waits; how soon it is, `benchmarks/store.py --only recovery` measures."""
 
 
 @pytest.mark.slow
@@ -68,6 +70,7 @@ async def test_nothing_acknowledged_is_lost_when_the_standby_takes_over() -> Non
             writers.stopped = True
             await running
             await check(writers, store)
+            assert [name for name, engine in CAPABILITIES.items() if engine.replicated] == ["postgresql"]
     finally:
         for server in servers:
             server.close()
