@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
+from tests.store_tables import documents_kept
 
 from polaris.domain import AdaptationAction, HealthEvent, HealthStatus
 from polaris.exceptions import ConflictError
@@ -21,11 +22,14 @@ from polaris.storage import (
     GraphNode,
     PolarisDataStore,
     PolarisUnitOfWork,
+    RetentionPolicy,
+    RollupPolicy,
     TimeRange,
     TimeSeriesPoint,
 )
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 Act = Callable[[PolarisDataStore, str], Awaitable[object]]
 """Changes what belongs to a key, and done again changes nothing more."""
 keys = (f"k{number}k" for number in itertools.count(1))
@@ -104,11 +108,13 @@ def points(key: str, start: int, count: int) -> list[TimeSeriesPoint]:
     ]
 
 
-async def prepare(store: PolarisDataStore, key: str) -> None:
-    """Give the key what acts change."""
+async def prepare(store: PolarisDataStore, key: str, act: Act | None = None) -> None:
+    """Give the key what acts change, and what this one needs besides."""
     await store.time_series.store_many("m", points(key, 0, 6))
     await store.documents.put_documents("d", [{"_id": f"{key}{n}", "key": key, "n": n} for n in range(3)])
     await store.graph.add_edges([GraphEdge(key, f"{key}{end}", "needs") for end in "ab"])
+    if act in BEFOREHAND:
+        await BEFOREHAND[act](store, key)
 
 
 async def seen(store: PolarisDataStore, key: str) -> str:
@@ -127,13 +133,16 @@ async def seen(store: PolarisDataStore, key: str) -> str:
             await store.time_series.query_time_series(f"m-{key}", TimeRange.all()),
             await store.documents.find_documents(f"d-{key}"),
         ],
-        "event": key in {entry.topic for entry in await store.outbox.pending(limit=1_000)},
+        "indexes": await store.documents.list_indexes(f"d-{key}"),
+        "kept": await documents_kept(store.engines[0], f"d-{key}"),
+        "policy": await store.time_series.get_retention(f"m-{key}"),
+        "events": [entry.topic for entry in await store.outbox.pending(limit=1_000)].count(key),
     }
     return msgspec.json.encode(found).decode().replace(key, "KEY")
 
 
 async def store_point(store: PolarisDataStore, key: str) -> None:
-    await store.time_series.store_time_series("m", T0 + timedelta(hours=1), {"key": key, "h": "0"}, {"v": 1})
+    await store.time_series.store_time_series("m", T0 + HOUR, {"key": key, "h": "0"}, {"v": 1})
 
 
 async def store_points(store: PolarisDataStore, key: str) -> None:
@@ -154,9 +163,7 @@ async def begin_documents(store: PolarisDataStore, key: str) -> None:
 
 
 async def delete_range(store: PolarisDataStore, key: str) -> None:
-    await store.time_series.delete_range(
-        "m", TimeRange(T0 + timedelta(seconds=3), T0 + timedelta(hours=1)), {"key": key}
-    )
+    await store.time_series.delete_range("m", TimeRange(T0 + timedelta(seconds=3), T0 + HOUR), {"key": key})
 
 
 async def delete_series(store: PolarisDataStore, key: str) -> None:
@@ -216,6 +223,43 @@ async def work(store: PolarisDataStore, key: str) -> None:
         await unit.commit()
 
 
+async def some_expired(store: PolarisDataStore, key: str) -> None:
+    """Three documents of a collection, two of which have expired."""
+    gone = [{"_id": str(n), "n": n} for n in range(2)]
+    await store.documents.insert_documents(f"d-{key}", gone, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    await store.documents.insert_document(f"d-{key}", {"_id": "stays", "n": 2})
+
+
+async def purge_expired(store: PolarisDataStore, key: str) -> None:
+    await store.documents.purge_expired(f"d-{key}")
+
+
+async def create_index(store: PolarisDataStore, key: str) -> None:
+    """A unique one, of a collection that has documents."""
+    await store.documents.create_index(f"d-{key}", "n", unique=True)
+
+
+async def drop_index(store: PolarisDataStore, key: str) -> None:
+    await store.documents.drop_index(f"d-{key}", "n")
+
+
+async def set_retention(store: PolarisDataStore, key: str) -> None:
+    await store.time_series.set_retention(f"m-{key}", RetentionPolicy(HOUR, [RollupPolicy(HOUR / 4)]))
+
+
+async def publish(store: PolarisDataStore, key: str) -> None:
+    """Two events."""
+    async with store.unit_of_work() as unit:
+        for _ in range(2):
+            await unit.publish(key, HealthEvent(component="c", status=HealthStatus.HEALTHY))
+        await unit.commit()
+
+
+async def mark_published(store: PolarisDataStore, key: str) -> None:
+    entries = await store.outbox.pending(limit=1_000)
+    await store.outbox.mark_published([entry.sequence for entry in entries if entry.topic == key])
+
+
 ACTS: list[Act] = [
     store_point,
     store_points,
@@ -231,8 +275,20 @@ ACTS: list[Act] = [
     add_nodes,
     add_edges,
     remove_node,
+    purge_expired,
+    create_index,
+    drop_index,
+    set_retention,
+    mark_published,
     work,
 ]
+BEFOREHAND: dict[Act, Act] = {
+    purge_expired: some_expired,
+    create_index: begin_documents,
+    drop_index: create_index,
+    mark_published: publish,
+}
+"""What an act needs for a key besides what all have."""
 
 
 async def cancel_at_every_await(
@@ -244,7 +300,7 @@ async def cancel_at_every_await(
     """
     outcomes: set[bool] = set()
     key = next(keys)
-    await prepare(store, key)
+    await prepare(store, key, act)
     before = await seen(store, key)
     await act(store, key)
     after = await seen(store, key)
@@ -252,7 +308,7 @@ async def cancel_at_every_await(
     for when in whens:
         for nth in itertools.count(1):
             key = next(keys)
-            await prepare(store, key)
+            await prepare(store, key, act)
             cancelling = Cancelling(nth, when)
             ended = await cancelling.run(_coroutine(act(store, key)))
             if when is When.AND_AGAIN:

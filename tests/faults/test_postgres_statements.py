@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.faults.sizes import size
 from tests.faults.test_store_statements import (
     ACTS,
     T0,
@@ -28,6 +29,8 @@ from polaris.storage.backends.postgresql._link import Link
 
 schema_numbers = itertools.count(1)
 HOUR = timedelta(hours=1)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+EXPIRED = 4
 
 # Real errors of the server: what was begun is really of no use any more.
 _FAIL = "DO $$ BEGIN RAISE EXCEPTION 'sabotage' USING ERRCODE = '53100'; END $$"
@@ -68,9 +71,9 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
     return found
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with PostgresServer(15) as started:
+@pytest.fixture(scope="module", params=size((15,), (15, 18)))
+def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    with PostgresServer(request.param) as started:
         yield started
 
 
@@ -92,6 +95,15 @@ async def delete_documents(store: PolarisDataStore) -> None:
     await store.documents.delete_documents("d", {"n": {"$lt": 3}})
 
 
+async def drop_index(store: PolarisDataStore) -> None:
+    await store.documents.drop_index("u", "n")
+
+
+async def purge_expired(store: PolarisDataStore) -> None:
+    """Of two collections: a failure keeps those of both, so that all are counted when they go."""
+    assert await store.documents.purge_expired() == EXPIRED
+
+
 async def add_edges(store: PolarisDataStore) -> None:
     await store.graph.add_edges([GraphEdge("x", end, "needs") for end in "pqr"])
 
@@ -109,6 +121,8 @@ MORE: list[Act] = [
     update_documents,
     put_documents,
     delete_documents,
+    drop_index,
+    purge_expired,
     add_edges,
     roll_up,
     drop_partition,
@@ -124,6 +138,7 @@ async def everything(store: PolarisDataStore) -> dict[str, Any]:
         found[name] = await store.time_series.query_time_series(name, _all())
         found[f"{name} counts"] = await store.time_series.aggregate_time_series(name, _all(), "count", **hours)  # type: ignore[arg-type] # its name
     found["unique"] = await store.documents.find_documents("u")
+    found["indexes"] = [await store.documents.list_indexes(name) for name in ("d", "u")]
     return found
 
 
@@ -138,7 +153,8 @@ async def prepare(store: PolarisDataStore) -> None:
     await store.time_series.set_retention("r", RetentionPolicy(HOUR, [RollupPolicy(HOUR / 4, None)]))
     await store.documents.create_index("u", "n", unique=True)
     await store.documents.insert_documents("u", [{"_id": str(n), "n": n} for n in range(5)])
-    await store.documents.insert_document("u", {"_id": "gone", "n": 99}, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    await store.documents.insert_document("u", {"_id": "gone", "n": 99}, expires_at=LONG_AGO)
+    await store.documents.insert_documents("gone", [{"n": n} for n in range(EXPIRED - 1)], expires_at=LONG_AGO)
     for name, step in (("r", HOUR / 12), ("p", 30 * HOUR)):
         batch = [TimeSeriesPoint(T0 + n * step, {"h": str(n % 2)}, {"v": n}) for n in range(40)]
         await store.time_series.store_many(name, batch)
