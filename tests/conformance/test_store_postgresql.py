@@ -22,6 +22,7 @@ from polaris.exceptions import (
     UnitOfWorkError,
 )
 from polaris.storage import PolarisDataStore, PostgresEngine, TimeRange, TimeSeriesPoint
+from polaris.storage._capabilities import CAPABILITIES
 from polaris.storage.backends.postgresql._catalog import Partitions
 from polaris.storage.backends.postgresql._link import SNAPSHOT
 
@@ -173,6 +174,7 @@ async def test_old_partitions_are_dropped_and_late_data_gets_new_ones(
         # All that were old went, but for the one with the newest point of a series.
         assert len(await ask("SELECT 1 FROM ts_partitions")) == 5
         assert len(await ask("SELECT 1 FROM pg_inherits WHERE inhparent = 'ts_1'::regclass")) == 5
+        assert [name for name, engine in CAPABILITIES.items() if engine.drops_partitions] == ["postgresql"]
         assert await series.latest("m", {"h": "dead"}) == [TimeSeriesPoint(T0 + 2 * HOUR, {"h": "dead"}, {"v": -1})]
         # The other process remembers a partition that is gone.
         await other.time_series.store_many("m", [TimeSeriesPoint(T0 + 3 * HOUR, {"h": "a"}, {"v": "late"})])

@@ -15,6 +15,7 @@ from tests.postgres_servers import VERSIONS, PostgresServer
 
 from polaris.exceptions import DataStoreError, StoreConnectionError
 from polaris.storage import PolarisDataStore, TimeRange
+from polaris.storage._capabilities import CAPABILITIES
 
 STATEMENT_S = 0.5
 ACQUIRE_S = 1.0
@@ -85,6 +86,7 @@ async def test_a_unit_of_work_that_stands_idle_is_ended_by_the_server_and_done_a
         assert await work.documents.count("d") == 1
         await work.commit()
         assert await store.documents.count("d") == 1
+        assert [name for name, engine in CAPABILITIES.items() if engine.transactions_begin_anew] == ["postgresql"]
 
 
 async def test_a_lock_that_is_not_to_be_had_ends_the_wait_with_an_error(server: PostgresServer) -> None:

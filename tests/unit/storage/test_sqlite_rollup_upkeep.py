@@ -10,6 +10,7 @@ from tests.sqlite_sessions import compact, new_session, roll_up
 
 from polaris.storage import RetentionPolicy, RollupPolicy, TimeRange, TimeSeriesPoint
 from polaris.storage._buckets import FixedBuckets
+from polaris.storage._capabilities import CAPABILITIES
 from polaris.storage._ranges import to_micros
 from polaris.storage._tag_filter import parse_tags
 from polaris.storage._timeseries_requests import AggregateRequest, PointQuery
@@ -120,6 +121,7 @@ def test_points_are_retired_within_a_minute_of_becoming_old(work: Work) -> None:
     # The window of the newest points stays.
     assert work.raw("m") == 12
     assert work.upkeep.points_retired == 348
+    assert [name for name, engine in CAPABILITIES.items() if engine.retires_by_itself] == ["sqlite"]
 
 
 def test_rollups_follow_into_wider_ones(work: Work) -> None:
