@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.faults.sizes import size
 
-POINTS = size(300_000, 1_000_000)
+POINTS = size(200_000, 1_000_000)
 LONG_S = size(110, 1_200)
 GROWTH_BYTES_MAX = 120 << 20
 """What the export of all may need more than one of a thousand points: pages, a row group, what allocators keep."""
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv", "arrow"])
 def test_the_memory_of_an_export_does_not_grow_with_what_is_exported(kind: str, folder: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(POINTS), kind, "export"],
