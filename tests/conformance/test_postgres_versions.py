@@ -12,12 +12,13 @@ from tests.conformance.conftest import QuickPostgres, schema_numbers
 from tests.faults.retention_acts import MovedClock
 from tests.postgres_servers import VERSIONS as SERVERS
 from tests.postgres_servers import PostgresServer
-from tests.postgres_versions import VERSIONS, content_for, restored
+from tests.postgres_versions import RETAINED, VERSIONS, content_for, restored, retained_of
+from tests.sqlite_versions import EXPIRES, NUMBERS, PAST, SPAN
 from tests.store_content import T0, content_of, fill, points
 
 from polaris.domain import HealthEvent, HealthStatus
 from polaris.exceptions import DataStoreError, MigrationError
-from polaris.storage import AggregationType, PolarisDataStore, TimeRange
+from polaris.storage import AggregationType, PolarisDataStore, TimeRange, TimeSeriesPoint
 from polaris.storage._ranges import to_micros
 from polaris.storage.backends.postgresql import _engine
 from polaris.storage.backends.postgresql._migrate import Migration, known_migrations
@@ -25,6 +26,8 @@ from polaris.storage.backends.postgresql._migrate import Migration, known_migrat
 LATER = (
     "CREATE TABLE later (n integer); INSERT INTO later VALUES (1); SELECT pg_sleep(0.3); ALTER TABLE outbox ADD x text"
 )
+POLICIES = ("windows", "tens", "hours")
+"""The collections of what is retained; each has its policy."""
 
 # What is there, by name; the tables of collections are told from the others by their numbers.
 _COLUMNS = (
@@ -46,6 +49,11 @@ _CONSTRAINTS = (
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, quick_postgres: QuickPostgres) -> PostgresServer:
     return quick_postgres(request.param)
+
+
+@pytest.fixture
+def oldest_server(quick_postgres: QuickPostgres) -> PostgresServer:
+    return quick_postgres(SERVERS[0])
 
 
 @pytest.fixture
@@ -73,9 +81,17 @@ async def ask(server: PostgresServer, schema: str, sql: str) -> Any:
         await connection.close()
 
 
-def test_a_store_of_the_first_version_is_kept() -> None:
-    assert VERSIONS[0] == 1
-    assert VERSIONS[-1] == len(known_migrations())
+def rounded(told: Any) -> Any:
+    """What a store told, its deviations to 14 digits: the last ones differ between points and their summaries."""
+    if isinstance(told, dict):
+        return {key: float(f"{x:.14g}") if key == "stddev" and x else rounded(x) for key, x in told.items()}
+    return [rounded(one) for one in told] if isinstance(told, list) else told
+
+
+def test_a_store_of_every_version_is_kept() -> None:
+    every = list(range(1, len(known_migrations()) + 1))
+    assert every == VERSIONS
+    assert every == RETAINED
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -120,18 +136,63 @@ async def test_an_upgraded_store_has_the_schema_of_a_new_one(version: int, serve
     assert await shape_of(server, schema) == await shape_of(server, new)
 
 
-async def test_a_store_of_the_first_version_that_has_a_policy_is_summarised_after_the_upgrade(
-    server: PostgresServer, schema: str
+@pytest.mark.parametrize("version", RETAINED)
+async def test_what_cannot_be_made_again_is_carried_through_the_upgrade(
+    version: int, server: PostgresServer, schema: str
 ) -> None:
-    await restored(server, 1, schema)
-    minute_us = 60_000_000
-    policy = f"'[null,[[{minute_us},null]]]', {minute_us}"
-    await ask(server, schema, f"INSERT INTO ts_policies SELECT id, {policy} FROM ts_collections WHERE name = 'm'")
-    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2) as store:
-        before = await store.time_series.aggregate_time_series("m", TimeRange.all(), "sum")
-        await store.time_series.apply_retention("m")
-        assert await ask(server, schema, "SELECT count(*) FROM ts_windows") > 0
-        assert await store.time_series.aggregate_time_series("m", TimeRange.all(), "sum") == before
+    await restored(server, version, schema, "retained")
+    expected = rounded(content_for(version, "retained"))
+    rollups = "SELECT count(*) FROM ts_rollups"
+    before = await ask(server, schema, rollups)
+    assert len(expected["left hours"]) == 6  # of 120: what is told of the others is told by rollups
+    assert before > 0
+    # Nothing is old to this clock, so that no retention repairs what the upgrade lost.
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2, clock=MovedClock(PAST)) as store:
+        assert rounded(await retained_of(store)) == expected
+        assert await store.verify() == []
+    assert await ask(server, schema, rollups) == before
+    async with PolarisDataStore.postgresql(server.dsn, schema=schema, pool_max=2, read_only=True) as store:
+        assert rounded(await retained_of(store)) == expected
+
+
+@pytest.mark.parametrize("version", RETAINED)
+async def test_retention_goes_on_after_the_upgrade_where_it_was(
+    version: int, oldest_server: PostgresServer, schema: str
+) -> None:
+    async def counts() -> dict[str, int]:
+        series = store.time_series
+        rows = {name: await series.aggregate_time_series(name, SPAN, "count", fields=NUMBERS) for name in POLICIES}
+        return {name: sum(int(row.value) for row in found if row.value is not None) for name, found in rows.items()}
+
+    await restored(oldest_server, version, schema, "retained")
+    expected = rounded(content_for(version, "retained"))
+    clock = MovedClock(PAST + timedelta(days=400))
+    async with PolarisDataStore.postgresql(oldest_server.dsn, schema=schema, pool_max=2, clock=clock) as store:
+        for name in POLICIES:
+            await store.time_series.apply_retention(name)
+        assert await ask(oldest_server, schema, "SELECT count(*) FROM ts_windows WHERE spread >= 0") > 0
+        told = rounded(await retained_of(store))
+        changed = [name for name in expected if told[name] != expected[name]]
+        assert changed == ["left tens"]  # its late point is rolled up
+        before = await counts()
+        late = [TimeSeriesPoint(PAST + timedelta(seconds=n), {"host": "b"}, {"load": n}) for n in range(1, 60)]
+        for name in POLICIES:
+            await store.time_series.store_many(name, late)
+            await store.time_series.apply_retention(name)
+        assert await counts() == {name: count + len(late) for name, count in before.items()}
+        assert await store.verify() == []
+
+
+@pytest.mark.parametrize("version", RETAINED)
+async def test_documents_of_an_earlier_version_expire_when_they_were_to(
+    version: int, oldest_server: PostgresServer, schema: str
+) -> None:
+    await restored(oldest_server, version, schema, "retained")
+    clock = MovedClock(EXPIRES - timedelta(seconds=1))
+    async with PolarisDataStore.postgresql(oldest_server.dsn, schema=schema, pool_max=2, clock=clock) as store:
+        assert await store.documents.count("expiring") == 2
+        clock.time = EXPIRES
+        assert [document["_id"] for document in await store.documents.find_documents("expiring")] == ["long"]
 
 
 async def test_summaries_of_windows_that_know_nothing_of_rises_are_forgotten_and_made_anew(
