@@ -51,12 +51,17 @@ class Checkpointer:
         """
         self._lacks_room = True
 
-    def run_if_due(self) -> None:
-        """Checkpoint when the log is long, or there is no room for more of it. Outside of a transaction."""
+    def run_if_due(self) -> bool:
+        """Checkpoint when the log is long, or there is no room for more of it. Outside of a transaction.
+
+        True when that was due and no reader kept it from its end.
+        """
+        finished = self.done - self.blocked
         if self._lacks_room:
             self._begin_anew()
         elif self.wal_pages >= self._next_pages:
             self._shorten()
+        return self.done - self.blocked > finished
 
     def _begin_anew(self) -> None:
         """Let the next commit write the log from its beginning, unless readers need what is there. Waits for nobody."""

@@ -157,3 +157,17 @@ class JobQueue:
 
     def __len__(self) -> int:
         return len(self._jobs) + len(self._put)
+
+
+def tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None) -> None:
+    """Settle the future from another thread than the loop's, unless it is settled or the loop is closed."""
+
+    def settle() -> None:
+        if not future.done():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(settle)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -16,7 +17,7 @@ from polaris.storage.backends.sqlite._checkpoint import Checkpointer
 from polaris.storage.backends.sqlite._compaction import Compaction
 from polaris.storage.backends.sqlite._connection import open_writer
 from polaris.storage.backends.sqlite._errors import let_go, translated
-from polaris.storage.backends.sqlite._jobs import Job, JobQueue
+from polaris.storage.backends.sqlite._jobs import Job, JobQueue, tell
 from polaris.storage.backends.sqlite._lock import WriterLock
 from polaris.storage.backends.sqlite._migrate import known_migrations, migrate
 from polaris.storage.backends.sqlite._options import SqliteOptions
@@ -69,7 +70,10 @@ class GroupWriter:
         self._guarded = 0
         """Groups to come whose jobs get savepoints."""
         self.counts = dict.fromkeys(("groups", "jobs", "jobs_failed", "groups_guarded", "groups_retried"), 0)
-        self.last_error: Exception | None = None
+        self._write_error: Exception | None = None
+        self._upkeep_error: Exception | None = None
+        self._is_lost = False
+        """Whether the connection is closed, because it failed and no other could be opened."""
         self.damage: str | None = None
         """What was found damaged last; it does not pass."""
         self._session: SqliteSession
@@ -106,6 +110,11 @@ class GroupWriter:
         return self._thread is not None and self._ended is not None and not self._ended.done()
 
     @property
+    def last_error(self) -> Exception | None:
+        """What failed last and did not succeed since; a write that succeeds also clears what housekeeping left."""
+        return self._write_error or self._upkeep_error
+
+    @property
     def stats(self) -> dict[str, int]:
         """Counts since the start."""
         counts = dict(self.counts)
@@ -136,9 +145,9 @@ class GroupWriter:
             try:
                 self._open()
             except Exception as error:  # boundary: the failure belongs to whoever awaits the start
-                _tell(loop, started, translated(error))
+                tell(loop, started, translated(error))
                 return
-            _tell(loop, started, None)
+            tell(loop, started, None)
             while self.queue.wait(self._rollups.wait_s(IDLE_S)):
                 groups = self.counts["groups"]
                 self._run_group()
@@ -148,7 +157,7 @@ class GroupWriter:
         finally:
             self._lock.release()
             self._refuse_rest()
-            _tell(loop, ended, None)
+            tell(loop, ended, None)
 
     def _open(self) -> None:
         self._lock.acquire()
@@ -170,6 +179,16 @@ class GroupWriter:
         self._checkpointer = Checkpointer(connection)
         self._rollups = RollupUpkeep(session, clock=self._clock)
         self._session = session
+        self._is_lost = False
+
+    def _replace(self) -> None:
+        """Work on a new connection from now on. When it raises, there is none."""
+        self._attach(open_writer(self._path, size_bytes_max=self._options.size_bytes_max))
+
+    def _begin(self) -> None:
+        if self._is_lost:
+            self._replace()
+        self._session.connection.execute("BEGIN IMMEDIATE")
 
     def _run_group(self) -> None:
         jobs: list[Job] = []
@@ -196,7 +215,7 @@ class GroupWriter:
                 break
             jobs.append(job)
             if len(jobs) == 1:
-                self._session.connection.execute("BEGIN IMMEDIATE")
+                self._begin()
             run(job)
         if jobs:
             self._guarded = max(0, self._guarded - 1)
@@ -207,7 +226,7 @@ class GroupWriter:
         self._guarded = GUARDED_GROUPS
         self.counts["groups_guarded"] += 1
         try:
-            self._session.connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             for job in jobs:
                 job.result = job.error = None
                 self._run_job(job)
@@ -225,7 +244,7 @@ class GroupWriter:
         for place, job in enumerate(jobs):
             job.result = job.error = None
             try:
-                self._session.connection.execute("BEGIN IMMEDIATE")
+                self._begin()
             except Exception as failure:  # boundary: no transaction can be had at all, so nobody needs to try one more
                 self._abandon()
                 for refused in jobs[place:]:
@@ -277,7 +296,7 @@ class GroupWriter:
             self._session.roll_back()
 
     def _abandon(self) -> None:
-        """Roll everything back; a connection that cannot even do that is replaced."""
+        """Roll everything back; a connection that cannot even do that is replaced, at once or by who needs it next."""
         self._session.rolled_back()
         connection = self._session.connection
         try:
@@ -286,7 +305,9 @@ class GroupWriter:
             connection.execute("PRAGMA synchronous = FULL")
         except apsw.Error:
             connection.close()
-            self._attach(open_writer(self._path, size_bytes_max=self._options.size_bytes_max))
+            self._is_lost = True
+            with suppress(apsw.Error, DataStoreError):
+                self._replace()
 
     def _settle(self, jobs: list[Job]) -> None:
         failed = [job.error for job in jobs if job.error is not None]
@@ -296,9 +317,9 @@ class GroupWriter:
             self._heed(error)
         broken = [error for error in failed if isinstance(error, DataStoreError) and error.retryable is not False]
         if broken:
-            self.last_error = broken[-1]
+            self._write_error = broken[-1]
         elif len(failed) < len(jobs):
-            self.last_error = None
+            self._write_error = self._upkeep_error = None
         added, self._session.outbox.added = self._session.outbox.added, False
         self._on_settled(jobs, added)
 
@@ -318,9 +339,10 @@ class GroupWriter:
     def move_slice(self, is_awaited: Callable[[], bool] = lambda: False) -> int:
         """Move one slice of the oldest rows; how many, 0 when no whole slice is left. For chores."""
         before = self._compaction.rows_moved
-        self._session.connection.execute("BEGIN IMMEDIATE")
+        self._begin()
         self._compaction.move_slice(is_awaited)
         self._session.commit()
+        self._upkeep_error = None
         return self._compaction.rows_moved - before
 
     def _maintain(self, *, wrote: bool) -> None:
@@ -331,18 +353,20 @@ class GroupWriter:
         table nor the log grows without bound. All can wait when they fail.
         """
         try:
-            if overdue := self._checkpointer.is_overdue:
-                self._checkpointer.run_if_due()
+            if self._is_lost:
+                self._replace()
+            if (overdue := self._checkpointer.is_overdue) and self._checkpointer.run_if_due():
+                self._upkeep_error = None
             if self._compaction.is_due and self.move_slice(lambda: len(self.queue) > 0):
                 while self._compaction.is_behind and self.move_slice():
                     pass
             elif self._rollups.is_due(busy=wrote or len(self.queue) > 0):
                 self._run_slice()
-            elif not overdue:
-                self._checkpointer.run_if_due()
+            elif not overdue and self._checkpointer.run_if_due():
+                self._upkeep_error = None
         except Exception as error:  # boundary: housekeeping must not end the writer; health shows it
             self._abandon()
-            self.last_error = failure = translated(error)
+            self._upkeep_error = failure = translated(error)
             self._heed(failure)
 
     def _heed(self, error: Exception) -> None:
@@ -362,33 +386,15 @@ class GroupWriter:
         connection.execute("BEGIN IMMEDIATE")
         self._rollups.run_slice()
         self._session.commit()
+        self._upkeep_error = None
         connection.execute("PRAGMA synchronous = FULL")
 
     def _refuse_rest(self) -> None:
-        rest = self.queue.abandon()
-        for job in rest:
-            job.error = _refusal()
-        if rest:
-            self._on_settled(rest, False)
+        if rest := self.queue.abandon():
+            self._refuse(rest)
 
     def _refuse(self, jobs: list[Job]) -> None:
-        """In the event loop: the thread had ended before these came to it."""
+        """Settle what was never begun; in the event loop when the thread had ended before these came to it."""
         for job in jobs:
-            job.error = _refusal()
+            job.error = StoreConnectionError("the store was closed before this write was begun")
         self._on_settled(jobs, False)
-
-
-def _refusal() -> StoreConnectionError:
-    return StoreConnectionError("the store was closed before this write was begun")
-
-
-def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None) -> None:
-    def settle() -> None:
-        if not future.done():
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(settle)
