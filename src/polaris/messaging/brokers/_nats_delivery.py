@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 import msgspec
@@ -20,7 +19,6 @@ _IN_PROGRESS = b"+WPI"
 # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>; since version 2 of the
 # format with domain and account hash before the stream (ADR-15).
 _TOKENS_V1 = 9
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Settler(Protocol):
@@ -53,9 +51,7 @@ class CoreDelivery(msgspec.Struct, eq=False):
     @property
     def headers(self) -> Mapping[str, str]:
         if self._headers is None:
-            if self.block is None:
-                return _NONE
-            self._headers = decode_headers(self.block)
+            self._headers = {} if self.block is None else decode_headers(self.block)
         return self._headers
 
     async def ack(self, *, confirm: bool = False) -> None:
