@@ -121,7 +121,10 @@ class SetsAnotherPolicy:
         """Until it is set, or waits for the slice."""
         self.setting = asyncio.create_task(self._set())
         async with self._engine._pool.link() as link:
-            while not (self.setting.done() or await link.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'")):
+            while not (
+                self.setting.done()
+                or await link.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'")
+            ):
                 await asyncio.sleep(0.005)
 
     @asynccontextmanager
