@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 
 from _harness import median, print_table
 from _store_contenders import BEGUN
-from _store_scans import fill_one, with_rollups
+from _store_scans import BUCKET, compacted, fill_one, with_rollups
 from runtime import POLARIS, await_health, free_port
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -43,6 +43,7 @@ async def prepare(path: Path, points: int) -> None:
     path.parent.mkdir()
     async with PolarisDataStore.sqlite(path) as store:
         await fill_one(store, points)
+        await compacted(store)
         await with_rollups(store, store.states.collection)
 
 
@@ -91,7 +92,10 @@ def measure_served(points: int = 1_000_000, times: int = 15) -> None:
         asyncio.run(prepare(folder / "data" / "polaris.db", points))
         port = free_port()
         config = folder / "polaris.toml"
-        config.write_text(f'[node]\ndata_dir = "{folder}/data"\n[http]\nport = {port}\n[systems]\n')
+        config.write_text(
+            f'[node]\ndata_dir = "{folder}/data"\n[http]\nport = {port}\n[systems]\n'
+            f"[store.retention]\nsummary_s = {int(BUCKET.total_seconds())}\n"  # the windows that are there already
+        )
         environment = {key: value for key, value in os.environ.items() if not key.startswith("POLARIS_")}
         node = subprocess.Popen(
             [str(POLARIS), "run", "--config", str(config)],

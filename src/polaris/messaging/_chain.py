@@ -201,12 +201,13 @@ def _timed(middleware: Middleware, step: MiddlewareFunction, inside: NextHandler
     """As `_nest`, or bound, and seen by a timer: for what the middleware itself takes."""
 
     async def inner(context: MessageContext) -> Any:
-        spent_s = _INSIDE_S.get()
+        spent_s = _INSIDE_S.get(None)
         began_s = time.perf_counter()
         try:
             return await inside(context)
         finally:
-            spent_s[0] += time.perf_counter() - began_s
+            if spent_s is not None:  # else it was called in a context that does not come from its own
+                spent_s[0] += time.perf_counter() - began_s
 
     outer = middleware.around(inner) if _is_bound(middleware) else _nest(step, inner)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any
 
 import pytest
@@ -119,3 +120,14 @@ async def test_messages_at_the_same_time_do_not_share_their_times(clock: Clock) 
     gate.set()
     assert await asyncio.gather(*running) == ["handled"] * 3
     assert collector.operation_timer("middleware", "outer").sum < 50.0
+
+
+async def test_what_stands_inside_may_be_called_in_a_context_of_its_own() -> None:
+    class Elsewhere(MessageMiddleware):
+        async def process(self, context: MessageContext, next_handler: NextHandler) -> Any:
+            async def on() -> Any:
+                return await next_handler(context)
+
+            return await asyncio.create_task(on(), context=contextvars.Context())
+
+    assert await MiddlewareChain([Elsewhere()], measure=MetricsCollector()).process(context(), final) == "handled"
